@@ -1,0 +1,167 @@
+"""distill.toml and flags, as one frozen tree.
+
+A field is *identity* when the bytes of an artefact follow from it: changing it makes a run stale.
+A field is *operational*, marked with the reason, when it only changes how fast or where.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from distill.errors import UsageError
+from distill.files import read_text
+from distill.records import Json
+
+
+def operational(default: Any, why: str, **limits: Any) -> Any:
+    """A field that no artefact's bytes follow from."""
+    return Field(default, json_schema_extra={"operational": why}, **limits)
+
+
+class Section(BaseModel):
+    """A table of distill.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> Json:
+        """The fields that artefacts follow from."""
+        names = {name for name, is_identity in self.classified() if is_identity}
+        return self.model_dump(mode="json", include=names)
+
+    @classmethod
+    def classified(cls) -> Iterator[tuple[str, bool]]:
+        """Each field's name, and whether it is identity."""
+        for name, field in cls.model_fields.items():
+            extra = field.json_schema_extra
+            yield name, not (isinstance(extra, dict) and "operational" in extra)
+
+
+class DataConfig(Section):
+    """[data]: what is generated, and how it is sieved."""
+
+    target: int = Field(2000, ge=1, description="accepted examples over all rules")
+    seed: int = Field(0, ge=0, description="seed of the plan, the teacher and the split")
+    styles: tuple[str, ...] = Field(
+        ("question", "request", "keywords", "chatty"),
+        min_length=1,
+        description="ways of asking that the plan cycles through",
+    )
+    max_prompt_chars: int = Field(4000, ge=1, description="longer prompts are rejected")
+    near_duplicate: float = Field(
+        0.85,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of character 3-grams from which on two "
+        "prompts of one split count as the same",
+    )
+    dev_share: float = Field(0.1, gt=0, lt=0.5, description="share of families held out for dev")
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="share of families held out for test")
+    max_rounds: int = Field(4, ge=1, description="times that a deficit is asked for again")
+
+
+class TeacherConfig(Section):
+    """[teacher]: who writes the data."""
+
+    kind: Literal["grammar", "openai"] = Field("grammar", description="who writes the data")
+    model: str = Field("", description="the model's name at the server")
+    base_url: str = operational("", "where a model is served does not change what it is")
+    api_key_env: str = operational("OPENAI_API_KEY", "the variable that holds the key")
+    temperature: float = Field(1.0, ge=0, le=2, description="sampling temperature")
+    max_tokens: int = Field(512, ge=16, description="upper bound of a reply, in tokens")
+    concurrency: int = operational(16, "replies are written in plan order", ge=1)
+    timeout: float = operational(60.0, "seconds for one request; a slow reply is the same", gt=0)
+    attempts: int = operational(5, "tries of one request that may pass", ge=1)
+
+
+class TrainConfig(Section):
+    """[train]: the student and how it is tuned. None means: as is sensible for the student."""
+
+    student: str = Field("embedded", description="embedded, a hub id, or a folder")
+    seed: int = Field(0, ge=0, description="seed of initialisation and order")
+    epochs: float | None = Field(None, gt=0, description="passes over the training split")
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate")
+    batch_size: int | None = Field(None, ge=1, description="rows per optimizer step")
+    max_length: int | None = Field(None, ge=16, description="tokens; longer rows are rejected")
+    lora_r: int | None = Field(None, ge=1, description="LoRA rank")
+    lora_alpha: int | None = Field(None, ge=1, description="LoRA scale")
+    declarations: Literal["full", "none"] | None = Field(
+        None, description="whether the prompt carries the tool declarations"
+    )
+    threads: int = operational(0, "0 uses every core; float rounding aside, same result", ge=0)
+
+
+class EvaluateConfig(Section):
+    """[evaluate]: how predictions are made."""
+
+    max_new_tokens: int = Field(96, ge=8, description="longer outputs count as malformed")
+    batch_size: int = operational(32, "prompts decoded together", ge=1)
+
+
+class Config(Section):
+    """Every setting of a run."""
+
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @classmethod
+    def load(cls, path: Path | None, flags: dict[str, dict[str, Any]] | None = None) -> Self:
+        """Settings from `path` (None: defaults), overridden by flags that are not None.
+
+        Raises UsageError naming the file, the key and what was expected.
+        """
+        tables = _read_toml(path) if path else {}
+        for section, values in (flags or {}).items():
+            given = {key: value for key, value in values.items() if value is not None}
+            tables[section] = {**tables.get(section, {}), **given}
+        try:
+            return cls.model_validate(tables)
+        except ValidationError as error:
+            raise _usage_error(error, path, flags or {}) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"is not valid TOML: {error}", place=path, hint="correct it there; see https://toml.io"
+        ) from None
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(
+                f"{name} stands outside of a table",
+                place=path,
+                hint=f"put it under one of: {', '.join(f'[{s}]' for s in Config.model_fields)}",
+            )
+    return tables
+
+
+def _usage_error(error: ValidationError, path: Path | None, flags: dict[str, Any]) -> UsageError:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    from_flag = len(location) > 1 and flags.get(location[0], {}).get(location[1]) is not None
+    place = f"--{location[1].replace('_', '-')}" if from_flag else (path or "distill.toml")
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"unknown setting {key}", place=place, hint=_near_setting(location))
+    return UsageError(
+        f"{key}: {first['msg']}", place=place, hint=f"it was given {first['input']!r}"
+    )
+
+
+def _near_setting(location: list[str]) -> str:
+    known = list(Config.model_fields)
+    if len(location) > 1:
+        section = Config.model_fields[location[0]].annotation
+        assert section is not None
+        known = list(section.model_fields)
+    near = difflib.get_close_matches(location[-1], known, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"

@@ -1,0 +1,260 @@
+"""The data that flows between stages: frozen, closed records with content for identity.
+
+A stage reads records of one kind from a file and writes records of the next kind. Nothing here
+imports anything of distill's; everything else may import this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+
+Json = dict[str, JsonValue]
+TargetKind = Literal["call", "ask", "answer", "refuse"]
+TARGET_KINDS: tuple[TargetKind, ...] = ("call", "ask", "answer", "refuse")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: keys sorted, no blanks, characters as they are."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(value: Any) -> str:
+    """The identity of a JSON value: 16 hex digits of the SHA-256 of its canonical JSON."""
+    # Lone surrogates are legal in JSON text and illegal in UTF-8; hash them as their escapes.
+    text = canonical_json(value).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+class Record(BaseModel):
+    """Frozen, and closed to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToolCall(Record):
+    """One call of one tool."""
+
+    name: str
+    arguments: Json = {}
+
+
+class Message(Record):
+    """One turn of a conversation, as chat APIs have it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    """On a tool's message: the tool that answered."""
+
+
+class Target(Record):
+    """The right action for a conversation: tool calls, or a reply in words, never both."""
+
+    kind: TargetKind
+    calls: tuple[ToolCall, ...] = ()
+    reply: str = ""
+
+    @model_validator(mode="after")
+    def _calls_or_reply(self) -> Self:
+        if (self.kind == "call") != bool(self.calls):
+            raise ValueError(f"a target of kind {self.kind} with {len(self.calls)} calls")
+        if self.kind == "call" and self.reply:
+            raise ValueError("a target of kind call with a reply")
+        return self
+
+
+class Cell(NamedTuple):
+    """The unit of a quota: one rule, and the action that must follow."""
+
+    rule: str
+    target: TargetKind
+
+    def __str__(self) -> str:
+        return f"{self.rule}/{self.target}"
+
+
+class Scenario(Record):
+    """One cell of the plan: what is asked of the teacher, with the label already decided."""
+
+    id: str
+    rule: str
+    target: TargetKind
+    tools: tuple[str, ...]
+    """Names of the tools that the conversation offers."""
+    shape: Literal["single"] = "single"
+    style: str
+    language: str = "en"
+    difficulty: Literal["plain"] = "plain"
+    topic: str
+    """What the request is about: one of the rule's own things, actions, phrases or examples."""
+    seed: int
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """A scenario whose id is the digest of its other fields."""
+        draft = cls(id="", **fields)
+        return draft.model_copy(update={"id": digest(draft.model_dump(exclude={"id"}))})
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.rule, self.target)
+
+    @property
+    def family(self) -> str:
+        """Scenarios about one topic of one rule: the split never parts them."""
+        return digest([self.rule, self.topic])
+
+
+class Candidate(Record):
+    """What the teacher wrote for a scenario."""
+
+    id: str
+    scenario: Scenario
+    messages: tuple[Message, ...]
+    """The conversation up to, and without, the turn that the target describes."""
+    target: Target
+    teacher: str
+
+    @classmethod
+    def of(
+        cls, scenario: Scenario, messages: tuple[Message, ...], target: Target, teacher: str
+    ) -> Self:
+        """A candidate whose id is the digest of its scenario, conversation and target."""
+        said = [message.model_dump() for message in messages]
+        name = digest([scenario.id, said, target.model_dump()])
+        return cls(id=name, scenario=scenario, messages=messages, target=target, teacher=teacher)
+
+    @property
+    def prompt(self) -> str:
+        """The last thing that the user said."""
+        return next(m.content for m in reversed(self.messages) if m.role == "user")
+
+
+class Example(Candidate):
+    """A candidate that survived every check so far: what is trained on."""
+
+    @classmethod
+    def promote(cls, candidate: Candidate) -> Self:
+        return cls(**dict(candidate))
+
+
+class Reason(StrEnum):
+    """Why a candidate was rejected."""
+
+    EMPTY_PROMPT = "empty_prompt"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    BAD_CHARACTERS = "bad_characters"
+    WRONG_TARGET = "wrong_target"
+    UNKNOWN_TOOL = "unknown_tool"
+    INVALID_ARGUMENTS = "invalid_arguments"
+    UNGROUNDED_ARGUMENT = "ungrounded_argument"
+    EMPTY_REPLY = "empty_reply"
+    EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    IN_GOLD = "in_gold"
+    OVER_QUOTA = "over_quota"
+    UNRENDERABLE = "unrenderable"
+    TOO_LONG_FOR_STUDENT = "too_long_for_student"
+
+
+class Rejection(Record):
+    """A candidate that did not survive: kept, counted, shown."""
+
+    stage: Literal["validate", "dedup", "balance", "train"]
+    reason: Reason
+    detail: str
+    item: Candidate
+
+
+class FailureReason(StrEnum):
+    """Why the teacher never answered a scenario usefully."""
+
+    MALFORMED = "malformed"
+    REFUSED = "refused"
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    TIMEOUT = "timeout"
+    SERVER = "server"
+
+
+class Failure(Record):
+    """A scenario without a usable answer: owed again on the next run."""
+
+    scenario: Scenario
+    reason: FailureReason
+    detail: str
+
+
+T = TypeVar("T")
+
+
+class Sifted(NamedTuple, Generic[T]):
+    """What a sieving stage returns. Conservation: in = kept + rejected."""
+
+    kept: list[T]
+    rejected: list[Rejection]
+
+
+class ExpectedCall(Record):
+    """A call that a case expects; `arguments=None` leaves the arguments unscored."""
+
+    name: str
+    arguments: Json | None = None
+
+
+class Case(Record):
+    """One row that a student is evaluated on: from gold, from the test split or from a file."""
+
+    id: str
+    messages: tuple[Message, ...]
+    kind: TargetKind
+    calls: tuple[ExpectedCall, ...] = ()
+    rule: str | None = None
+    tools: tuple[Json, ...] | None = None
+    """The row's own tools, as OpenAI function schemas; None means the workflow's."""
+    place: str = ""
+    """Where it came from, as file:line."""
+
+    @property
+    def prompt(self) -> str:
+        """The last thing that the user said."""
+        return next(m.content for m in reversed(self.messages) if m.role == "user")
+
+
+class Outcome(StrEnum):
+    """What became of a case, exclusive: the tutorial's four outcomes and those beyond calls."""
+
+    RIGHT = "right tool alone"
+    EXTRA = "right tool, but another one too"
+    MISSING = "expected tool missing"
+    WRONG = "wrong tool"
+    RIGHT_WORDS = "no call, as expected"
+    OVER_CALL = "called when it should not"
+
+
+class Prediction(Record):
+    """What one arm said to one case, and what that is worth."""
+
+    case: str
+    arm: str
+    prompt: str
+    expected: tuple[ExpectedCall, ...]
+    rule: str | None
+    raw: str
+    """The arm's output as it came, special tokens included; empty for arms that only classify."""
+    calls: tuple[ToolCall, ...]
+    reply: str
+    malformed: bool | None
+    """None for arms that write no text."""
+    outcome: Outcome
+    tool_correct: bool
+    full_correct: bool | None
+    """None where the row or the arm has no arguments."""
+    argument_f1: float | None
+    grounding_f1: float | None
