@@ -1,0 +1,45 @@
+# distill: `make train` runs the main job on embedded defaults, `make test` runs every test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RULES ?= schemas/knowledge_router/rules.md
+RUN ?= runs/knowledge_router
+GEN_FLAGS ?=
+TRAIN_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help data train test lint types bench clean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+# Installed once, and again when what is to be installed changes.
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@# torch first: any other order lets pip choose a build with gigabytes of CUDA.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+data: $(VENV)/.done ## training data from the rules
+	$(BIN)/distill gen --rules $(RULES) --out $(RUN) $(GEN_FLAGS)
+
+train: $(VENV)/.done ## data, training, evaluation and report
+	$(BIN)/distill run --rules $(RULES) --out $(RUN) $(GEN_FLAGS) $(TRAIN_FLAGS)
+
+test: $(VENV)/.done lint types ## lint, types and every test
+	$(BIN)/pytest
+
+lint: $(VENV)/.done ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.done ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(VENV)/.done ## the README's numbers: three training seeds, about 20 minutes
+	$(BIN)/python benchmarks/main_job.py
+
+clean: ## remove the environment and the caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

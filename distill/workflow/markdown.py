@@ -1,0 +1,185 @@
+"""A Markdown page as front matter and flat blocks that know their lines.
+
+Only what rules.md and words.md are made of is told apart: headings, paragraphs and list items.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+
+from distill.errors import WorkflowError
+from distill.files import read_text
+
+# Link definitions and indented code would swallow phrases such as "[topic]: who knows?", and a
+# ruler under a paragraph is meant as a ruler, not as a heading.
+_MARKDOWN = MarkdownIt("commonmark").disable(["reference", "code", "lheading"])
+
+PARTS = ("when", "then", "examples", "not", "words", "things", "actions", "phrases", "slots")
+_ALIASES = {"example": "examples", "counter-examples": "not", "counterexamples": "not"}
+_NAMES = "|".join([*PARTS, *_ALIASES])
+_BOLD_LABEL = re.compile(rf"(?is)\s*(?:\*\*|__)\s*({_NAMES})\s*:?\s*(?:\*\*|__)\s*:?[ \t]*(.*)")
+_PLAIN_LABEL = re.compile(rf"(?is)(?-i:(?=[A-Z]))({_NAMES}):[ \t]*(.*)")
+
+
+class Block(NamedTuple):
+    """One heading, paragraph or list item; `other` is everything else, as it stands there."""
+
+    kind: Literal["heading", "paragraph", "item", "other"]
+    text: str
+    line: int
+    """The first line, counted from 1."""
+    depth: int = 0
+    """1 to 6 for headings."""
+
+
+class Label(NamedTuple):
+    """A paragraph's leading `**Name**` or `Name:`, one of PARTS, and the text after it."""
+
+    name: str
+    rest: str
+
+
+class Page(NamedTuple):
+    """A Markdown file, read."""
+
+    path: Path
+    front: dict[str, Any]
+    lines: list[str]
+    """All lines; those of the front matter are blank."""
+    blocks: list[Block]
+
+    def source(self, start: int, end: int) -> str:
+        """The lines from `start` up to and without `end`, counted from 1."""
+        return "\n".join(self.lines[start - 1 : end - 1])
+
+
+def read_page(path: Path) -> Page:
+    """Raises InputFileError for an unreadable file, WorkflowError for bad front matter."""
+    lines = read_text(path).split("\n")
+    front: dict[str, Any] = {}
+    if lines[0].rstrip() == "---":
+        front, size = _front_matter(path, lines)
+        lines[:size] = [""] * size
+    root = SyntaxTreeNode(_MARKDOWN.parse("\n".join(lines)))
+    return Page(path, front, lines, list(_blocks(root, lines)))
+
+
+def front_line(path: Path, key: str) -> int:
+    """The line of the front matter on which `key` stands."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if re.match(rf"[\"']?{re.escape(key)}[\"']?\s*:", line):
+            return number
+    return 1
+
+
+def label_of(text: str) -> Label | None:
+    """The label that a paragraph or a list item starts with."""
+    found = _BOLD_LABEL.match(text) or _PLAIN_LABEL.match(text)
+    return Label(part_name(found[1]), found[2]) if found else None
+
+
+def part_name(text: str) -> str:
+    """The name of a part as in PARTS, or `text` folded where it is none of them."""
+    name = text.strip().strip("*_").rstrip(":").casefold()
+    return _ALIASES.get(name, name)
+
+
+def joined(text: str) -> str:
+    """A paragraph as one line."""
+    return " ".join(line.strip(" \t") for line in text.split("\n")).strip()
+
+
+def _front_matter(path: Path, lines: list[str]) -> tuple[dict[str, Any], int]:
+    closing = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    if closing is None:
+        raise WorkflowError(
+            "the front matter is not closed",
+            place=f"{path}:1",
+            hint="end it with a line of three hyphens: ---",
+        )
+    try:
+        front = yaml.safe_load("\n".join(lines[1:closing])) or {}
+    except yaml.YAMLError as error:
+        raise _not_yaml(path, error) from None
+    if not isinstance(front, dict):
+        raise WorkflowError(
+            f"the front matter is a {type(front).__name__}, not a list of keys with values",
+            place=f"{path}:2",
+            hint="write one setting a line, for example: tools: tools.json",
+        )
+    return front, closing + 1
+
+
+def _not_yaml(path: Path, error: yaml.YAMLError) -> WorkflowError:
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 2 if mark else 2
+    why = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+    return WorkflowError(
+        f"the front matter is not valid YAML: {why}",
+        place=f"{path}:{line}",
+        hint='put values that hold ":" or "#" in quotes, for example: title: "Desk: tier 1"',
+    )
+
+
+def _blocks(root: SyntaxTreeNode, lines: list[str]) -> Iterator[Block]:
+    for node in root.children:
+        if node.type == "heading":
+            yield Block("heading", _inline(node), _line(node), int(node.tag[1]))
+        elif node.type == "paragraph":
+            yield from _at_labels(Block("paragraph", _inline(node), _line(node)))
+        elif node.type in ("bullet_list", "ordered_list"):
+            for item in node.children:
+                yield from _item(item, lines)
+        elif not _is_silent(node):
+            yield _other(node, lines)
+
+
+def _item(item: SyntaxTreeNode, lines: list[str]) -> Iterator[Block]:
+    children = [child for child in item.children if not _is_silent(child)]
+    if children and children[0].type in ("paragraph", "html_block"):
+        first = children.pop(0)
+        text = first.content.strip() if first.type == "html_block" else _inline(first)
+        yield from _at_labels(Block("item", text, _line(first)))
+    elif not children:
+        yield Block("item", "", _line(item))
+    for child in children:
+        yield _other(child, lines)
+
+
+def _at_labels(block: Block) -> Iterator[Block]:
+    """Part a block where a line starts with a bold label: authors forget the blank line."""
+    lines = block.text.split("\n")
+    starts = [n for n, line in enumerate(lines) if n and _starts_part(block, line)]
+    for start, end in zip([0, *starts], [*starts, len(lines)], strict=True):
+        kind = block.kind if start == 0 else "paragraph"
+        yield Block(kind, "\n".join(lines[start:end]), block.line + start)
+
+
+def _starts_part(block: Block, line: str) -> bool:
+    return bool(_BOLD_LABEL.match(line)) or (
+        block.kind == "paragraph" and bool(_PLAIN_LABEL.match(line))
+    )
+
+
+def _other(node: SyntaxTreeNode, lines: list[str]) -> Block:
+    start, end = node.map or (0, 0)
+    return Block("other", "\n".join(lines[start:end]), start + 1)
+
+
+def _is_silent(node: SyntaxTreeNode) -> bool:
+    return node.type == "hr" or (node.type == "html_block" and node.content.startswith("<!--"))
+
+
+def _inline(node: SyntaxTreeNode) -> str:
+    return node.children[0].content if node.children else ""
+
+
+def _line(node: SyntaxTreeNode) -> int:
+    return (node.map or (0, 0))[0] + 1

@@ -1,0 +1,58 @@
+"""Collecting what is wrong, so that all of it is reported together, with near misses named."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.errors import Problem
+
+MAX_LISTED = 12
+
+
+@dataclass
+class Problems:
+    """The problems of one file; several files may share one list."""
+
+    path: Path
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, line: int, cause: str, hint: str) -> None:
+        self.found.append(Problem(f"{self.path}:{line}", cause, hint))
+
+    def of(self, path: Path) -> Problems:
+        """The same list, for another file."""
+        return Problems(path, self.found)
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is most likely a slip of."""
+    by_fold = {item.casefold(): item for item in known}
+    close = difflib.get_close_matches(name.casefold(), by_fold, n=1)
+    return by_fold[close[0]] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
+    """A hint for an unknown `name`: the nearest known one, or all of them."""
+    names = list(known)
+    close = near(name, names)
+    if close is not None:
+        return f'did you mean "{close}"?'
+    return f"known {what}: {listed(names)}" if names else f"there are no {what} yet"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message; a long list says how many it leaves out."""
+    items = list(names)
+    more = len(items) - MAX_LISTED
+    return ", ".join(items[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def slug(text: str) -> str:
+    """An id made of a title: lower case, words joined by hyphens, any script."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"[^\w]+", "-", folded).strip("-")

@@ -1,0 +1,240 @@
+"""Argument values: written by hand in rules.md, checked against the tool's JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from distill.records import Json
+from distill.workflow.model import Tool
+from distill.workflow.problems import did_you_mean
+
+_SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
+_PAIR = re.compile(r"`?([A-Za-z_][\w.-]*)`?\s*[:=]\s*")
+
+
+class ValueProblem(Exception):
+    """An argument that cannot be what was written: the cause, and the way out."""
+
+    def __init__(self, cause: str, hint: str) -> None:
+        self.cause = cause
+        self.hint = hint
+        super().__init__(cause)
+
+
+class Scanned(NamedTuple):
+    """A value, and where in the text it ends."""
+
+    value: Any
+    end: int
+
+
+def slots_in(value: Any) -> Iterator[str]:
+    """The names in `{name}` templates anywhere in a JSON value."""
+    if isinstance(value, str):
+        yield from _SLOT.findall(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from slots_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from slots_in(item)
+
+
+def properties(tool: Tool) -> dict[str, Any]:
+    """The tool's arguments by name, each with its schema."""
+    found = tool.parameters.get("properties")
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def required(tool: Tool) -> list[str]:
+    """Names of the arguments that every call must have."""
+    found = tool.parameters.get("required")
+    return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def sole_text_argument(tool: Tool) -> str | None:
+    """The tool's one required argument, if it takes a string: it needs no name in an example."""
+    names = required(tool)
+    if len(names) == 1 and fits(tool, names[0], "text"):
+        return names[0]
+    return None
+
+
+def typed_argument(tool: Tool, name: str, text: str) -> Any:
+    """`text` as the argument's schema wants it: `3` is a number where a number is valid.
+
+    Text that is no JSON value, or not a valid one, stays the string that it is.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+    return value if fits(tool, name, value) else text
+
+
+def fits(tool: Tool, name: str, value: Any) -> bool:
+    """Whether the argument `name` alone may have this value."""
+    return _validator(tool, partial=True).is_valid({name: value})
+
+
+def argument_faults(tool: Tool, arguments: Json, *, partial: bool = False) -> list[ValueProblem]:
+    """What is wrong with a call's arguments; `partial` lets required ones be missing."""
+    known = properties(tool)
+    unknown = [name for name in arguments if name not in known and known_only(tool)]
+    faults = [unknown_argument(tool, name) for name in unknown]
+    rest = {name: value for name, value in arguments.items() if name not in unknown}
+    found = _validator(tool, partial=partial).iter_errors(rest)
+    return faults + [_fault(tool, error) for error in sorted(found, key=lambda e: e.json_path)]
+
+
+def known_only(tool: Tool) -> bool:
+    """Whether the schema names every argument that there is; JSON Schema's default is laxer."""
+    return not tool.parameters.get("additionalProperties") and not tool.parameters.get(
+        "patternProperties"
+    )
+
+
+def unknown_argument(tool: Tool, name: str) -> ValueProblem:
+    hint = did_you_mean(name, properties(tool), f"arguments of {tool.name}")
+    return ValueProblem(f'{tool.name} has no argument "{name}"', hint)
+
+
+def read_arguments(text: str, tool: Tool) -> Json:
+    """Arguments as an example gives them: `name: value, …`, a JSON object, or the sole text.
+
+    Raises ValueProblem.
+    """
+    text = text.strip()
+    if text.startswith("{") and not _SLOT.match(text):
+        return _object(text)
+    pair = _PAIR.match(text)
+    sole = sole_text_argument(tool)
+    if pair and (pair[1] in properties(tool) or not _is_plain_text(text, sole)):
+        return _pairs(text, tool)
+    if sole is None:
+        names = ", ".join(f"{name}: …" for name in required(tool) or properties(tool))
+        raise ValueProblem(
+            f'"{text}" does not say which argument of {tool.name} it is',
+            f"write each with its name, as: {names}" if names else "remove it: there are none",
+        )
+    return {sole: scan_value(text, 0, tool, sole).value if text.startswith('"') else text}
+
+
+def scan_value(text: str, start: int, tool: Tool, name: str, stop: str = r"\Z") -> Scanned:
+    """One value from `start` on: JSON, `code`, or bare words up to `stop`."""
+    if text[start : start + 1] in ("`", "“"):
+        close = text.find("`" if text[start] == "`" else "”", start + 1)
+        if close > 0:
+            inner = text[start + 1 : close]
+            value = inner if text[start] == "“" else scan_value(inner, 0, tool, name).value
+            return Scanned(value, close + 1)
+    if text[start : start + 1] in ('"', "[", "{") and not _SLOT.match(text, start):
+        return _json_value(text, start)
+    end = re.compile(stop).search(text, start)
+    bare = text[start : end.start() if end else len(text)]
+    return Scanned(typed_argument(tool, name, bare.strip()), start + len(bare))
+
+
+def _json_value(text: str, start: int) -> Scanned:
+    try:
+        return Scanned(*json.JSONDecoder(parse_constant=_no_constant).raw_decode(text, start))
+    except (ValueError, RecursionError):
+        raise ValueProblem(
+            f"{text[start:]} does not start with a complete JSON value",
+            'close its quotes and brackets; inside of quotes write \\" and \\\\',
+        ) from None
+
+
+def _object(text: str) -> Json:
+    value, end = _json_value(text, 0)
+    if text[end:].strip():
+        raise ValueProblem(
+            f'"{text[end:].strip()}" follows the arguments', "keep one JSON object after the arrow"
+        )
+    return dict(value)
+
+
+def _pairs(text: str, tool: Tool) -> Json:
+    arguments: Json = {}
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise ValueProblem(
+                f'"{text[position:]}" is no argument with its name',
+                'separate arguments by commas, as: name: "value", other: 3',
+            )
+        name = pair[1]
+        if name not in properties(tool) and known_only(tool):
+            raise unknown_argument(tool, name)
+        if name in arguments:
+            raise ValueProblem(f'"{name}" is given twice', "keep one of them")
+        stop = r"\s*[,;]\s*(?:" + "|".join(map(re.escape, properties(tool))) + r")`?\s*[:=]|\Z"
+        arguments[name], position = scan_value(text, pair.end(), tool, name, stop)
+        position = _after_separator(text, position)
+    return arguments
+
+
+def _after_separator(text: str, position: int) -> int:
+    rest = re.compile(r"\s*(?:[,;]\s*|\Z)").match(text, position)
+    if rest is None:
+        raise ValueProblem(
+            f'"{text[position:].strip()}" follows a value that is complete',
+            'separate arguments by commas, as: name: "value", other: 3',
+        )
+    return rest.end()
+
+
+def _is_plain_text(text: str, sole: str | None) -> bool:
+    # "query: x" with a name that is no argument is a slip; "10:30 meeting" is not.
+    return sole is not None and not re.match(r"`?[A-Za-z_][\w.-]*`?\s*[:=](?:\s|$)", text)
+
+
+def _fault(tool: Tool, error: ValidationError) -> ValueProblem:
+    if error.validator == "required" and not error.path:
+        missing = [name for name in required(tool) if name not in error.instance]
+        named = next((n for n in missing if repr(n) in error.message), missing[0])
+        return ValueProblem(
+            f'{tool.name} needs the argument "{named}", which is missing',
+            f'add it, as: {named}: "…"',
+        )
+    where = error.json_path.removeprefix("$.")
+    subject = f'"{where}" of {tool.name}' if where != "$" else f"the arguments of {tool.name}"
+    return ValueProblem(
+        f"{subject}: {_short(error.message)}", f"its schema wants {_wanted(error.schema)}"
+    )
+
+
+def _wanted(schema: Any) -> str:
+    if not isinstance(schema, Mapping):
+        return "nothing here"
+    keep = {key: value for key, value in schema.items() if key not in ("description", "title")}
+    return _short(json.dumps(keep, ensure_ascii=False))
+
+
+def _short(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _validator(tool: Tool, *, partial: bool) -> Draft202012Validator:
+    return _compiled(json.dumps(tool.parameters), partial)
+
+
+@lru_cache(maxsize=256)
+def _compiled(parameters: str, partial: bool) -> Draft202012Validator:
+    schema = json.loads(parameters)
+    if partial:
+        for key in ("required", "minProperties", "dependentRequired"):
+            schema.pop(key, None)
+    return Draft202012Validator(schema)
