@@ -61,5 +61,5 @@ def _shuffled_families(members: Iterable[Example], seed: int) -> list[dict[str, 
 
 
 def _over(example: Example, cell: Cell, quota: int) -> Rejection:
-    detail = f"{cell} has its {quota} examples" if quota else f"{cell} has no quota"
+    detail = f"{cell} has its quota of {quota}" if quota else f"{cell} has no quota"
     return Rejection(stage="balance", reason=Reason.OVER_QUOTA, detail=detail, item=example)

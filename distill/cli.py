@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,19 +131,17 @@ def evaluate(
 ) -> None:
     """Score base, tuned and baselines on the test split and on gold, or on a file."""
     if data is None:
-        _continue(run, "evaluate", "evaluate", config, redo, flags)
-        folder = run
-        scored = ["gold", "test"]
+        made = _continue(run, "evaluate", "evaluate", config, redo, flags)
+        scored = _evaluated(made)
     else:
         from distill.evaluate.stage import evaluate_file
 
         with locked(run), terminal.TerminalWatcher() as watcher:
-            folder_run = _reopen(run, config, flags)
-            cases = read_cases(data, tools=folder_run.workflow.tools)
+            made = _reopen(run, config, flags)
+            cases = read_cases(data, tools=made.workflow.tools)
             watcher.begins("evaluate")
-            scored = [evaluate_file(folder_run, data, cases, watcher.progress)]
-        folder = folder_run.path
-    _show_scores(folder, scored, as_json)
+            scored = [evaluate_file(made, data, cases, watcher.progress)]
+    _show_scores(run, scored, as_json)
 
 
 @cli.command()
@@ -241,7 +240,7 @@ def run_all(
     made = _generate(workflow, rules, out, config, redo, flags)
     with locked(made.path), terminal.TerminalWatcher() as watcher:
         run_from(made, watcher, "train", "report")
-    _show_scores(made.path, ["gold", "test"], as_json=False)
+    _show_scores(made.path, _evaluated(made), as_json=False)
     terminal.out.print(f"report: {made.path / 'report.md'}", markup=False)
 
 
@@ -274,7 +273,7 @@ def _generate(
 
 def _continue(
     path: Path, first: str, last: str, config: Path | None, redo: bool, flags: dict[str, Any]
-) -> None:
+) -> RunFolder:
     """Run a stage of a run that has its data."""
     from distill import pipeline
 
@@ -283,6 +282,13 @@ def _continue(
         if redo:
             pipeline.redo(run, first)
         pipeline.run_from(run, watcher, first, last)
+    return run
+
+
+def _evaluated(run: RunFolder) -> list[str]:
+    """The data sets that the stage evaluate has scored, gold first."""
+    counts = run.manifest.stages["evaluate"].counts
+    return [name for name in ("gold", "test") if name in counts]
 
 
 def _reopen(path: Path, config: Path | None, flags: dict[str, Any]) -> RunFolder:
@@ -319,15 +325,17 @@ def _settings_file(given: Path | None, beside: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _show_scores(folder: Path, datasets: list[str], as_json: bool) -> None:
-    from distill.evaluate.show import score_objects, score_tables
+def _show_scores(folder: Path, datasets: Sequence[str], as_json: bool) -> None:
+    from distill.evaluate.stage import read_scores
+    from distill.evaluate.tables import scores_object, table
 
+    found = {name: read_scores(folder, name) for name in datasets}
     if as_json:
-        found = score_objects(folder, datasets)
-        terminal.print_json(found[0] if len(found) == 1 else found)
+        objects = [scores_object(name, arms) for name, arms in found.items()]
+        terminal.print_json(objects[0] if len(objects) == 1 else objects)
     else:
-        for table in score_tables(folder, datasets):
-            terminal.out.print(table)
+        for name, arms in found.items():
+            terminal.out.print(table(arms, name))
 
 
 def _arguments(arguments: Any) -> str:

@@ -13,12 +13,13 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
-STOP_WORDS = frozenset(
-    "a an and any are as at be been but by can could did do does for from get give had has have "
-    "how i if in into is it its let me my need of on or our out please s show so some t tell that "
-    "the their them there these they this those to up us was we were what when where which who "
-    "whose why will with would you your".split()
-)
+_STOP_WORDS = """
+a an and any are as at be been but by can could did do does for from get give had has have how i if
+in into is it its let me my need of on or our out please s show so some t tell that the their them
+there these they this those to up us was we were what when where which who whose why will with
+would you your
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 # Scripts that are written without blanks: each character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
@@ -92,33 +93,30 @@ def _words(folded: str) -> list[str]:
 
 
 def _number(word: str) -> Decimal | None:
-    return Decimal(word) if word.isdecimal() else None
+    found = re.fullmatch(r"(\d+)(?:st|nd|rd|th)?", word)
+    return Decimal(found[1]) if found else None
 
 
 _DIGITS = re.compile(r"(\d+(?:[.,]\d+)*)\s?(%|[a-z]+)?")
 _SUFFIXES = {"%": Decimal("0.01"), "k": Decimal(1000), "m": Decimal(10**6), "bn": Decimal(10**9)}
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-_UNITS = {
-    word: number
-    for number, words in enumerate(
-        "zero|one,first|two,second|three,third|four,fourth|five,fifth|six,sixth|seven,seventh|"
-        "eight,eighth|nine,ninth|ten,tenth|eleven|twelve,twelfth|thirteen|fourteen|fifteen|"
-        "sixteen|seventeen|eighteen|nineteen".split("|")
-    )
-    for word in words.split(",")
-} | {
-    word: 10 * number
-    for number, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
-    )
-}
+_TEENS = """
+zero one/first two/second three/third four/fourth five/fifth six/sixth seven/seventh eight/eighth
+nine/ninth ten/tenth eleven twelve/twelfth thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_UNITS = {word: n for n, words in enumerate(_TEENS.split()) for word in words.split("/")}
+_UNITS |= {word: 10 * n for n, word in enumerate(_TENS.split(), start=2)}
 
 
 def _digits(folded: str) -> Iterator[Decimal]:
     """Every reading of the numbers in digits: `1,200` is 1200 and 1.2, `3k` is 3 and 3000."""
     for digits, suffix in _DIGITS.findall(folded):
         parts = re.split("[.,]", digits)
-        readings = {*parts, "".join(parts), f"{''.join(parts[:-1]) or '0'}.{parts[-1]}"}
+        readings = {*parts, "".join(parts)}
+        if len(parts) > 1:
+            readings.add(f"{''.join(parts[:-1])}.{parts[-1]}")
         factor = _SUFFIXES.get(suffix) or Decimal(_SCALES.get(suffix, 1))
         for reading in map(Decimal, readings):
             yield reading

@@ -18,11 +18,12 @@ from distill import balance, checks, dedup, plan, split
 from distill.errors import AlteredRunError, GateError, RunError, StaleRunError
 from distill.files import write_text
 from distill.generate import generate
-from distill.records import Candidate, Cell, Example, Failure, Json, Scenario, Sifted
+from distill.records import Candidate, Cell, Example, Failure, Json, Rejection, Scenario, Sifted
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageStatus
 from distill.run.replies import ReplyStore
 from distill.run.stage import Context, Stage, Watcher, run_stage, stage_status
+from distill.split import StageCount
 from distill.teachers.make import make_teacher
 
 # The share asked for above the quotas in the first round, as most of it is sieved out again.
@@ -85,9 +86,26 @@ def _split(context: Context) -> Json:
         context.write(f"6-split/{name}.jsonl", part)
     for note in splits.notes:
         context.watcher.notice(note)
-    card = split.dataset_card(run.workflow, splits, run.config)
+    card = split.dataset_card(run.workflow, splits, run.config, _funnel(context))
     write_text(run.path / "6-split" / "README.md", card)
     return {name: len(part) for name, part in parts.items()}
+
+
+def _funnel(context: Context) -> list[StageCount]:
+    """What went into each stage up to the split, and what came out."""
+    candidates = context.read("2-generate/candidates.jsonl", Candidate)
+    failures = context.read("2-generate/failures.jsonl", Failure)
+    counts = [StageCount.of("generate", len(candidates), failures)]
+    for stage in DATA_STAGES[2:5]:
+        kept, rejected = stage.writes
+        counts.append(
+            StageCount.of(
+                stage.name,
+                len(context.read(kept, Example)),
+                context.read(rejected, Rejection),
+            )
+        )
+    return counts
 
 
 def _sieved(context: Context, folder: str, sifted: Sifted[Example]) -> Json:

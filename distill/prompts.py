@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, cast
 
@@ -133,7 +133,7 @@ def _environment() -> jinja2.Environment:
     return env
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shipped(name: str) -> Prompt:
     path = resource("prompts", f"{name}.md")
     return Prompt.parse(read_text(path), path)

@@ -236,6 +236,7 @@ class Outcome(StrEnum):
     WRONG = "wrong tool"
     RIGHT_WORDS = "no call, as expected"
     OVER_CALL = "called when it should not"
+    MALFORMED = "malformed output"
 
 
 class Prediction(Record):
@@ -244,6 +245,8 @@ class Prediction(Record):
     case: str
     arm: str
     prompt: str
+    kind: TargetKind
+    """The action that the case expects."""
     expected: tuple[ExpectedCall, ...]
     rule: str | None
     raw: str
@@ -258,3 +261,5 @@ class Prediction(Record):
     """None where the row or the arm has no arguments."""
     argument_f1: float | None
     grounding_f1: float | None
+    detail: str = ""
+    """Why the output is malformed, or what else has to be known of it."""

@@ -10,7 +10,7 @@ import yaml
 
 from distill.config import Config, DataConfig
 from distill.dedup import near_pairs
-from distill.records import Cell, Example, Reason, Record, Rejection, digest
+from distill.records import Cell, Example, Failure, Record, Rejection, digest
 from distill.workflow.model import Workflow
 
 
@@ -24,21 +24,22 @@ class Splits(NamedTuple):
 
 
 class StageCount(Record):
-    """What went into a sieving stage and what came out: came_in = kept + rejected."""
+    """What went into a stage and what came out: came_in = kept + all of dropped."""
 
     stage: str
     came_in: int
     kept: int
-    rejected: dict[Reason, int] = {}
+    dropped: dict[str, int] = {}
+    """How many by reason."""
 
     @classmethod
-    def of(cls, stage: str, kept: int, rejected: Iterable[Rejection]) -> StageCount:
-        reasons = Counter(rejection.reason for rejection in rejected)
+    def of(cls, stage: str, kept: int, dropped: Iterable[Rejection | Failure]) -> StageCount:
+        reasons = Counter(item.reason.value for item in dropped)
         return cls(
             stage=stage,
             came_in=kept + reasons.total(),
             kept=kept,
-            rejected=dict(sorted(reasons.items())),
+            dropped=dict(sorted(reasons.items())),
         )
 
 
@@ -101,13 +102,18 @@ def _by_cell(groups: Iterable[list[Example]]) -> dict[Cell, list[list[Example]]]
 
 
 def _deal(groups: list[list[Example]], data: DataConfig) -> list[tuple[str, list[Example]]]:
-    """Each group and its part: held out where that brings the part closer to its share."""
+    """Each group and its part: held out where that brings the part closer to its share.
+
+    The largest group is always trained on.
+    """
+    shuffled = sorted(groups, key=lambda g: digest([data.seed, g[0].scenario.family]))
+    largest = max(shuffled, key=len)
     total = sum(map(len, groups))
     lacking = {"test": data.test_share * total, "dev": data.dev_share * total}
     dealt = []
-    for group in sorted(groups, key=lambda g: digest([data.seed, g[0].scenario.family])):
+    for group in shuffled:
         part = max(lacking, key=lambda name: lacking[name])
-        if lacking[part] >= len(group) / 2:
+        if group is not largest and lacking[part] >= len(group) / 2:
             lacking[part] -= len(group)
         else:
             part = "train"
@@ -197,7 +203,7 @@ def _counts(parts: Mapping[str, Sequence[Example]]) -> str:
 def _funnel(funnel: Iterable[StageCount]) -> str:
     rows = ["| stage | in | kept | rejected |", "|---|--:|--:|---|"]
     for count in funnel:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in count.rejected.items()) or "none"
+        reasons = ", ".join(f"{reason} {n}" for reason, n in count.dropped.items()) or "none"
         rows.append(f"| {count.stage} | {count.came_in} | {count.kept} | {reasons} |")
     return "\n".join(rows)
 

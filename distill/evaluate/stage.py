@@ -1,24 +1,135 @@
-"""The stage `evaluate`: what base, tuned and baselines make of test, gold, or any file."""
+"""The stage `evaluate`: what base, tuned and baselines make of test, of gold, or of any file.
+
+8-evaluate/DATASET/ARM.jsonl holds every prediction with its raw output and verdict,
+8-evaluate/DATASET/scores.json what they are worth.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from distill.evaluate.baselines import MajorityBaseline, MiniLMBaseline, TfidfBaseline
-from distill.evaluate.predict import predict
+from distill.errors import InputFileError, RunError
+from distill.evaluate.baselines import Majority, MiniLM, Tfidf
+from distill.evaluate.predict import Progress, predict
 from distill.evaluate.score import Scores, cases_of, score
+from distill.evaluate.tables import scores_object
 from distill.files import file_digest, read_records, write_json, write_records
 from distill.records import Case, Example, Json, Message, Prediction
-from distill.render import Parsed, Renderer
-from distill.run.folder import RunFolder
-from distill.students import load_student
+from distill.render import Parsed
+from distill.run.folder import RunFolder, read_json
+from distill.students import Student, load_student
+from distill.students.embedded import PACKAGE, encode
+from distill.train.sft import set_threads
 from distill.train.stage import student_renderer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+FOLDER = "8-evaluate"
+ADAPTER = Path("7-train") / "adapter"
+Cases = Sequence[Case]
 
-Progress = Callable[[int, int, str], None]
-ARMS = ("base", "tuned", "majority", "tfidf", "minilm")
+
+def run_evaluation(run: RunFolder, progress: Progress) -> Json:
+    """Score every arm on the test split and on gold; the right-tool shares for the manifest."""
+    datasets: dict[str, Cases] = {}
+    if run.workflow.gold:
+        datasets["gold"] = run.workflow.gold
+    datasets["test"] = cases_of(read_records(run.path / "6-split" / "test.jsonl", Example))
+    kept = {name: cases for name, cases in datasets.items() if cases}
+    for name in datasets:
+        shutil.rmtree(run.path / FOLDER / name, ignore_errors=True)
+    scores = _score_all(run, kept, progress)
+    return {name: {arm: one.tool_accuracy for arm, one in s.items()} for name, s in scores.items()}
+
+
+def evaluate_file(run: RunFolder, path: Path, cases: Cases, progress: Progress) -> str:
+    """Score every arm on the cases of a file; the name under which they are kept.
+
+    Raises InputFileError for a file without cases.
+    """
+    if not cases:
+        raise InputFileError("holds no cases", place=path, hint="write one JSON object a line")
+    stem = re.sub(r"[^\w-]+", "-", path.stem).strip("-") or "data"
+    # Two files of one name are two data sets.
+    name = f"{stem}-{file_digest(path)[:8]}"
+    _score_all(run, {name: cases}, progress)
+    return name
+
+
+def read_scores(folder: Path, dataset: str) -> dict[str, Scores]:
+    """The scores by arm that an evaluation left in a run folder."""
+    found = read_json(folder / FOLDER / dataset / "scores.json")["arms"]
+    assert isinstance(found, dict)
+    return {arm: Scores.model_validate(scores) for arm, scores in found.items()}
+
+
+def route(run: RunFolder, text: str) -> tuple[Parsed, str]:
+    """What the tuned student does with one request, and its words as they came."""
+    _require_adapter(run)
+    set_threads(run.config.train.threads)
+    student = load_student(run.config.train.student, run.workflow.tools)
+    case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
+    (said,) = _student_says(run, student, run.path / ADAPTER, "tuned", [case], lambda *_: None)
+    return Parsed(said.calls, said.reply, bool(said.malformed), said.detail), said.raw
+
+
+def _score_all(
+    run: RunFolder, datasets: Mapping[str, Cases], progress: Progress
+) -> dict[str, dict[str, Scores]]:
+    _require_adapter(run)
+    set_threads(run.config.train.threads)
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
+    everything = [case for cases in datasets.values() for case in cases]
+    for arm, predictions in _arms(run, everything, progress):
+        rest = iter(predictions)
+        for name, cases in datasets.items():
+            own = [next(rest) for _ in cases]
+            write_records(run.path / FOLDER / name / f"{arm}.jsonl", own)
+            scores[name][arm] = score(own)
+    for name, arms in scores.items():
+        write_json(run.path / FOLDER / name / "scores.json", scores_object(name, arms))
+    return scores
+
+
+def _arms(
+    run: RunFolder, cases: Cases, progress: Progress
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """Each arm's predictions on all cases, one arm after the other."""
+    student = load_student(run.config.train.student, run.workflow.tools)
+    yield "base", _student_says(run, student, None, "base", cases, progress)
+    yield "tuned", _student_says(run, student, run.path / ADAPTER, "tuned", cases, progress)
+    rows = read_records(run.path / "6-split" / "train.jsonl", Example)
+    yield "majority", Majority(rows).predict(cases)
+    yield "tfidf", Tfidf(rows).predict(cases)
+    if find_spec(PACKAGE):
+        yield "minilm", MiniLM(rows, encode).predict(cases)
+
+
+def _student_says(
+    run: RunFolder,
+    student: Student,
+    adapter: Path | None,
+    arm: str,
+    cases: Cases,
+    progress: Progress,
+) -> list[Prediction]:
+    return predict(
+        student.load(adapter),
+        student_renderer(student, run),
+        cases,
+        arm=arm,
+        max_new_tokens=run.config.evaluate.max_new_tokens,
+        batch_size=run.config.evaluate.batch_size,
+        progress=progress,
+    )
+
+
+def _require_adapter(run: RunFolder) -> None:
+    if not (run.path / ADAPTER).is_dir():
+        raise RunError(
+            "no student was trained here yet",
+            place=run.path,
+            hint=f"train one: distill train {run.path}",
+        )

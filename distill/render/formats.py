@@ -26,7 +26,8 @@ class Format:
     """Tokens that may end a turn of calls, beside the ordinary end of a turn."""
 
 
-_THOUGHT = re.compile(r"\A\s*(?:<think>)?(?:(?!<think>).)*?</think>", re.DOTALL)
+# A thought may have been opened by the prompt; a call may quote the marker that closes one.
+_THOUGHT = re.compile(r"\A\s*(?!<tool_call>|[{\[])(?:<think>)?.*?</think>", re.DOTALL)
 _JSON_PREFIX = re.compile(r"\A(?:<\|python_tag\|>|\[TOOL_CALLS\])?[\s;]*")
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 

@@ -233,7 +233,7 @@ class _Template:
         self.shows_tools = True
         try:
             self.shows_tools = _TOOL_NAME in self._apply([_PROBE], [_TOOL])
-            self.format = format or self._detect()
+            self.format = self._detect(format)
             self.stops = self._find_stops()
         except RenderError as error:
             raise _unusable(f"fails on a plain conversation: {error}") from None
@@ -303,17 +303,20 @@ class _Template:
         content = "\n".join(filter(None, [system, _UNDECLARED, declared]))
         return [{"role": "system", "content": content}, *rest]
 
-    def _detect(self) -> Format:
-        """The format that reads back what the template writes for a call."""
+    def _detect(self, chosen: Format | None) -> Format:
+        """The format that reads back what the template writes for a call.
+
+        A template that writes no calls, or not in the chosen format, is given them as words.
+        """
         call = Message(role="assistant", tool_calls=(_CALL,))
         text = self._after(self._apply([_PROBE], ()), [_PROBE, call], ())
-        if _CALL.name not in text:
-            self.writes_calls = False
-            return JSON
-        for format in FORMATS:
+        for format in [chosen] if chosen else FORMATS:
             if _reads(format, text, _CALL):
                 return format
-        raise _unusable(f"writes calls in a way that distill cannot read: {text[:120]!r}")
+        if not chosen and _TOOL_NAME in text:
+            raise _unusable(f"writes calls in a way that distill cannot read: {text[:120]!r}")
+        self.writes_calls = False
+        return chosen or JSON
 
     def _find_stops(self) -> tuple[str, ...]:
         """The tokens after which nothing more is said: asked of the template, and known ones."""

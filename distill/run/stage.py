@@ -15,6 +15,7 @@ from distill.run.manifest import StageEntry, StageStatus, changes, flatten
 from distill.run.replies import ReplyStore
 
 R = TypeVar("R", bound=Record)
+PROMPTS = ("write", "again", "schema")
 
 
 class Watcher(Protocol):
@@ -81,7 +82,7 @@ def settings_of(stage: Stage, run: RunFolder) -> Json:
         "workflow": {"digest": run.workflow.fingerprint},
         "data": config.data.identity(),
         "teacher": config.teacher.identity(),
-        "prompts": {"digest": prompt_digest("write")},
+        "prompts": {f"{name} digest": prompt_digest(name) for name in PROMPTS},
         "train": config.train.identity(),
         "evaluate": config.evaluate.identity(),
     }

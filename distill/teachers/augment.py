@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from random import Random
 
-_ONSETS = (
+from distill.teachers.english import word_list
+
+_ONSETS = word_list(
     "b br bl c ch cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl st str t th tr "
-    "v vl w x y z zw".split()
+    "v vl w x y z zw"
 )
-_VOWELS = "a e i o u ai au ee ia io oa oo ou ue y".split()
-_CODAS = ("", "", "", "b", "ck", "d", "ft", "k", "l", "lm", "m", "n", "nd", "nx", "p", "r", "rk")
-_CODAS += ("rn", "s", "sk", "st", "t", "th", "v", "x", "z")
-_ENDINGS = "a o ex ix on ar is us um el ia ora ent ify ly io eon ard ik".split()
-_TAILS = "js io py rs cpp md ai dev net app yml csv".split()
-_PARTS = (
+_VOWELS = word_list("a e i o u ai au ee ia io oa oo ou ue y")
+_CODAS = (*("",) * 3, *word_list("b ck d ft k l lm m n nd nx p r rk rn s sk st t th v x z"))
+_ENDINGS = word_list("a o ex ix on ar is us um el ia ora ent ify ly io eon ard ik")
+_TAILS = word_list("js io py rs cpp md ai dev net app yml csv")
+_PARTS = word_list(
     "core lite pro hub kit lab base flow sync grid desk line gate port box api cli sdk web data "
-    "node beam path mesh mark view link cast one go x max plus".split()
+    "node beam path mesh mark view link cast one go x max plus"
 )
 
-PLACES = tuple(
+PLACES = word_list(
     "Berlin|Lisbon|Oslo|Nairobi|Osaka|Denver|Toronto|Prague|Seoul|Austin|Dublin|Mumbai|Warsaw|"
     "Lyon|Geneva|Cairo|Lima|Boston|Zurich|Helsinki|Manila|Quito|Tallinn|Accra|Bogota|Perth|"
     "Hanoi|Porto|Malmo|Leeds|Utrecht|Krakow|Tampa|Calgary|Busan|Jakarta|Ghent|Antwerp|Riga|"
@@ -31,21 +32,21 @@ PLACES = tuple(
     "Brazil|Norway|Kenya|Vietnam|Portugal|Chile|Finland|Poland|Ghana|Peru|Ireland|Taiwan|"
     "Bavaria|Ontario|Texas|Oregon|Scotland|Catalonia|Kerala|Tasmania|the Netherlands|the UK|"
     "the north|the west coast|South Korea|New Zealand|Costa Rica|Cape Town|Buenos Aires|"
-    "Ho Chi Minh City|San Diego|Tel Aviv|Stuttgart|Gothenburg|Wroclaw|Montevideo|Ljubljana".split(
-        "|"
-    )
+    "Ho Chi Minh City|San Diego|Tel Aviv|Stuttgart|Gothenburg|Wroclaw|Montevideo|Ljubljana",
+    separator="|",
 )
-PEOPLE = tuple(
+PEOPLE = word_list(
     "Maria Lopez|Tom Becker|Aisha Khan|Yuki Tanaka|Olu Adeyemi|Priya Raman|Jens Holm|Chloe Martin|"
     "Samir Haddad|Ingrid Dahl|Pavel Novak|Linh Tran|Mateo Cruz|Fatima Zahra|George Osei|"
     "Hannah Weiss|Ravi Patel|Sofia Rossi|Kwame Mensah|Elena Petrova|Marcus Webb|Noor Aziz|"
     "Dmitri Orlov|Beatriz Silva|Kenji Mori|Zoe Papadakis|Lars Nygaard|Amara Obi|Wei Zhang|"
-    "Callum Frase|Ximena Rojas|Tariq Aslam|Birgit Vogel|Anselm Kroeger|Oksana Bondar".split("|")
+    "Callum Frase|Ximena Rojas|Tariq Aslam|Birgit Vogel|Anselm Kroeger|Oksana Bondar",
+    separator="|",
 )
-MONTHS = tuple(
-    "January February March April May June July August September October November December".split()
+MONTHS = word_list(
+    "January February March April May June July August September October November December"
 )
-WORDS = tuple(
+WORDS = word_list(
     "lantern magnet quartz saddle orchard ribbon copper violet harbor meadow pepper thunder "
     "marble falcon cactus velvet puzzle rocket anchor basket candle dragon engine feather garden "
     "hammer island jacket kettle ladder mirror needle oyster pillow quiver rabbit shadow tunnel "
@@ -67,7 +68,7 @@ WORDS = tuple(
     "backlog bottleneck carousel dashboard eyelet firefly gasket hourglass inkwell jukebox kayak "
     "lighthouse mailbox nightfall outpost paperclip quicksand rainfall snowflake toolbox "
     "underpass viaduct waterfall paragraph signature envelope receipt voucher pamphlet ledger "
-    "amber bronze crimson emerald fuchsia khaki lilac maroon scarlet teal turquoise".split()
+    "amber bronze crimson emerald fuchsia khaki lilac maroon scarlet teal turquoise"
 )
 
 _AFTER = (
@@ -124,16 +125,31 @@ _AFTER = (
     "using {word} {code}",
     "as {word} {word}",
 )
-_BEFORE = ("{name}", "{name}", "{name}", "{place1}", "{year}", "{code}", "{word}", "{word} {word}")
+_AFTER_WHOLE: tuple[str, ...] = (
+    "in {place}",
+    "in {year}",
+    "for {name}",
+    "for {code}",
+    "for {word} {word}",
+)
+_AFTER_WHOLE += ("with {name}", "in {name}", "for {person}", "for {name} {version}", "on {name}")
+_BEFORE: tuple[str, ...] = (
+    "{name}",
+    "{name}",
+    "{name}",
+    "{place1}",
+    "{year}",
+    "{code}",
+    "{word}",
+    "{word} {word}",
+)
 _BEFORE += ("{name} {word}", "{word} {name}", "{version}", "{name} {name}")
 
 
 def made_up(rng: Random) -> str:
     """A product-like name that nobody uses: zorvex, Tabrix-core, quandl.io, vlinHub."""
-    name = "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2, 2, 3))))
-    if len(name) < 4:
-        name += rng.choice(_ENDINGS)
-    elif rng.random() < 0.25:
+    name = _blended(rng) if rng.random() < 0.4 else _spelt(rng)
+    if len(name) < 4 or rng.random() < 0.25:
         name += rng.choice(_ENDINGS)
     match rng.randrange(10):
         case 0:
@@ -175,6 +191,21 @@ def before(rng: Random) -> str:
 def after(rng: Random) -> str:
     """A qualifier that may follow any noun or verb phrase, as `in Lisbon`, `for QX-204`."""
     return _fill(rng.choice(_AFTER), rng)
+
+
+def after_whole(rng: Random) -> str:
+    """A qualifier that may follow most whole requests."""
+    return _fill(rng.choice(_AFTER_WHOLE), rng)
+
+
+def _blended(rng: Random) -> str:
+    """The start of one word and the end of another: lantbow, magfowl."""
+    first, second = rng.choice(WORDS), rng.choice(WORDS)
+    return first[: rng.randrange(2, 6)] + second[-rng.randrange(2, 5) :]
+
+
+def _spelt(rng: Random) -> str:
+    return "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2, 2, 3))))
 
 
 def _syllable(rng: Random) -> str:

@@ -1,36 +1,50 @@
-"""The little English that the grammar teacher needs: determiners, number, gerunds, content words."""
+"""The little English that the grammar teacher needs: number, gerunds, content words."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-DETERMINERS = frozenset(
-    "a an the my our your his her their its this that these those some any".split()
-)
+
+def word_list(text: str, separator: str | None = None) -> tuple[str, ...]:
+    """The words of a text, in order."""
+    return tuple(text.split(separator))
+
+
+_MARKS = ".,;:!?'\"()“”‘’…"
+_DROPPED = frozenset(word_list("a an the my our your his her their its some any"))
+DETERMINERS = _DROPPED | {"this", "that", "these", "those"}
 _PREPOSITIONS = frozenset(
-    "of for in on at with between from to about against by near per during after before under "
-    "over within without across around into through vs versus than as that which who".split()
+    word_list(
+        "of for in on at with between from to about against by near per during after before under "
+        "over within without across around into through vs versus than as that which who"
+    )
 )
 _SINGULAR = frozenset(
-    "news gas lens series species atlas canvas always chess diabetes rabies tennis kubernetes "
-    "jenkins pandas redis postgres rails texas paris wales athens honduras cyprus".split()
+    word_list(
+        "news gas lens series species atlas canvas always chess diabetes rabies tennis kubernetes "
+        "jenkins pandas redis postgres rails texas paris wales athens honduras cyprus"
+    )
 )
-_PLURAL = frozenset("people children men women criteria feet teeth mice police cattle".split())
+_PLURAL = frozenset(word_list("people children men women criteria feet teeth mice police cattle"))
 _STOP_WORDS = DETERMINERS | frozenset(
-    "i me we us you he she it they them myself ourselves there here "
-    "is are was were be been being am do does did doing done have has had having get got gets "
-    "can could will would shall should may might must need needs want wants like know let "
-    "what whats who whom whose which when where wheres why how hows "
-    "and or but if so then than just also really actually please pls thanks thank hi hey hello "
-    "to of in on at for from by with about into as up out off over again still now "
-    "not no yes dont doesnt isnt cant im ive id ill tell show give find look search explain "
-    "someone somebody anyone anybody something anything".split()
+    word_list(
+        "i me we us you he she it they them myself ourselves there here "
+        "is are was were be been being am do does did doing done have has had having get got gets "
+        "can could will would shall should may might must need needs want wants like know let "
+        "what whats who whom whose which when where wheres why how hows "
+        "and or but if so then than just also really actually please pls thanks thank hi hey hello "
+        "to of in on at for from by with about into as up out off over again still now "
+        "not no yes dont doesnt isnt cant im ive id ill tell show give find look search explain "
+        "someone somebody anyone anybody something anything"
+    )
 )
 _DOUBLING = frozenset(
-    "get set put run plan submit log swap stop ship drop cut begin spot refer map scan win sit "
-    "swim dig quit fit hit let shut split chat chop knit pin plug skip slip step strip tag trim "
-    "unplug wrap zip opt forget permit commit nap tip pop jog rip grab stir ban dim".split()
+    word_list(
+        "get set put run plan submit log swap stop ship drop cut begin spot refer map scan win sit "
+        "swim dig quit fit hit let shut split chat chop knit pin plug skip slip step strip tag "
+        "trim unplug wrap zip opt forget permit commit nap tip pop jog rip grab stir ban dim"
+    )
 )
 
 
@@ -71,7 +85,17 @@ def is_plural(phrase: str) -> bool:
     head = words[end - 1].lower().strip(".,;:'\"()") if words else ""
     if head in _PLURAL:
         return True
-    return head.endswith("s") and head not in _SINGULAR and not head.endswith(("ss", "us", "is", "ics"))
+    return (
+        head.endswith("s")
+        and head not in _SINGULAR
+        and not head.endswith(("ss", "us", "is", "ics"))
+    )
+
+
+def ends_open(phrase: str) -> bool:
+    """Whether a phrase ends in a preposition or a pronoun, so that nothing can be added to it."""
+    last = phrase.split()[-1].strip(_MARKS + "[]").lower() if phrase.strip() else ""
+    return last in _PREPOSITIONS or is_function_word(last)
 
 
 def gerund(action: str) -> str:
@@ -89,20 +113,22 @@ def _ing(verb: str) -> str:
 
 
 def without_determiners(phrase: str) -> str:
-    """The phrase as a search query: its words in order, without determiners.
+    """The phrase as a search query: its words in order, without articles and possessives.
 
-    A capital A stays ("vitamin A"). A phrase of determiners alone stays as it is.
+    A capital A stays ("vitamin A"), and so does a phrase of nothing else.
     """
-    kept = [word for word in phrase.split() if word == "A" or word.lower() not in DETERMINERS]
+    kept = [word for word in phrase.split() if word == "A" or word.lower() not in _DROPPED]
     return " ".join(kept) or phrase
 
 
 def content_words(text: str) -> str:
     """The words of a request that carry its content, in order; all of them if none does."""
-    words = [word.strip(".,;:!?'\"()“”‘’…") for word in text.split()]
-    kept = [word for word in words if word and _plain(word) not in _STOP_WORDS]
+    words = [word.strip(_MARKS) for word in text.split()]
+    kept = [word for word in words if not is_function_word(word)]
     return " ".join(kept) or " ".join(filter(None, words)) or text
 
 
-def _plain(word: str) -> str:
-    return re.sub(r"['’]", "", word.lower())
+def is_function_word(word: str) -> bool:
+    """Whether a word says nothing of what a request is about; blanks and marks count as such."""
+    plain = re.sub(r"['’]", "", word.lower().strip(_MARKS + " "))
+    return not plain or plain in _STOP_WORDS

@@ -1,7 +1,7 @@
 """Neutral frames: ways of asking that fit every rule, so that a frame carries no label.
 
 `{thing}` is a noun phrase, `{action}` a verb phrase, `{doing}` its gerund, `{bare}` either
-without determiners. `{is}`, `{it}` and `{thats}` agree with the thing in number. A question ends
+without determiners. `{is}` agrees with the thing in number. A question ends
 in "?", a request in "." or in "?"; the surface noise may take the mark away. The words `we` and
 `our` are left to the rules, where they mean something.
 """
@@ -448,13 +448,13 @@ CHATTY_THINGS = _lines("""
     I'm a bit confused about {thing}.
     I'm not quite sure about {thing}, can you check?
     somebody asked me about {thing} and I had no answer.
-    someone just mentioned {thing}, what {is} {it}?
+    someone just mentioned {thing}, what's that about?
     a colleague asked me about {thing}.
     my boss wants to know about {thing}.
-    people keep talking about {thing}, what {is} {it}?
+    people keep talking about {thing}, can you fill me in?
     it's about {thing}.
     this is about {thing}, where do I look?
-    so, {thing}. what can you find?
+    {thing}. what can you find?
     {thing} - do you have anything on that?
     {thing}... where would I look?
     {thing}, what do you know about it?
@@ -464,13 +464,13 @@ CHATTY_THINGS = _lines("""
     please could you find {thing}?
     what was {thing} again?
     what {is} {thing} again?
-    ok so what {is} {thing}?
+    what do you know about {thing}?
     what on earth {is} {thing}?
     what's the deal with {thing}?
     any chance you can find {thing}?
     any chance you know what {thing} {is}?
     let's talk about {thing}.
-    let's see {thing} if you can find {it}.
+    let's see {thing} if you can find anything.
     I have a meeting soon and need {thing}.
     I have five minutes to find {thing}.
     I'm writing something up and need {thing}.
@@ -480,9 +480,9 @@ CHATTY_THINGS = _lines("""
     not sure who to ask about {thing}.
     not sure you can help, but I need {thing}.
     before I forget, can you look up {thing}?
-    one more thing: {thing}.
-    quick one: {thing}?
-    quick question about {thing}.
+    I need {thing} for something.
+    {thing}, any idea?
+    it's just about {thing}.
 """)
 
 CHATTY_ACTIONS = _lines("""
@@ -517,9 +517,9 @@ CHATTY_ACTIONS = _lines("""
     my boss wants me to {action}.
     everyone seems to know how to {action} except me.
     it's about {doing}.
-    so I need to {action}, where do I start?
-    so I want to {action}. what now?
-    ok so how do I {action}?
+    I need to {action}, where do I start?
+    I want to {action}. what now?
+    how am I supposed to {action}?
     how do I {action} again?
     how on earth do I {action}?
     what was the way to {action} again?
@@ -532,9 +532,9 @@ CHATTY_ACTIONS = _lines("""
     not sure where to start, I need to {action}.
     maybe you can help, I want to {action}.
     before I forget, how do I {action}?
-    one more thing, how do I {action}?
-    quick one: how do I {action}?
-    quick question about {doing}.
+    how would you {action}?
+    where do I even start if I want to {action}?
+    it's just about {doing}.
     need a hand with {doing}.
     need your help, I have to {action}.
     let's say I want to {action}, how would that work?
@@ -545,10 +545,29 @@ CHATTY_ACTIONS = _lines("""
 
 _BLANKS = ("",) * 12
 
-POLITE_OPENERS = (*_BLANKS, "please, ", "quick question: ", "hi, ", "hello, ", "hey, ", "excuse me, ")
-WHOLE_OPENERS = (*_BLANKS, "quick question: ", "hi, ", "hello, ", "hey, ", "question: ", "excuse me, ")
-POLITE_CLOSERS = (*_BLANKS, "thanks.", "thank you.", "thanks!", "please.", "thx", "cheers.")
-REQUEST_OPENERS = (*_BLANKS, "please ", "please ", "pls ", "hi, ", "hey, ", "hello, please ")
+POLITE_OPENERS = (
+    *_BLANKS,
+    "please, ",
+    "quick question: ",
+    "hi, ",
+    "hello, ",
+    "hey, ",
+    "excuse me, ",
+)
+WHOLE_OPENERS = (
+    *_BLANKS,
+    "quick question: ",
+    "hi, ",
+    "hello, ",
+    "hey, ",
+    "question: ",
+    "excuse me, ",
+)
+POLITE_CLOSERS = (*_BLANKS, "thanks.", "thank you.", "thanks!", "thx", "cheers.")
+REQUEST_OPENERS = (*_BLANKS, "hi, ", "hey, ", "hello, ", "quick request: ")
+ORDER_OPENERS = (*_BLANKS, "please ", "please ", "pls ", "hi, ", "hey, ", "hello, please ")
+# Requests that start like this are no orders: "please" does not go before them.
+NO_ORDERS = ("steps", "instructions", "let me know")
 
 CHATTY_OPENERS = (
     "",
@@ -575,12 +594,12 @@ CHATTY_OPENERS = (
     well,
     sorry to bother you,
     sorry, another one:
-    sorry for the silly question but
     quick question:
-    silly question maybe, but
+    silly question maybe:
     just checking,
     hope you can help,
-    hey, quick one.
+    quick one:
+    one more thing:
     hi, me again.
     hi, hope you're well.
     hello, I have a question.

@@ -15,18 +15,20 @@ from typing import NamedTuple
 from distill.errors import TeacherError
 from distill.records import Json, Scenario
 from distill.teachers import augment
-from distill.teachers.arguments import Filler, Slots
+from distill.teachers.arguments import Filler, Slots, is_free_text
 from distill.teachers.base import ChatReply, ChatRequest, Task
 from distill.teachers.english import (
-    FUNCTION_WORDS,
     NounPhrase,
     content_words,
+    ends_open,
     gerund,
+    is_function_word,
     without_determiners,
+    word_list,
 )
-from distill.teachers.frames import STYLES, WHOLE_OPENERS
-from distill.teachers.surface import Piece, typed
-from distill.workflow.model import Rule, RuleExample
+from distill.teachers.frames import NO_ORDERS, ORDER_OPENERS, STYLES, WHOLE_OPENERS
+from distill.teachers.surface import Piece, is_lower, typed
+from distill.workflow.model import RuleExample
 
 VERSION = 1
 
@@ -36,6 +38,8 @@ LIMITS = (
     "rules, no other language. For more than that name a model, as in: "
     "--teacher openai --base-url URL --model NAME."
 )
+
+_ASKING = frozenset(word_list("how what when where which who whose why"))
 
 # How often random words go into a topic, and then into prompt and argument alike.
 QUALIFIED_THINGS = 0.45
@@ -65,29 +69,28 @@ class Draft(NamedTuple):
     pieces: list[Piece]
     mark: str
     """What ends it: a question mark, a full stop or nothing."""
+    closer: str
     topic: str
     """What `{topic}` stands for in an argument."""
     given: Json | None = None
     """The arguments that an example brought along."""
-    opener: str = ""
-    closer: str = ""
 
 
 def write(task: Task) -> Json:
-    """`{"user", "calls"}` for a call, else `{"user", "reply"}`: a function of the scenario alone."""
-    scenario, rule = task.scenario, task.rule
-    _check(scenario)
-    rng = Random(scenario.seed)
-    slots = Slots(rule, rng)
-    draft = _draft(scenario, rule, slots, rng)
-    filler = Filler(task, slots, draft.topic, rng)
-    calls = filler.calls(draft.given)
-    reply = filler.text(rule.then.reply or rule.then.text)
-    pieces = [Piece(draft.opener), *draft.pieces, *filler.mentions]
-    user = typed(pieces, draft.mark, draft.closer, scenario.style, rng)
-    if rule.then.kind == "call":
-        return {"user": user.text, "calls": filler.cased(calls, lower=user.lower)}
-    return {"user": user.text, "reply": reply}
+    """`{"user", "calls"}` for a call, else `{"user", "reply"}`: a function of the task alone."""
+    _check(task.scenario)
+    rng = Random(task.scenario.seed)
+    slots = Slots(task.rule, rng)
+    draft = _draft(task, slots, rng)
+    lower = is_lower(task.scenario.style, rng)
+    said = "".join(piece.text for piece in draft.pieces)
+    filler = Filler(task, slots, said, draft.topic.lower() if lower else draft.topic, rng)
+    calls = filler.calls(draft.given or {})
+    pieces = [*draft.pieces, *filler.mentions]
+    user = typed(pieces, draft.mark, draft.closer, lower, rng)
+    if task.rule.then.kind == "call":
+        return {"user": user, "calls": calls}
+    return {"user": user, "reply": filler.text(task.rule.then.reply or task.rule.then.text)}
 
 
 def _check(scenario: Scenario) -> None:
@@ -105,37 +108,33 @@ def _check(scenario: Scenario) -> None:
         )
 
 
-def _draft(scenario: Scenario, rule: Rule, slots: Slots, rng: Random) -> Draft:
-    topic, words = scenario.topic, rule.words
+def _draft(task: Task, slots: Slots, rng: Random) -> Draft:
+    topic, style, words = task.scenario.topic, task.scenario.style, task.rule.words
     if topic in words.things:
-        return _thing(slots.fill(topic), scenario.style, rng)
+        return _thing(slots.fill(topic), style, rng)
     if topic in words.actions:
-        return _action(slots.fill(topic), scenario.style, rng)
+        return _action(slots.fill(topic), style, rng)
     if topic in words.phrases:
-        return _phrase(topic, scenario.style, slots, rng)
-    for example in rule.examples:
+        return _phrase(topic, style, slots, rng)
+    for example in task.rule.examples:
         if example.text == topic:
-            return _example(example, rule, scenario.style, rng)
-    if topic in (rule.title, rule.when):
-        return _thing(_uncapitalised(topic), scenario.style, rng)
-    return _example(RuleExample(text=topic), rule, scenario.style, rng)
+            return _example(example, task, rng)
+    if topic in (task.rule.title, task.rule.when):
+        return _thing(topic, style, rng)
+    return _example(RuleExample(text=topic), task, rng)
 
 
 def _thing(text: str, style: str, rng: Random) -> Draft:
     phrase = NounPhrase.parse(text)
-    plural = phrase.plural
-    phrase = _qualified_thing(phrase, rng)
-    frame = rng.choice(STYLES[style].things)
-    frame = _agreed(frame, plural)
-    bare = without_determiners(phrase.bare)
-    return _framed(frame, phrase.determiner, phrase.bare, bare, style, rng)
+    frame = rng.choice(STYLES[style].things).replace("{is}", "are" if phrase.plural else "is")
+    phrase = _qualified(phrase, rng)
+    return _framed(frame, phrase.determiner, phrase.bare, style, rng)
 
 
-def _qualified_thing(phrase: NounPhrase, rng: Random) -> NounPhrase:
+def _qualified(phrase: NounPhrase, rng: Random) -> NounPhrase:
     if rng.random() >= QUALIFIED_THINGS:
         return phrase
-    both = rng.random() < QUALIFIED_TWICE
-    first = rng.random() < 0.4
+    both, first = rng.random() < QUALIFIED_TWICE, rng.random() < 0.4
     if first or both:
         phrase = phrase.with_modifier(augment.before(rng))
     if not first or both:
@@ -146,18 +145,8 @@ def _qualified_thing(phrase: NounPhrase, rng: Random) -> NounPhrase:
 def _action(text: str, style: str, rng: Random) -> Draft:
     if rng.random() < QUALIFIED_ACTIONS:
         text = f"{text} {augment.after(rng)}"
-        if rng.random() < QUALIFIED_TWICE:
-            text = f"{text} {augment.after(rng)}"
     frame = rng.choice(STYLES[style].actions)
-    if "{doing}" in frame:
-        text = gerund(text)
-    return _framed(frame, "", text, without_determiners(text), style, rng)
-
-
-def _agreed(frame: str, plural: bool) -> str:
-    """`{is}` and `{it}` in the number of the thing."""
-    is_, it = ("are", "they") if plural else ("is", "it")
-    return frame.replace("{is}", is_).replace("{it}", it)
+    return _framed(frame, "", gerund(text) if "{doing}" in frame else text, style, rng)
 
 
 def _framed(frame: str, determiner: str, topic: str, style: str, rng: Random) -> Draft:
@@ -166,8 +155,14 @@ def _framed(frame: str, determiner: str, topic: str, style: str, rng: Random) ->
     bare = without_determiners(topic)
     lead = before + (f"{determiner} " if determiner and field == "thing" else "")
     said = Piece(bare if field == "bare" else topic, fixed=True)
-    opener, closer = _around(STYLES[style].openers, style, rng)
+    opener, closer = _around(_openers(style, before), style, rng)
     return Draft([Piece(opener), Piece(lead), said, Piece(after)], mark, closer, bare)
+
+
+def _openers(style: str, frame: str) -> tuple[str, ...]:
+    # "Please" goes with an order, and not with what the asker says of himself.
+    orders = style == "request" and re.match(r"[a-z]", frame) and not frame.startswith(NO_ORDERS)
+    return ORDER_OPENERS if orders else STYLES[style].openers
 
 
 def _around(openers: tuple[str, ...], style: str, rng: Random) -> tuple[str, str]:
@@ -183,8 +178,8 @@ def _parted(text: str) -> tuple[str, str]:
 
 def _phrase(template: str, style: str, slots: Slots, rng: Random) -> Draft:
     template, mark = _parted(template)
-    if template.endswith("]") and rng.random() < QUALIFIED_WHOLES:
-        template = f"{template[:-1]} {augment.after(rng)}]"
+    if template.endswith("]") and not ends_open(template) and rng.random() < QUALIFIED_WHOLES:
+        template = f"{template[:-1]} {augment.after_whole(rng)}]"
     pieces, marked = [], []
     for part in re.split(r"(\[[^\]]*\]|\{[^}]*\})", template):
         inside = part.startswith("[") and part.endswith("]")
@@ -196,13 +191,62 @@ def _phrase(template: str, style: str, slots: Slots, rng: Random) -> Draft:
     return _whole(pieces, mark, topic, style, rng)
 
 
-def _example(example: RuleExample, rule: Rule, style: str, rng: Random) -> Draft:
+def _example(example: RuleExample, task: Task, rng: Random) -> Draft:
     text, mark = _parted(example.text)
-    topic, given = content_words(text), example.arguments
-    extra = ""
-    if rng.random() < QUALIFIED_WHOLES and not re.search(r"[.?!]\s", text):
-        extra = f" {augment.after(rng)}"
-        given = _extended(given, extra)
-        topic += without_determiners(extra)
-    pieces = [Piece(text, fixed=True), Piece(extra, fixed=True)]
-    return _whole(pieces, mark, topic, style, rng)._replace(given=given)
+    topic, given, extra = content_words(text), example.arguments, ""
+    name = _free_text(given, task) if given is not None else ""
+    one_sentence = not re.search(r"[.?!]\s", text) and not ends_open(text)
+    if name is not None and one_sentence and rng.random() < QUALIFIED_WHOLES:
+        extra = f" {augment.after_whole(rng)}"
+        added = " " + without_determiners(extra)
+        topic += added
+        given = given and {**given, name: f"{given[name]}{added}"}
+    needed = set(re.findall(r"\w+", json.dumps(given, ensure_ascii=False).casefold()))
+    pieces = [
+        Piece(word, fixed=not is_function_word(word) or word.casefold().strip(",;:") in needed)
+        for word in re.split(r"(\s+)", text)
+    ]
+    draft = _whole([*pieces, Piece(extra, fixed=True)], mark, topic, task.scenario.style, rng)
+    return draft._replace(given=given)
+
+
+def _free_text(given: Json, task: Task) -> str | None:
+    """The one argument of an example that is free text, and so may carry more words."""
+    calls = task.rule.then.calls
+    if not calls:
+        return None
+    properties = task.workflow.by_name[calls[0].tool].parameters.get("properties")
+    schemas = properties if isinstance(properties, dict) else {}
+    free = [
+        name
+        for name, value in given.items()
+        if isinstance(value, str) and is_free_text(schemas.get(name))
+    ]
+    return free[0] if len(free) == 1 else None
+
+
+def _whole(pieces: list[Piece], mark: str, topic: str, style: str, rng: Random) -> Draft:
+    """A request that is one already: it is wrapped, or in keyword style stripped."""
+    if style == "keywords":
+        if rng.random() < 0.5:
+            pieces = [p if p.fixed else Piece(_stripped(p.text)) for p in pieces]
+        return Draft(pieces, "", "", topic)
+    openers = STYLES[style].openers if style == "chatty" else WHOLE_OPENERS
+    opener, closer = _around(openers, style, rng)
+    if opener:
+        pieces = [_uncapitalised(pieces[0]), *pieces[1:]]
+    return Draft([Piece(opener), *pieces], mark, closer, topic)
+
+
+def _stripped(text: str) -> str:
+    """A text without its function words, question words apart; blanks at its ends stay."""
+    kept = (w for w in text.split() if not is_function_word(w) or w.lower() in _ASKING)
+    inner = " ".join(kept)
+    head = " " if text[:1].isspace() else ""
+    return f"{head}{inner}{' ' if inner and text[-1:].isspace() else ''}"
+
+
+def _uncapitalised(piece: Piece) -> Piece:
+    first, blank, rest = piece.text.partition(" ")
+    plain = is_function_word(first) and not first.startswith(("I ", "I'", "I’")) and first != "I"
+    return Piece((first.lower() if plain else first) + blank + rest, piece.fixed)

@@ -15,13 +15,6 @@ class Piece(NamedTuple):
     fixed: bool = False
 
 
-class Typed(NamedTuple):
-    """A request as it was typed; `lower` says that all of it is in lower case."""
-
-    text: str
-    lower: bool
-
-
 _CONTRACTIONS = (
     ("what is ", "what's "),
     ("where is ", "where's "),
@@ -30,13 +23,16 @@ _CONTRACTIONS = (
     ("I would ", "I'd "),
     ("there is ", "there's "),
 )
-_SENTENCE = re.compile(r"(^|[.!?] +)([a-z])")
 _NEXT_SENTENCE = re.compile(r"([.!?] +)([a-z])")
 
 
-def typed(pieces: list[Piece], mark: str, tail: str, style: str, rng: Random) -> Typed:
+def is_lower(style: str, rng: Random) -> bool:
+    """Whether a request of that style is typed in lower case throughout."""
+    return rng.random() < (0.7 if style == "keywords" else 0.35)
+
+
+def typed(pieces: list[Piece], mark: str, tail: str, lower: bool, rng: Random) -> str:
     """Type `pieces`, then the mark that ends the request, then what follows it."""
-    lower = rng.random() < (0.7 if style == "keywords" else 0.35)
     pieces = [piece for piece in pieces if piece.text]
     if rng.random() < 0.5:
         pieces = [_each_free(piece, _contracted) for piece in pieces]
@@ -44,12 +40,12 @@ def typed(pieces: list[Piece], mark: str, tail: str, style: str, rng: Random) ->
         pieces = [_each_free(piece, _without_apostrophes) for piece in pieces]
     if rng.random() < 0.09:
         pieces = _misspelt(pieces, rng)
-    if not lower and (style != "keywords" or rng.random() < 0.5):
+    if not lower and rng.random() < 0.95:
         pieces = _capitalised(pieces)
-        tail = _SENTENCE.sub(lambda found: found[1] + found[2].upper(), tail)
+        tail = tail[:1].upper() + tail[1:] if mark else tail
     text = "".join(piece.text for piece in pieces).strip()
-    text += _end(mark, style, rng, more=bool(tail)) + (f" {tail}" if tail else "")
-    return Typed(text.lower() if lower else text, lower)
+    text += _end(mark, rng, more=bool(tail)) + (f" {tail}" if tail else "")
+    return text.lower() if lower else text
 
 
 def _each_free(piece: Piece, change: Callable[[str], str]) -> Piece:
@@ -106,12 +102,12 @@ def _capitalised(pieces: list[Piece]) -> list[Piece]:
     return done
 
 
-def _end(mark: str, style: str, rng: Random, *, more: bool) -> str:
+def _end(mark: str, rng: Random, *, more: bool) -> str:
     chance = rng.random()
-    if style == "keywords":
-        return mark
     if more:
-        return mark or "."  # Without a mark it would run into the sentence that follows.
-    if mark == "?":
+        return mark or ","  # Without a mark it would run into what follows.
+    if mark.endswith("?"):
         return "" if chance < 0.33 else "??" if chance < 0.35 else "?"
-    return "!" if chance < 0.02 else "." if chance < 0.4 else ""
+    if mark:
+        return "!" if chance < 0.02 else "." if chance < 0.4 else ""
+    return ""

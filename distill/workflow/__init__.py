@@ -1,0 +1,12 @@
+"""rules.md, tools, words and gold as one Workflow, errors with file:line."""
+
+from __future__ import annotations
+
+from distill.workflow.cases import read_cases
+from distill.workflow.lint import lint
+from distill.workflow.load import load_workflow
+from distill.workflow.scaffold import scaffold
+from distill.workflow.tools import read_tools
+from distill.workflow.values import typed_argument
+
+__all__ = ["lint", "load_workflow", "read_cases", "read_tools", "scaffold", "typed_argument"]

@@ -60,6 +60,27 @@ class Page(NamedTuple):
         return "\n".join(self.lines[start - 1 : end - 1])
 
 
+class Section(NamedTuple):
+    """A `##` heading and what stands under it."""
+
+    title: str
+    line: int
+    end: int
+    """The line of the next section, or the one after the last."""
+    blocks: list[Block]
+
+
+class Part(NamedTuple):
+    """What stands under a `###` heading or behind a label; the name is one of PARTS if known."""
+
+    name: str
+    title: str
+    line: int
+    depth: int
+    """3 to 6 for headings, 0 for labels and for what stands before any."""
+    blocks: list[Block]
+
+
 def read_page(path: Path) -> Page:
     """Raises InputFileError for an unreadable file, WorkflowError for bad front matter."""
     lines = read_text(path).split("\n")
@@ -69,6 +90,52 @@ def read_page(path: Path) -> Page:
         lines[:size] = [""] * size
     root = SyntaxTreeNode(_MARKDOWN.parse("\n".join(lines)))
     return Page(path, front, lines, list(_blocks(root, lines)))
+
+
+def preamble(page: Page) -> list[Block]:
+    """What stands before the first `##` heading."""
+    first = next((n for n, block in enumerate(page.blocks) if _opens(block)), len(page.blocks))
+    return page.blocks[:first]
+
+
+def sections(page: Page) -> list[Section]:
+    """The `##` sections in order."""
+    starts = [n for n, block in enumerate(page.blocks) if _opens(block)]
+    ends = [*starts[1:], len(page.blocks)]
+    found = []
+    for start, end in zip(starts, ends, strict=True):
+        head = page.blocks[start]
+        last = page.blocks[end].line if end < len(page.blocks) else len(page.lines) + 1
+        found.append(Section(head.text, head.line, last, page.blocks[start + 1 : end]))
+    return found
+
+
+def parts(section: Section) -> list[Part]:
+    """A section's parts in order; the first, without a name, holds what stands before any."""
+    found = [Part("", "", section.line, 0, [])]
+    for block in section.blocks:
+        if block.kind == "heading":
+            name = part_name(block.text)
+            found.append(Part(name, block.text, block.line, block.depth, []))
+            continue
+        label = _label_here(block, found[-1].name)
+        if label is None:
+            found[-1].blocks.append(block)
+            continue
+        rest = [Block("paragraph", label.rest, block.line)] if label.rest.strip() else []
+        found.append(Part(label.name, label.name.title(), block.line, 0, rest))
+    return found
+
+
+def _opens(block: Block) -> bool:
+    return block.kind == "heading" and block.depth == 2
+
+
+def _label_here(block: Block, part: str) -> Label | None:
+    # In a list of examples or words, an item is content whatever it starts with.
+    if block.kind == "other" or (block.kind == "item" and part not in ("", "when", "then")):
+        return None
+    return label_of(block.text)
 
 
 def front_line(path: Path, key: str) -> int:

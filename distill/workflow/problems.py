@@ -29,10 +29,22 @@ class Problems:
         return Problems(path, self.found)
 
 
-def near(name: str, known: Iterable[str]) -> str | None:
+def by_line(found: Iterable[Problem]) -> list[Problem]:
+    """Problems in the order in which they are met when reading, file by file."""
+    items = list(found)
+    files = list(dict.fromkeys(problem.place.rpartition(":")[0] for problem in items))
+
+    def position(problem: Problem) -> tuple[int, int]:
+        file, _, line = problem.place.rpartition(":")
+        return files.index(file), int(line)
+
+    return sorted(items, key=position)
+
+
+def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name that `name` is most likely a slip of."""
     by_fold = {item.casefold(): item for item in known}
-    close = difflib.get_close_matches(name.casefold(), by_fold, n=1)
+    close = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=cutoff)
     return by_fold[close[0]] if close else None
 
 
@@ -56,3 +68,9 @@ def slug(text: str) -> str:
     """An id made of a title: lower case, words joined by hyphens, any script."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"[^\w]+", "-", folded).strip("-")
+
+
+def start_of(text: str, limit: int = 60) -> str:
+    """The start of a text, as one line for a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}…"

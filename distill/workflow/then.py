@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from distill.records import TARGET_KINDS, Json, TargetKind
 from distill.workflow.markdown import joined
 from distill.workflow.model import CallSpec, Then, Tool
 from distill.workflow.problems import did_you_mean, listed
-from distill.workflow.values import ValueProblem, properties, scan_value, unknown_argument
+from distill.workflow.values import SlipError, known_only, properties, scan_value, unknown_argument
 
 _VERB = re.compile(r"[\s:*_]*([^\W\d_]+)\**_*\s*[:,]?\s*", re.UNICODE)
 _TOOL = re.compile(r"(?:the\s+)?(?:tools?\s+|functions?\s+)?`([^`]*)`", re.IGNORECASE)
@@ -26,7 +26,9 @@ _NEXT_CALL = re.compile(
 _BARE_END = r"\s*(?:,|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)*`|\Z)"
 _QUOTED_END = re.compile(r'(?:"([^"]+)"|“([^”]+)”)\s*[.!]?\s*\Z')
 
-USAGE = 'start it with call, ask, answer or refuse, as: **Then** call `tool` with `name` = "{topic}"'
+USAGE = (
+    'start it with call, ask, answer or refuse, as: **Then** call `tool` with `name` = "{topic}"'
+)
 
 
 class _Calls(NamedTuple):
@@ -35,15 +37,15 @@ class _Calls(NamedTuple):
 
 
 def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
-    """The action that the sentence demands. Raises ValueProblem."""
+    """The action that the sentence demands. Raises SlipError."""
     sentence = joined(text)
     verb = _VERB.match(sentence)
     kind = _kind(verb[1]) if verb else None
     if verb is None or kind is None:
-        first = f'starts with "{verb[1]}"' if verb else "has no verb"
+        first = f'starts with "{verb[1]}"' if verb else "is empty"
         near = did_you_mean(verb[1], TARGET_KINDS, "verbs") if verb else ""
         hint = f"{near} {USAGE}" if near.startswith("did") else USAGE
-        raise ValueProblem(f"its Then {first}", hint)
+        raise SlipError(f"has a Then that {first}", hint)
     body = sentence[verb.end() :]
     if kind == "call":
         found = _read_calls(body, tools)
@@ -54,16 +56,15 @@ def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
 
 def _kind(verb: str) -> TargetKind | None:
     word = verb.casefold()
-    name = next((kind for kind in TARGET_KINDS if word in (kind, f"{kind}s")), None)
-    return cast("TargetKind | None", name)
+    return next((kind for kind in TARGET_KINDS if word in (kind, f"{kind}s")), None)
 
 
 def _reply(body: str, kind: str) -> str:
     quoted = _QUOTED_END.search(body)
     reply = (quoted[1] or quoted[2]) if quoted else body.strip()
     if not reply.strip(" .:"):
-        raise ValueProblem(
-            f"its Then does not say what to {kind}",
+        raise SlipError(
+            f"does not say what to {kind}",
             f'add the words to say, as: **Then** {kind}: "…"',
         )
     return reply
@@ -83,8 +84,9 @@ def _read_calls(body: str, tools: Mapping[str, Tool]) -> _Calls:
             break
         position = following.end()
     if not calls:
-        raise ValueProblem(
-            "its Then calls no tool", f"name one in backticks, known here: {listed(tools)}"
+        raise SlipError(
+            "calls no tool in its Then",
+            f"name one in backticks; known here: {listed(tools)}",
         )
     return _Calls(tuple(calls), body[position:])
 
@@ -94,10 +96,10 @@ def _read_arguments(body: str, position: int, tool: Tool) -> tuple[Json, int]:
     step = _WITH.match(body, position)
     while step and (found := _ARGUMENT.match(body, step.end())):
         name = found[1]
-        if name not in properties(tool):
+        if name not in properties(tool) and known_only(tool):
             raise unknown_argument(tool, name)
         if name in arguments:
-            raise ValueProblem(f'"{name}" is given twice to {tool.name}', "keep one of them")
+            raise SlipError(f'gives "{name}" to {tool.name} twice', "keep one of them")
         arguments[name], position = scan_value(body, found.end(), tool, name, _BARE_END)
         step = _NEXT_ARGUMENT.match(body, position)
     return arguments, position
@@ -108,12 +110,12 @@ def _check_rest(found: _Calls, tools: Mapping[str, Tool]) -> None:
     called = {name for call in found.calls for name in properties(tools[call.tool])}
     for name in re.findall(r"`([^`]*)`", found.rest):
         if name in tools or name in called:
-            raise ValueProblem(
-                f"its Then goes on with `{name}` in a way that is not understood",
+            raise SlipError(
+                f"goes on with `{name}` after its calls, which is not understood",
                 "join calls by and or then, arguments as: with `a` = 1, `b` = 2; "
                 "elsewhere in the sentence leave the backticks out",
             )
 
 
-def _unknown_tool(name: str, tools: Mapping[str, Tool]) -> ValueProblem:
-    return ValueProblem(f'calls unknown tool "{name}"', did_you_mean(name, tools, "tools"))
+def _unknown_tool(name: str, tools: Mapping[str, Tool]) -> SlipError:
+    return SlipError(f'calls unknown tool "{name}"', did_you_mean(name, tools, "tools"))

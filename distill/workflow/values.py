@@ -19,8 +19,8 @@ _SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 _PAIR = re.compile(r"`?([A-Za-z_][\w.-]*)`?\s*[:=]\s*")
 
 
-class ValueProblem(Exception):
-    """An argument that cannot be what was written: the cause, and the way out."""
+class SlipError(Exception):
+    """A slip in what somebody wrote: a predicate ("calls no tool"), and the way out."""
 
     def __init__(self, cause: str, hint: str) -> None:
         self.cause = cause
@@ -72,8 +72,9 @@ def typed_argument(tool: Tool, name: str, text: str) -> Any:
 
     Text that is no JSON value, or not a valid one, stays the string that it is.
     """
+    written = text.lower() if text.lower() in ("true", "false", "null") else text
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(written, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return text
     return value if fits(tool, name, value) else text
@@ -84,7 +85,7 @@ def fits(tool: Tool, name: str, value: Any) -> bool:
     return _validator(tool, partial=True).is_valid({name: value})
 
 
-def argument_faults(tool: Tool, arguments: Json, *, partial: bool = False) -> list[ValueProblem]:
+def argument_faults(tool: Tool, arguments: Json, *, partial: bool = False) -> list[SlipError]:
     """What is wrong with a call's arguments; `partial` lets required ones be missing."""
     known = properties(tool)
     unknown = [name for name in arguments if name not in known and known_only(tool)]
@@ -101,15 +102,15 @@ def known_only(tool: Tool) -> bool:
     )
 
 
-def unknown_argument(tool: Tool, name: str) -> ValueProblem:
+def unknown_argument(tool: Tool, name: str) -> SlipError:
     hint = did_you_mean(name, properties(tool), f"arguments of {tool.name}")
-    return ValueProblem(f'{tool.name} has no argument "{name}"', hint)
+    return SlipError(f'gives {tool.name} the unknown argument "{name}"', hint)
 
 
 def read_arguments(text: str, tool: Tool) -> Json:
     """Arguments as an example gives them: `name: value, …`, a JSON object, or the sole text.
 
-    Raises ValueProblem.
+    Raises SlipError.
     """
     text = text.strip()
     if text.startswith("{") and not _SLOT.match(text):
@@ -120,8 +121,8 @@ def read_arguments(text: str, tool: Tool) -> Json:
         return _pairs(text, tool)
     if sole is None:
         names = ", ".join(f"{name}: …" for name in required(tool) or properties(tool))
-        raise ValueProblem(
-            f'"{text}" does not say which argument of {tool.name} it is',
+        raise SlipError(
+            f'does not say which argument of {tool.name} "{text}" is',
             f"write each with its name, as: {names}" if names else "remove it: there are none",
         )
     return {sole: scan_value(text, 0, tool, sole).value if text.startswith('"') else text}
@@ -146,8 +147,8 @@ def _json_value(text: str, start: int) -> Scanned:
     try:
         return Scanned(*json.JSONDecoder(parse_constant=_no_constant).raw_decode(text, start))
     except (ValueError, RecursionError):
-        raise ValueProblem(
-            f"{text[start:]} does not start with a complete JSON value",
+        raise SlipError(
+            f"has a value that is not complete JSON: {_short(text[start:])}",
             'close its quotes and brackets; inside of quotes write \\" and \\\\',
         ) from None
 
@@ -155,8 +156,9 @@ def _json_value(text: str, start: int) -> Scanned:
 def _object(text: str) -> Json:
     value, end = _json_value(text, 0)
     if text[end:].strip():
-        raise ValueProblem(
-            f'"{text[end:].strip()}" follows the arguments', "keep one JSON object after the arrow"
+        raise SlipError(
+            f'goes on with "{text[end:].strip()}" after the arguments',
+            "keep one JSON object after the arrow",
         )
     return dict(value)
 
@@ -167,16 +169,17 @@ def _pairs(text: str, tool: Tool) -> Json:
     while position < len(text):
         pair = _PAIR.match(text, position)
         if pair is None:
-            raise ValueProblem(
-                f'"{text[position:]}" is no argument with its name',
+            raise SlipError(
+                f'has "{text[position:]}" where an argument\'s name should be',
                 'separate arguments by commas, as: name: "value", other: 3',
             )
         name = pair[1]
         if name not in properties(tool) and known_only(tool):
             raise unknown_argument(tool, name)
         if name in arguments:
-            raise ValueProblem(f'"{name}" is given twice', "keep one of them")
-        stop = r"\s*[,;]\s*(?:" + "|".join(map(re.escape, properties(tool))) + r")`?\s*[:=]|\Z"
+            raise SlipError(f'gives "{name}" twice', "keep one of them")
+        names = "|".join(map(re.escape, properties(tool)))
+        stop = rf"\s*[,;]\s*`?(?:{names})`?\s*[:=]|\s*[,;]?\s*\Z"
         arguments[name], position = scan_value(text, pair.end(), tool, name, stop)
         position = _after_separator(text, position)
     return arguments
@@ -185,8 +188,8 @@ def _pairs(text: str, tool: Tool) -> Json:
 def _after_separator(text: str, position: int) -> int:
     rest = re.compile(r"\s*(?:[,;]\s*|\Z)").match(text, position)
     if rest is None:
-        raise ValueProblem(
-            f'"{text[position:].strip()}" follows a value that is complete',
+        raise SlipError(
+            f'goes on with "{text[position:].strip()}" after a complete value',
             'separate arguments by commas, as: name: "value", other: 3',
         )
     return rest.end()
@@ -197,18 +200,19 @@ def _is_plain_text(text: str, sole: str | None) -> bool:
     return sole is not None and not re.match(r"`?[A-Za-z_][\w.-]*`?\s*[:=](?:\s|$)", text)
 
 
-def _fault(tool: Tool, error: ValidationError) -> ValueProblem:
-    if error.validator == "required" and not error.path:
+def _fault(tool: Tool, error: ValidationError) -> SlipError:
+    if error.validator == "required" and isinstance(error.instance, dict) and not error.path:
         missing = [name for name in required(tool) if name not in error.instance]
         named = next((n for n in missing if repr(n) in error.message), missing[0])
-        return ValueProblem(
-            f'{tool.name} needs the argument "{named}", which is missing',
+        return SlipError(
+            f'leaves out "{named}", which {tool.name} needs',
             f'add it, as: {named}: "…"',
         )
     where = error.json_path.removeprefix("$.")
     subject = f'"{where}" of {tool.name}' if where != "$" else f"the arguments of {tool.name}"
-    return ValueProblem(
-        f"{subject}: {_short(error.message)}", f"its schema wants {_wanted(error.schema)}"
+    return SlipError(
+        f"has a wrong value for {subject}: {_short(error.message)}",
+        f"the schema wants {_wanted(error.schema)}",
     )
 
 

@@ -1,0 +1,242 @@
+"""A run folder -> what there is to report of it, missing stages named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from distill.config import TeacherConfig
+from distill.evaluate.score import Scores, score
+from distill.evaluate.statistics import mcnemar
+from distill.files import json_lines, read_records
+from distill.plan import quotas
+from distill.records import (
+    Candidate,
+    Cell,
+    Example,
+    ExpectedCall,
+    Failure,
+    Prediction,
+    Reason,
+    Rejection,
+    Scenario,
+    canonical_json,
+)
+from distill.report.model import (
+    CellCount,
+    Comparison,
+    Funnel,
+    LossPoint,
+    RejectionExample,
+    Report,
+    TeacherNote,
+    Training,
+    WorstCase,
+)
+from distill.run.folder import RunFolder
+from distill.run.manifest import StageEntry
+from distill.split import StageCount
+
+STAGES = ("plan", "generate", "validate", "dedup", "balance", "split", "train", "evaluate")
+SIEVES = {"validate": "3-validate", "dedup": "4-dedup", "balance": "5-balance"}
+SPLITS = ("train", "dev", "test")
+STAGE_DATASETS = ("gold", "test")
+"""What the stage evaluate scores; other data sets are files, scored on request."""
+MOST_WORST = 10
+
+
+def collect(path: Path) -> Report:
+    """What the run at `path` has to show so far.
+
+    Only what a finished stage wrote is read: what an interrupted one left behind is not counted.
+    """
+    run = RunFolder.open(path)
+    done = run.manifest.stages
+    predictions = _predictions(path / "8-evaluate", done)
+    return Report(
+        title=run.workflow.title,
+        workflow=run.workflow.name,
+        fingerprint=run.workflow.fingerprint,
+        distill=run.settings.distill,
+        settings={name: done[name].settings for name in STAGES if name in done},
+        teacher=_teacher(run.config.teacher),
+        funnel=_funnel(run, done),
+        splits=_splits(path) if "split" in done else {},
+        training=_training(path, done["train"]) if "train" in done else None,
+        evaluations={name: _scores(arms) for name, arms in predictions.items()},
+        comparisons=tuple(_comparisons(predictions)),
+        worst=tuple(_worst(predictions))[:MOST_WORST],
+        missing=tuple(stage for stage in STAGES if stage not in done),
+    )
+
+
+def _teacher(settings: TeacherConfig) -> TeacherNote:
+    if settings.kind == "grammar":
+        from distill.teachers.grammar import LIMITS
+
+        return TeacherNote(name="grammar", limits=LIMITS)
+    limits = (
+        "Its labels follow the plan; how faithfully its texts do has only been checked by rule."
+    )
+    return TeacherNote(name=f"{settings.kind}:{settings.model}", limits=limits)
+
+
+def _funnel(run: RunFolder, done: dict[str, StageEntry]) -> Funnel:
+    if "plan" not in done:
+        return Funnel()
+    scenarios = read_records(run.path / "1-plan" / "scenarios.jsonl", Scenario)
+    stages = [StageCount.of("plan", len(scenarios), [])]
+    failures: list[Failure] = []
+    rejections: list[Rejection] = []
+    accepted: list[Example] = []
+    if "generate" in done:
+        failures = read_records(run.path / "2-generate" / "failures.jsonl", Failure)
+        written = read_records(run.path / "2-generate" / "candidates.jsonl", Candidate)
+        stages.append(StageCount.of("generate", len(written), failures))
+    for stage, folder in SIEVES.items():
+        if stage in done:
+            accepted = read_records(run.path / folder / "examples.jsonl", Example)
+            rejected = read_records(run.path / folder / "rejected.jsonl", Rejection)
+            stages.append(StageCount.of(stage, len(accepted), rejected))
+            rejections += rejected
+    sifted = accepted if "balance" in done else []
+    return Funnel(
+        stages=tuple(stages),
+        cells=tuple(_cells(run, scenarios, failures, rejections, sifted)),
+        examples=tuple(_one_of_each(rejections)),
+    )
+
+
+def _cells(
+    run: RunFolder,
+    scenarios: Iterable[Scenario],
+    failures: Iterable[Failure],
+    rejections: Sequence[Rejection],
+    accepted: Iterable[Example],
+) -> Iterator[CellCount]:
+    wanted = quotas(run.workflow, run.config.data.target)
+    asked = Counter(scenario.cell for scenario in scenarios)
+    failed = Counter(failure.scenario.cell for failure in failures)
+    over = _by_cell(r.item for r in rejections if r.reason is Reason.OVER_QUOTA)
+    rejected = _by_cell(r.item for r in rejections if r.reason is not Reason.OVER_QUOTA)
+    kept = _by_cell(accepted)
+    for cell in dict.fromkeys([*wanted, *sorted(asked)]):
+        yield CellCount(
+            rule=cell.rule,
+            target=cell.target,
+            quota=wanted.get(cell, 0),
+            asked=asked[cell],
+            failed=failed[cell],
+            rejected=rejected[cell],
+            over_quota=over[cell],
+            accepted=kept[cell],
+        )
+
+
+def _by_cell(items: Iterable[Candidate]) -> Counter[Cell]:
+    return Counter(item.scenario.cell for item in items)
+
+
+def _one_of_each(rejections: Iterable[Rejection]) -> Iterator[RejectionExample]:
+    seen = set()
+    for rejection in rejections:
+        if (rejection.stage, rejection.reason) not in seen:
+            seen.add((rejection.stage, rejection.reason))
+            yield RejectionExample(
+                stage=rejection.stage,
+                reason=rejection.reason,
+                detail=rejection.detail,
+                prompt=_prompt(rejection.item),
+            )
+
+
+def _prompt(item: Candidate) -> str:
+    """The last thing that the user said; a rejected conversation may lack it."""
+    said = [message.content for message in item.messages if message.role == "user"]
+    return said[-1] if said else ""
+
+
+def _splits(path: Path) -> dict[str, int]:
+    return {name: len(read_records(path / "6-split" / f"{name}.jsonl", Example)) for name in SPLITS}
+
+
+def _training(path: Path, entry: StageEntry) -> Training:
+    folder = path / "7-train"
+    rejected = StageCount.of("train", 0, read_records(folder / "rejected.jsonl", Rejection))
+    log = [row for _, row in json_lines(folder / "metrics.jsonl")]
+    curve = [
+        LossPoint(
+            step=row["step"],
+            epoch=row["epoch"],
+            train_loss=row.get("loss"),
+            dev_loss=row.get("eval_loss"),
+        )
+        for row in log
+        if "loss" in row or "eval_loss" in row
+    ]
+    return Training(
+        student=str(entry.counts.get("student")),
+        steps=max((point.step for point in curve), default=0),
+        seconds=entry.seconds,
+        best_dev_loss=min((p.dev_loss for p in curve if p.dev_loss is not None), default=None),
+        curve=tuple(curve),
+        rejected=rejected.dropped,
+    )
+
+
+Predictions = dict[str, dict[str, list[Prediction]]]
+
+
+def _predictions(folder: Path, done: Container[str]) -> Predictions:
+    """Predictions by data set and arm: gold, then test, then files by name."""
+    found: Predictions = {}
+    for path in sorted(folder.glob("*/*/predictions.jsonl")) if "train" in done else ():
+        if path.parent.parent.name in STAGE_DATASETS and "evaluate" not in done:
+            continue
+        arms = found.setdefault(path.parent.parent.name, {})
+        arms[path.parent.name] = read_records(path, Prediction)
+    names = sorted(found, key=lambda name: (name not in STAGE_DATASETS, name))
+    return {name: found[name] for name in names}
+
+
+def _scores(arms: Mapping[str, Sequence[Prediction]]) -> dict[str, Scores]:
+    return {arm: score(predictions) for arm, predictions in arms.items()}
+
+
+def _comparisons(predictions: Predictions) -> Iterator[Comparison]:
+    """The tuned student against each other arm that saw the same rows."""
+    for dataset, arms in predictions.items():
+        tuned = {p.case: p.tool_correct for p in arms.get("tuned", [])}
+        for arm, theirs in arms.items():
+            other = {p.case: p.tool_correct for p in theirs}
+            if arm == "tuned" or not tuned or other.keys() != tuned.keys():
+                continue
+            pairs = [(tuned[case], other[case]) for case in tuned]
+            yield Comparison(
+                dataset=dataset,
+                arm=arm,
+                better=sum(one and not two for one, two in pairs),
+                worse=sum(two and not one for one, two in pairs),
+                p=mcnemar([one for one, _ in pairs], [two for _, two in pairs]),
+            )
+
+
+def _worst(predictions: Predictions) -> Iterator[WorstCase]:
+    """What the tuned student got wrong: gold first, wrong tools before wrong arguments."""
+    for dataset, arms in predictions.items():
+        wrong = [p for p in arms.get("tuned", []) if not p.tool_correct or p.full_correct is False]
+        for p in sorted(wrong, key=lambda p: (p.tool_correct, p.malformed is not True, p.case)):
+            yield WorstCase(
+                dataset=dataset,
+                rule=p.rule,
+                prompt=p.prompt,
+                expected="; ".join(map(_said, p.expected)) or p.kind,
+                raw=p.raw,
+                outcome=p.outcome,
+                wrong_arguments=p.tool_correct,
+            )
+
+
+def _said(call: ExpectedCall) -> str:
+    return call.name if call.arguments is None else f"{call.name} {canonical_json(call.arguments)}"

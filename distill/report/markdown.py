@@ -1,0 +1,253 @@
+"""A report as Markdown, for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from distill.evaluate.score import Scores
+from distill.evaluate.statistics import Interval
+from distill.evaluate.tables import ordered
+from distill.records import canonical_json
+from distill.report.model import Funnel, Report, Training, WorstCase
+from distill.report.verdict import verdict
+
+LONGEST = 300
+"""Characters of a prompt or an output that the page shows; the run's files hold the whole."""
+
+
+def render(report: Report) -> str:
+    """The page; stages that have not run are named, nothing is made up for them."""
+    sections = [
+        f"# {safe(report.title)}",
+        f"**{safe(verdict(report))}**",
+        _missing(report.missing),
+        *_evaluations(report),
+        _worst(report),
+        *_data(report.funnel, report.splits),
+        *_training(report.training),
+        _not_measured(report),
+        *_provenance(report),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def safe(text: str) -> str:
+    """Any text as inline Markdown, also within a table: marks are escaped, line ends shown."""
+    shown = re.sub(r"\r\n|[\n\r\u2028\u2029]", " ⏎ ", text)
+    visible = "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in shown)
+    blanks = re.sub(r"\s+", " ", visible).strip()
+    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", blanks)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a column whose name begins with `>` is set to the right."""
+    names = [column.removeprefix(">") for column in columns]
+    rules = ["--:" if column.startswith(">") else "---" for column in columns]
+    lines = [f"| {' | '.join(names)} |", f"|{'|'.join(rules)}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One block character a value, the lowest for the smallest."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / span)] for value in values)
+
+
+def _missing(stages: Sequence[str]) -> str:
+    return f"Not run yet: {', '.join(stages)}." if stages else ""
+
+
+def _evaluations(report: Report) -> Iterator[str]:
+    if not report.evaluations:
+        return
+    yield "## Scores"
+    yield "Shares in percent with 95% Wilson intervals; - where an arm has none."
+    for dataset, arms in report.evaluations.items():
+        yield f"### {safe(dataset)}: {_origin(dataset)}"
+        yield _scores(arms)
+        yield from _by_rule(arms)
+        yield _outcomes(arms)
+
+
+def _origin(dataset: str) -> str:
+    if dataset == "gold":
+        return "prompts written by people"
+    return "held out from the teacher's own data" if dataset == "test" else "a file"
+
+
+def _scores(arms: Mapping[str, Scores]) -> str:
+    columns = ["arm", ">n", ">right tool", ">full call", ">malformed", ">argument F1"]
+    rows = []
+    for arm in ordered(arms):
+        s = arms[arm]
+        rows.append(
+            [
+                safe(arm),
+                str(s.n),
+                _share(s.tool_accuracy, s.tool_interval),
+                _share(s.full_call_accuracy, s.full_call_interval),
+                _share(s.malformed_rate),
+                _fraction(s.argument_f1),
+                _fraction(s.grounding_f1),
+            ]
+        )
+    return table([*columns, ">grounding F1"], rows)
+
+
+def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
+    """Right tool per rule, the tuned student's worst rule first."""
+    tuned = arms.get("tuned")
+    if tuned is None or not tuned.by_rule:
+        return
+    yield "Right tool by rule, worst first:"
+    others = [arm for arm in ordered(arms) if arm != "tuned"]
+    rows = []
+    for rule, share in sorted(tuned.by_rule.items(), key=lambda r: (r[1].tool_accuracy, r[0])):
+        theirs = (arms[arm].by_rule.get(rule) for arm in others)
+        cells = [_share(their.tool_accuracy if their else None) for their in theirs]
+        rows.append([safe(rule), str(share.n), _share(share.tool_accuracy, share.interval), *cells])
+    yield table(["rule", ">n", ">tuned", *(f">{safe(arm)}" for arm in others)], rows)
+
+
+def _outcomes(arms: Mapping[str, Scores]) -> str:
+    names = ordered(arms)
+    rows = []
+    seen = dict.fromkeys(outcome for arm in names for outcome in arms[arm].outcomes)
+    for outcome in seen:
+        counts = [arms[arm].outcomes.get(outcome, 0) for arm in names]
+        if any(counts):
+            rows.append([safe(outcome), *map(str, counts)])
+    return table(["outcome", *(f">{safe(arm)}" for arm in names)], rows)
+
+
+def _worst(report: Report) -> str:
+    if not report.worst:
+        return ""
+    cases = "\n".join(_worst_case(number, case) for number, case in enumerate(report.worst, 1))
+    return f"## What the tuned student got wrong\n\n{cases}"
+
+
+def _worst_case(number: int, case: WorstCase) -> str:
+    rule = f", rule {safe(case.rule)}" if case.rule else ""
+    outcome = "wrong arguments" if case.wrong_arguments else case.outcome
+    return "\n".join(
+        [
+            f"{number}. {safe(outcome)} ({safe(case.dataset)}{rule})",
+            f"   - prompt: {_cut(case.prompt)}",
+            f"   - expected: {_cut(case.expected)}",
+            f"   - output: {_cut(case.raw) or 'nothing'}",
+        ]
+    )
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST:
+        return safe(text)
+    return f"{safe(text[:LONGEST])} … and {len(text) - LONGEST} more characters"
+
+
+def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
+    if not funnel.stages:
+        return
+    yield "## Data"
+    yield table(
+        ["stage", ">in", ">out", "dropped"],
+        [
+            [count.stage, str(count.came_in), str(count.kept), _reasons(count.dropped)]
+            for count in funnel.stages
+        ],
+    )
+    if splits:
+        yield f"Splits, by family: {', '.join(f'{name} {n}' for name, n in splits.items())}."
+    yield table(
+        ["rule", "target", *(f">{name.replace('_', ' ')}" for name in _CELLS)],
+        [
+            [safe(cell.rule), cell.target, *(str(getattr(cell, name)) for name in _CELLS)]
+            for cell in funnel.cells
+        ],
+    )
+    if funnel.examples:
+        yield "One example of each reason:"
+        yield table(
+            ["stage", "reason", "prompt", "detail"],
+            [[r.stage, safe(r.reason), _cut(r.prompt), _cut(r.detail)] for r in funnel.examples],
+        )
+
+
+_CELLS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted")
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{safe(reason)} {n}" for reason, n in counts.items()) or "none"
+
+
+def _training(training: Training | None) -> Iterator[str]:
+    if training is None:
+        return
+    yield "## Training"
+    best = training.best_dev_loss
+    kept = "there was no dev split" if best is None else f"best dev loss {best:.4f} nats per token"
+    yield (
+        f"Student {safe(training.student)}: {training.steps} steps in {training.seconds:.0f} s; "
+        f"{kept}. Rows that did not fit: {_reasons(training.rejected)}."
+    )
+    for name in ("train", "dev"):
+        losses = [getattr(point, f"{name}_loss") for point in training.curve]
+        known = [loss for loss in losses if loss is not None]
+        if known:
+            ends = f"{known[0]:.3f} to {known[-1]:.3f}"
+            yield f"{name} loss, {ends}: `{sparkline(_thinned(known))}`"
+    yield "![Training and dev loss over the steps](7-train/loss.png)"
+
+
+def _thinned(values: Sequence[float], most: int = 60) -> list[float]:
+    """At most `most` values, evenly chosen, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _not_measured(report: Report) -> str:
+    notes = [
+        "Agreement of the labels with a second opinion: the label is the plan's, and no judge has "
+        "voted on it.",
+        "Use: nobody has sent real requests to the student, and latency was not taken.",
+    ]
+    if "gold" not in report.evaluations:
+        notes.insert(0, "Prompts written by people: there is no gold set, or it was not evaluated.")
+    if "test" in report.evaluations:
+        notes.append(
+            "The test split is the teacher's own: it shows agreement with the teacher, not use."
+        )
+    if report.training:
+        notes.append("Other training seeds: this is one run with one seed.")
+    return "## What was not measured\n\n" + "\n".join(f"- {note}" for note in notes)
+
+
+def _provenance(report: Report) -> Iterator[str]:
+    yield "## Where it comes from"
+    yield "\n".join(
+        [
+            f"- Workflow {safe(report.workflow)}, fingerprint `{report.fingerprint}`",
+            f"- distill {safe(report.distill)}",
+            f"- Teacher {safe(report.teacher.name)}. {safe(report.teacher.limits)}",
+        ]
+    )
+    if report.settings:
+        yield table(
+            ["stage", "settings"],
+            [[stage, safe(canonical_json(values))] for stage, values in report.settings.items()],
+        )
+
+
+def _share(value: float | None, interval: Interval | None = None) -> str:
+    if value is None:
+        return "-"
+    around = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else ""
+    return f"{100 * value:.1f}{around}"
+
+
+def _fraction(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

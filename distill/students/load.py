@@ -1,0 +1,169 @@
+"""From what the user calls a student to a Student."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import MissingExtraError, StudentError
+from distill.files import file_digest
+from distill.records import digest
+from distill.students.base import Student, TrainDefaults
+from distill.workflow.model import Tool
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+KNOWN = (
+    EMBEDDED,
+    "google/functiongemma-270m-it",
+    "google/gemma-3-270m-it",
+    "Qwen/Qwen3-0.6B",
+    "Qwen/Qwen3-1.7B",
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "HuggingFaceTB/SmolLM2-360M-Instruct",
+)
+"""Students to suggest when a name is mistyped; any other causal model is as welcome."""
+
+DEFAULTS = TrainDefaults(
+    epochs=3,
+    learning_rate=2e-4,
+    batch_size=16,
+    max_length=2048,
+    lora_r=16,
+    lora_alpha=32,
+)
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def load_student(spec: str, tools: Sequence[Tool]) -> Student:
+    """The student called `spec`: "embedded", a folder, or a hub id.
+
+    Raises StudentError with a way out when there is none, and MissingExtraError when the packages
+    for it are not installed.
+    """
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.needing(error.name or "torch", "train", "a student") from None
+    del torch
+    transformers.utils.logging.disable_progress_bar()
+    if spec == EMBEDDED:
+        from distill.students.embedded import embedded_student
+
+        return embedded_student(tools)
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return _published(spec, str(folder), _folder_fingerprint(folder))
+    if folder.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
+        raise StudentError("there is no such student", place=spec, hint=_suggestion(spec))
+    return _published(spec, spec, None)
+
+
+def _published(name: str, source: str, fingerprint: str | None) -> Student:
+    """A student in the Hugging Face layout, from a folder or the hub."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = _asked(partial(AutoConfig.from_pretrained, source), name)
+    _require_causal(config, name)
+    tokenizer: PreTrainedTokenizerBase = _asked(partial(AutoTokenizer.from_pretrained, source), name)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    context = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
+    revision = getattr(config, "_commit_hash", None)
+    return Student(
+        name=name,
+        tokenizer=tokenizer,
+        declarations="full",
+        defaults=DEFAULTS,
+        fingerprint=fingerprint or f"{source}@{revision}",
+        context=context,
+        read=partial(_read, source, name, None if fingerprint else revision),
+    )
+
+
+def _read(source: str, name: str, revision: str | None) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    kind = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    ask = partial(AutoModelForCausalLM.from_pretrained, source, dtype=kind, revision=revision)
+    model: PreTrainedModel = _asked(ask, name)
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _require_causal(config: PreTrainedConfig, name: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    encoder = config.model_type in ("bert", "roberta", "electra", "xlm-roberta")
+    if config.model_type not in CAUSAL or (encoder and not config.is_decoder):
+        raise StudentError(
+            f"is a {config.model_type} model, which cannot write text",
+            place=name,
+            hint="choose a causal language model, such as google/functiongemma-270m-it",
+        )
+
+
+def _asked(ask: Any, name: str) -> Any:
+    """What `ask` returns; what goes wrong in transformers, as a StudentError."""
+    from safetensors import SafetensorError
+
+    quiet = logging.getLogger("huggingface_hub")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        return ask()
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise _explained(error, name) from None
+    finally:
+        quiet.setLevel(level)
+
+
+def _explained(error: BaseException, name: str) -> StudentError:
+    causes = list(_chain(error))
+    kinds = {type(cause).__name__ for cause in causes}
+    if kinds & {"GatedRepoError"}:
+        return StudentError(
+            "is gated: its owner asks you to accept a licence first",
+            place=name,
+            hint=f"accept it at https://huggingface.co/{name}, then: hf auth login; "
+            "or use --student embedded",
+        )
+    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
+        return StudentError("there is no such model", place=name, hint=_suggestion(name))
+    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"}:
+        return StudentError(
+            "the model hub cannot be reached, and no copy is on this machine",
+            place=name,
+            hint=_suggestion(name, "connect and try again, give a folder"),
+        )
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return StudentError(
+        f"cannot be loaded: {text or type(error).__name__}", place=name, hint=_suggestion(name)
+    )
+
+
+def _chain(error: BaseException | None) -> Any:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _suggestion(name: str, otherwise: str = "give a hub id such as owner/name, or a folder") -> str:
+    near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)
+    if near and near[0] != name:
+        return f'did you mean "{near[0]}"?'
+    return f"{otherwise}, or use --student {EMBEDDED}"
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    """The digest of the weights and of what they are read with."""
+    kinds = (*_WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
+    files = sorted({path for kind in kinds for path in folder.glob(kind)})
+    return digest([[path.name, file_digest(path)] for path in files])

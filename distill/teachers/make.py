@@ -1,0 +1,84 @@
+"""The teacher that the settings name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from distill.config import TeacherConfig
+from distill.errors import TeacherError, UsageError
+from distill.teachers.base import Teacher
+
+
+def make_teacher(
+    settings: TeacherConfig,
+    *,
+    notice: Callable[[str], None] = logging.getLogger(__name__).warning,
+) -> Teacher:
+    """The teacher, ready to be asked; `notice` is told what it finds out on the way.
+
+    Raises UsageError for settings that name none, TeacherError where its key is missing.
+    """
+    match settings.kind:
+        case "grammar":
+            from distill.teachers.grammar import GrammarTeacher
+
+            return GrammarTeacher()
+        case "openai":
+            return _openai(settings, notice)
+
+
+def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
+    from distill.teachers.openai import OpenAITeacher
+
+    if not settings.model.strip():
+        raise UsageError(
+            "the openai teacher needs to know which model",
+            place="--model",
+            hint="name it as the server does, for example: --model gpt-5-mini",
+        )
+    # The openai client reads the same variable; read here, it is checked like the flag.
+    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
+    if base_url and not _is_address(base_url):
+        raise UsageError(
+            f'"{base_url}" is not the address of a server',
+            place="--base-url",
+            hint="give it with its scheme and path, for example: http://localhost:8000/v1",
+        )
+    return OpenAITeacher(
+        model=settings.model,
+        base_url=base_url,
+        api_key=_key(settings.api_key_env, needed=not base_url),
+        timeout=settings.timeout,
+        attempts=settings.attempts,
+        key_env=settings.api_key_env,
+        notice=notice,
+    )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _key(variable: str, *, needed: bool) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key and needed:
+        raise TeacherError(
+            f"there is no key: the environment variable {variable} is not set",
+            place="--teacher openai",
+            hint=f"set it with: export {variable}=… or name a server of your own with --base-url",
+        )
+    if not key.isascii() or not key.isprintable():
+        raise TeacherError(
+            f"the key in {variable} has characters that no key has",
+            place="--teacher openai",
+            hint="copy it again, without quotes or line breaks",
+        )
+    # Servers without keys still want the header.
+    return key or "none"

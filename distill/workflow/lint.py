@@ -1,0 +1,242 @@
+"""Advice on a workflow that is correct: what is thin, doubled or unused in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from distill.errors import Problem
+from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
+from distill.workflow.problems import listed, start_of
+from distill.workflow.values import properties, required, slots_in
+
+ENOUGH = {"things": 30, "actions": 15, "examples": 10}
+"""What the grammar teacher needs per tool to route well; measured on the embedded student."""
+
+
+def lint(workflow: Workflow) -> tuple[Problem, ...]:
+    """Advice, not errors: the workflow can be used as it is. In the order of CHECKS."""
+    return tuple(problem for check in CHECKS for problem in check(workflow))
+
+
+def _thin_tools(workflow: Workflow) -> Iterator[Problem]:
+    for tool in workflow.tools:
+        rules = [rule for rule in workflow.rules if _calls(rule, tool)]
+        if not rules:
+            yield Problem(
+                _place(workflow, 1),
+                f'no rule calls the tool "{tool.name}"',
+                "add a rule for it, or take it out of the tools",
+            )
+            continue
+        had = {
+            "things": sum(_fillings(rule.words, rule.words.things) for rule in rules),
+            "actions": sum(_fillings(rule.words, rule.words.actions) for rule in rules),
+            "examples": sum(len(rule.examples) for rule in rules),
+        }
+        if any(had[name] < ENOUGH[name] for name in ENOUGH):
+            counts = ", ".join(f"{had[name]} {name}" for name in ENOUGH)
+            yield Problem(
+                _place(workflow, rules[0].line),
+                f'the tool "{tool.name}" has {counts} over its rules',
+                "the grammar teacher does best with at least "
+                + ", ".join(f"{number} {name}" for name, number in ENOUGH.items())
+                + " per tool, over eight or more subject areas",
+            )
+
+
+def _bare_rules(workflow: Workflow) -> Iterator[Problem]:
+    for rule in workflow.rules:
+        if not rule.examples:
+            yield Problem(
+                _place(workflow, rule.line),
+                f'rule "{rule.id}" has no examples',
+                "add a few requests as people write them under ### Examples",
+            )
+
+
+def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
+    for rule in workflow.rules:
+        for call in rule.then.calls:
+            open_names = _open(rule, call, workflow.by_name[call.tool])
+            if open_names:
+                yield Problem(
+                    _place(workflow, rule.line),
+                    f'rule "{rule.id}" leaves to the teacher what goes into '
+                    f"{listed(open_names)} of {call.tool}; the grammar teacher cannot know",
+                    'give it in Then, as `name` = "{topic}", or add a slot list of that name',
+                )
+
+
+def _doubled_examples(workflow: Workflow) -> Iterator[Problem]:
+    first: dict[str, Rule] = {}
+    for rule in workflow.rules:
+        for example in rule.examples:
+            other = first.setdefault(_folded(example.text), rule)
+            if other is not rule:
+                yield Problem(
+                    _place(workflow, example.line),
+                    f'rules "{other.id}" and "{rule.id}" both have the example '
+                    f'"{start_of(example.text)}"',
+                    "keep it where it belongs, and name it under ### Not in the other rule",
+                )
+
+
+def _claimed_counter_examples(workflow: Workflow) -> Iterator[Problem]:
+    owners = {_folded(e.text): rule.id for rule in workflow.rules for e in rule.examples}
+    for rule in workflow.rules:
+        for example in rule.counter_examples:
+            owner = owners.get(_folded(example.text), example.winner)
+            if owner != example.winner:
+                yield Problem(
+                    _place(workflow, example.line),
+                    f'"{start_of(example.text)}" goes to "{example.winner}" here, and is an '
+                    f'example of "{owner}"',
+                    "decide for one of the two",
+                )
+
+
+def _unwon_counter_examples(workflow: Workflow) -> Iterator[Problem]:
+    """A winner that speaks of nothing of the kind leaves the border between the rules unlearned."""
+    known = {rule.id: _stems(_vocabulary(rule)) for rule in workflow.rules}
+    for rule in workflow.rules:
+        for winner in dict.fromkeys(example.winner for example in rule.counter_examples):
+            cases = [e for e in rule.counter_examples if e.winner == winner]
+            if not any(_stems([example.text]) & known[winner] for example in cases):
+                yield Problem(
+                    _place(workflow, cases[0].line),
+                    f'rule "{winner}" wins "{start_of(cases[0].text)}" and has no examples or '
+                    "words like it",
+                    f'add such requests to the Examples or Words of "{winner}"',
+                )
+
+
+def _unused_slots(workflow: Workflow) -> Iterator[Problem]:
+    used = {name for rule in workflow.rules for name in _used_slots(rule, workflow)}
+    had = {name: rule for rule in reversed(workflow.rules) for name in rule.words.slots}
+    for name in sorted(had.keys() - used):
+        yield Problem(
+            _place(workflow, had[name].line),
+            f'nothing uses the slot list "{name}"',
+            f"write {{{name}}} in a thing, an action or a phrase, or remove the list",
+        )
+
+
+def _gold(workflow: Workflow) -> Iterator[Problem]:
+    if not workflow.gold:
+        yield Problem(
+            _place(workflow, 1),
+            "there is no gold set",
+            "write prompts with their right tools into gold.jsonl, away from the examples: "
+            "only they show what the student is worth",
+        )
+        return
+    examples = {_folded(e.text): rule for rule in workflow.rules for e in rule.examples}
+    for case in workflow.gold:
+        rule = examples.get(_folded(case.prompt))
+        if rule is not None:
+            yield Problem(
+                str(_gold_file(workflow).with_name(case.place)),
+                f'"{start_of(case.prompt)}" is gold and an example of rule "{rule.id}"',
+                "change one of the two: gold is never trained on, so the example is lost",
+            )
+    named = {case.rule for case in workflow.gold}
+    missing = [rule.id for rule in workflow.rules if rule.id not in named]
+    if missing and named != {None}:
+        yield Problem(
+            f"{_gold_file(workflow)}:1",
+            f"no gold case names the rules {listed(missing)}",
+            "add some for each, so that the scores by rule cover all rules",
+        )
+
+
+CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
+    _thin_tools,
+    _bare_rules,
+    _open_arguments,
+    _doubled_examples,
+    _claimed_counter_examples,
+    _unwon_counter_examples,
+    _unused_slots,
+    _gold,
+)
+
+
+def _place(workflow: Workflow, line: int) -> str:
+    return f"{workflow.sources[0] if workflow.sources else Path('rules.md')}:{line}"
+
+
+def _gold_file(workflow: Workflow) -> Path:
+    name = workflow.gold[0].place.rpartition(":")[0]
+    return next((path for path in workflow.sources if path.name == name), Path(name))
+
+
+def _calls(rule: Rule, tool: Tool) -> bool:
+    return any(call.tool == tool.name for call in rule.then.calls)
+
+
+def _fillings(words: Words, entries: Iterable[str]) -> int:
+    """How many different texts the entries make with their slots filled."""
+    return sum(
+        math.prod(len(words.slots.get(name, ())) for name in slots_in(entry)) for entry in entries
+    )
+
+
+def _open(rule: Rule, call: CallSpec, tool: Tool) -> list[str]:
+    """Required arguments that neither the rule, nor a slot list, nor the schema gives values for.
+
+    One of them may be free text, and takes what the request is about.
+    """
+    known = {*call.arguments, *rule.words.slots}
+    left = {n: properties(tool).get(n) for n in required(tool) if n not in known}
+    unknown = {name: schema for name, schema in left.items() if not _has_values(schema)}
+    only_text = len(unknown) == 1 and all(map(_is_free_text, unknown.values()))
+    return [] if only_text else list(unknown)
+
+
+def _has_values(schema: object) -> bool:
+    return isinstance(schema, dict) and (
+        "enum" in schema
+        or "const" in schema
+        or schema.get("type") in ("boolean", "integer", "number")
+    )
+
+
+def _is_free_text(schema: object) -> bool:
+    return (
+        isinstance(schema, dict)
+        and schema.get("type") == "string"
+        and not {"pattern", "format"} & schema.keys()
+    )
+
+
+def _used_slots(rule: Rule, workflow: Workflow) -> Iterator[str]:
+    words, then = rule.words, rule.then
+    yield from slots_in([words.things, words.actions, words.phrases, then.reply])
+    for call in then.calls:
+        yield from slots_in(call.arguments)
+        yield from properties(workflow.by_name[call.tool])
+
+
+def _folded(text: str) -> str:
+    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+
+
+def _vocabulary(rule: Rule) -> list[str]:
+    words = rule.words
+    slots = [value for values in words.slots.values() for value in values]
+    return [
+        rule.title,
+        rule.when,
+        *(example.text for example in rule.examples),
+        *words.things,
+        *words.actions,
+        *words.phrases,
+        *slots,
+    ]
+
+
+def _stems(texts: Iterable[str]) -> set[str]:
+    """The first five letters of each longer word: enough to see whether two texts have a topic."""
+    return {word[:5] for text in texts for word in _folded(text).split() if len(word) > 3}

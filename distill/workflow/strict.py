@@ -1,0 +1,189 @@
+"""A tool's arguments as strict structured output takes them, and what comes back, undone.
+
+Strict mode wants every object closed and each of its properties required. So an optional argument
+becomes one that must be given and may be null, and its null is dropped again when the reply is
+read. An optional argument that may be null of itself loses its null too: strict mode cannot tell
+the two apart, and tools read them alike.
+
+Keywords that servers refuse or get wrong are left out of what is sent. `maxLength` is one: grammar
+back ends break strings at it. Nothing is lost by that, as replies are validated against the tool's
+own schema. An object whose properties the tool leaves open stays open; strict servers refuse it,
+and the client then falls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from jsonschema import Draft202012Validator
+
+from distill.records import Json
+from distill.workflow.model import Tool
+
+_KEPT = (
+    "type",
+    "description",
+    "enum",
+    "const",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minItems",
+    "maxItems",
+)
+_FORMATS = frozenset(
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"],
+)
+
+
+def strict_arguments(
+    tool: Tool, fixed: Mapping[str, Any], demanded: Collection[str], definitions: Json
+) -> Json:
+    """The schema of the arguments of one call of `tool`.
+
+    fixed: values that are decided
+    demanded: optional arguments that this call must have all the same
+    definitions: receives what the schema refers to, for `$defs` of the schema around it
+    """
+    converter = _Converter(tool, definitions)
+    return converter.object(tool.parameters, fixed, demanded)
+
+
+def without_nulls(tool: Tool, arguments: Json) -> Json:
+    """`arguments` without the nulls that stand for optional arguments left out."""
+    root = tool.parameters
+    dropped = _dropped(arguments, root, Draft202012Validator(root))
+    return dropped if isinstance(dropped, dict) else arguments
+
+
+class _Converter:
+    def __init__(self, tool: Tool, definitions: Json) -> None:
+        self.tool = tool
+        self.definitions = definitions
+
+    def object(
+        self, node: Json, fixed: Mapping[str, Any] = {}, demanded: Collection[str] = ()
+    ) -> Json:
+        required = {*_required(node), *demanded}
+        properties: Json = {}
+        for name, schema in _properties(node).items():
+            if name in fixed and _is_scalar(fixed[name]):
+                properties[name] = _constant(fixed[name])
+            else:
+                converted = self.schema(schema)
+                properties[name] = converted if name in required else _nullable(converted)
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def schema(self, node: Any) -> Json:
+        if not isinstance(node, dict):
+            return {}  # `true`: anything goes
+        if isinstance(node.get("$ref"), str):
+            return {"$ref": self._hoisted(node["$ref"])}
+        kept: Json = {key: node[key] for key in _KEPT if key in node}
+        if kept.get("format") not in _FORMATS:
+            kept.pop("format", None)
+        for key in ("anyOf", "oneOf"):
+            if key in node:
+                kept["anyOf"] = [self.schema(branch) for branch in node[key]]
+        if len(node.get("allOf", ())) == 1:
+            kept = {**self.schema(node["allOf"][0]), **kept}
+        if isinstance(node.get("items"), dict):
+            kept["items"] = self.schema(node["items"])
+        if "properties" in node or node.get("additionalProperties") is False:
+            kept |= self.object(node)
+        return kept
+
+    def _hoisted(self, reference: str) -> str:
+        """The reference under which the reply's own schema holds the same definition."""
+        slug = reference.removeprefix("#/").replace("$defs/", "").replace("/", ".") or "#"
+        name = f"{self.tool.name}.{slug}"
+        if name not in self.definitions:
+            self.definitions[name] = {}  # a definition may refer to itself
+            self.definitions[name] = self.schema(_resolved(reference, self.tool.parameters))
+        return "#/$defs/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _dropped(value: Any, schema: Any, root: Draft202012Validator) -> Any:
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(schema.get("$ref"), str):
+        return _dropped(value, _resolved(schema["$ref"], root.schema), root)
+    for key in ("anyOf", "oneOf", "allOf"):
+        for branch in schema.get(key, ()):
+            tried = _dropped(value, branch, root)
+            if root.evolve(schema=branch).is_valid(tried):
+                value = tried
+                break
+    if isinstance(value, dict):
+        known, required = _properties(schema), _required(schema)
+        return {
+            name: _dropped(item, known.get(name), root)
+            for name, item in value.items()
+            if item is not None or name in required or name not in known
+        }
+    if isinstance(value, list):
+        return [_dropped(item, schema.get("items"), root) for item in value]
+    return value
+
+
+def _resolved(reference: str, root: Any) -> Any:
+    """What a local reference points at; True, which allows anything, where it leads nowhere."""
+    node = root
+    for step in unquote(reference).lstrip("#").split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, dict) and key in node:
+            node = node[key]
+        elif isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+            node = node[int(key)]
+        else:
+            return True
+    return node
+
+
+def _nullable(schema: Json) -> Json:
+    kind = schema.get("type")
+    if not schema or kind == "null" or (isinstance(kind, list) and "null" in kind):
+        return schema
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _constant(value: Any) -> Json:
+    return {"type": _type_name(value), "const": value}
+
+
+def _type_name(value: Any) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+    return "null"
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _properties(node: Json) -> Json:
+    found = node.get("properties")
+    return found if isinstance(found, dict) else {}
+
+
+def _required(node: Json) -> list[str]:
+    found = node.get("required")
+    return [str(name) for name in found] if isinstance(found, list) else []

@@ -1,0 +1,213 @@
+"""The vocabulary of a rule, from its section of rules.md or from words.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from distill.workflow.markdown import (
+    Block,
+    Part,
+    Section,
+    joined,
+    parts,
+    preamble,
+    read_page,
+    sections,
+)
+from distill.workflow.model import Words
+from distill.workflow.problems import Problems, did_you_mean, slug, start_of
+from distill.workflow.values import slots_in
+
+LISTS = ("things", "actions", "phrases", "slots")
+SHARED = "shared"
+_SLOT_LINE = re.compile(r"`?\{?([^\W\d]\w*)\}?`?\s*:\s*(.*)", re.DOTALL)
+
+
+class Item(NamedTuple):
+    """One entry of a list, and where it stands."""
+
+    text: str
+    path: Path
+    line: int
+
+
+class Lists(NamedTuple):
+    """What stands in one section: entries by list, each with its line."""
+
+    things: list[Item]
+    actions: list[Item]
+    phrases: list[Item]
+    slots: dict[str, list[Item]]
+
+    @classmethod
+    def empty(cls) -> Lists:
+        return cls([], [], [], {})
+
+    def texts(self) -> list[Item]:
+        """Every entry that may hold slots."""
+        return [*self.things, *self.actions, *self.phrases]
+
+    def add(self, other: Lists) -> None:
+        """Take in another section's entries."""
+        for mine, theirs in zip(self[:3], other[:3], strict=True):
+            mine.extend(theirs)
+        for name, values in other.slots.items():
+            self.slots.setdefault(name, []).extend(values)
+
+    def words(self) -> Words:
+        """As a record; an entry that stands there twice counts once."""
+        return Words(
+            things=_once(self.things),
+            actions=_once(self.actions),
+            phrases=_once(self.phrases),
+            slots={name: _once(values) for name, values in self.slots.items()},
+        )
+
+
+def read_list(name: str, blocks: Iterable[Block], into: Lists, problems: Problems) -> None:
+    """Take the blocks under one of LISTS' headings in."""
+    for block in blocks:
+        if not block.text.strip():
+            continue
+        if block.kind == "other":
+            problems.add(
+                block.line,
+                f'"{start_of(block.text)}" is not understood in {name.title()}',
+                "write one entry a bullet, without bullets inside of it",
+            )
+        elif name == "slots":
+            _read_slot(block, into, problems)
+        else:
+            entries = getattr(into, name)
+            for item in _entries(block, problems.path, ";"):
+                _check_marks(item, problems, is_phrase=name == "phrases")
+                entries.append(item)
+
+
+def read_words(path: Path, rules: Collection[str], problems: Problems) -> dict[str, Lists]:
+    """words.md: the lists of each rule, those under SHARED for all rules."""
+    problems = problems.of(path)
+    page = read_page(path)
+    if page.front:
+        problems.add(1, "has front matter, which words do not need", "remove it")
+    found: dict[str, Lists] = {}
+    for block in preamble(page):
+        if block.kind == "item":
+            problems.add(block.line, "words before the first rule", "put them under ## rule-id")
+    for section in sections(page):
+        name = _rule_named(section, rules, problems)
+        lists = found.setdefault(name, Lists.empty()) if name else Lists.empty()
+        for part in parts(section):
+            _read_part(part, lists, problems)
+        if name == SHARED:
+            _check_shared(lists, problems)
+    return found
+
+
+def merged(own: Lists, words: Lists | None, shared: Lists | None) -> Lists:
+    """A rule's lists: its section's, words.md's, and shared slots that it does not have itself."""
+    if words is not None:
+        own.add(words)
+    for name, values in (shared.slots if shared else {}).items():
+        own.slots.setdefault(name, values)
+    return own
+
+
+def _read_part(part: Part, into: Lists, problems: Problems) -> None:
+    if part.name in LISTS:
+        read_list(part.name, part.blocks, into, problems)
+    elif not part.name or part.name == "words":
+        refuse_stray(part, problems)
+    else:
+        refuse_unknown(part, problems)
+
+
+def refuse_stray(part: Part, problems: Problems) -> None:
+    """Entries that stand under none of LISTS would be lost."""
+    for block in part.blocks:
+        if block.kind == "item":
+            problems.add(
+                block.line,
+                f'"{start_of(block.text)}" stands under none of the lists of words',
+                "put it under a heading: Things, Actions, Phrases or Slots",
+            )
+
+
+def refuse_unknown(part: Part, problems: Problems) -> None:
+    """A heading among words that is none of LISTS."""
+    hint = did_you_mean(part.title, [name.title() for name in LISTS], "lists")
+    problems.add(part.line, f'unknown list of words "{part.title}"', hint)
+
+
+def _rule_named(section: Section, rules: Collection[str], problems: Problems) -> str | None:
+    name = section.title.split(":")[0].strip().strip("`")
+    if name.casefold() == SHARED:
+        return SHARED
+    if name in rules:
+        return name
+    if slug(section.title) in rules:
+        return slug(section.title)
+    hint = did_you_mean(name, [*rules, "Shared"], "rules")
+    problems.add(section.line, f'words for the unknown rule "{name}"', hint)
+    return None
+
+
+def _check_shared(lists: Lists, problems: Problems) -> None:
+    for item in lists.texts()[:1]:
+        problems.add(
+            item.line,
+            "Shared holds more than slots",
+            "move things, actions and phrases under the rule that they belong to",
+        )
+
+
+def _read_slot(block: Block, into: Lists, problems: Problems) -> None:
+    found = _SLOT_LINE.match(joined(block.text))
+    if found is None:
+        problems.add(
+            block.line,
+            f'"{start_of(block.text)}" is no slot list',
+            "write its name, then its values, as: - project: Chimera, Atlas, Orion",
+        )
+        return
+    values = _entries(block._replace(text=found[2]), problems.path, ";" if ";" in found[2] else ",")
+    if not values:
+        problems.add(
+            block.line, f'the slot "{found[1]}" has no values', "list them after the colon"
+        )
+    into.slots.setdefault(found[1], []).extend(values)
+
+
+def _entries(block: Block, path: Path, separator: str) -> list[Item]:
+    parts = (part.strip() for part in joined(block.text).split(separator))
+    return [Item(part, path, block.line) for part in parts if part]
+
+
+def _check_marks(item: Item, problems: Problems, *, is_phrase: bool) -> None:
+    cause = _unbalanced(item.text, "[]") or _unbalanced(item.text, "{}")
+    if cause is None and not is_phrase and "[" in item.text:
+        cause = "marks a topic in brackets, which only phrases do"
+    if cause is None and item.text.count("{") != len(list(slots_in(item.text))):
+        cause = "has braces around something that is no slot's name"
+    if cause is not None:
+        problems.add(
+            item.line,
+            f'"{start_of(item.text)}" {cause}',
+            "write phrases as: who is the [owner of {project}]",
+        )
+
+
+def _unbalanced(text: str, pair: str) -> str | None:
+    depth = 0
+    for character in text:
+        depth += (character == pair[0]) - (character == pair[1])
+        if depth not in (0, 1):
+            return f'has a "{character}" too many'
+    return f'does not close its "{pair[0]}"' if depth else None
+
+
+def _once(items: Iterable[Item]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item.text for item in items))

