@@ -110,7 +110,10 @@ def gen(
 @config_option
 @redo_option
 def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
-    """LoRA-tune a student on RUN's training split."""
+    """LoRA-tune a student on RUN's training split.
+
+    Settings are those that RUN was made with; --config and flags change them, and are recorded.
+    """
     _continue(run, "train", "train", config, redo, flags)
 
 
@@ -255,8 +258,7 @@ def _generate(
     """The run folder, with its data made."""
     from distill.pipeline import make_data
 
-    file = _settings_file(config, rules.parent)
-    settings = Config.load(file, _sections(flags))
+    settings = Config.load(_settings_file(config, rules.parent), _sections(flags))
     path = out or Path("runs") / workflow.name
     if settings.teacher.kind == "grammar" and flags.get("teacher__kind") is None:
         from distill.teachers.grammar import LIMITS
@@ -265,7 +267,7 @@ def _generate(
             f"note: no teacher was named; the grammar teacher: {LIMITS}", markup=False
         )
     with locked(path, create=True), terminal.TerminalWatcher() as watcher:
-        run = RunFolder.create(path, workflow, settings, settings_file=file, anew=redo)
+        run = RunFolder.create(path, workflow, settings, anew=redo)
         make_data(run, watcher)
     terminal.err.print(f"data: {path / '6-split'}", markup=False)
     return run
@@ -292,20 +294,15 @@ def _evaluated(run: RunFolder) -> list[str]:
 
 
 def _reopen(path: Path, config: Path | None, flags: dict[str, Any]) -> RunFolder:
-    """The run at `path`: its data settings as they were made, the others as they are wanted now."""
+    """The run at `path` as it was made, but for --config's [train] and [evaluate] and for flags."""
     run = RunFolder.open(path)
-    recorded = Path(run.settings.settings_file or "-")
-    file = config or (recorded if recorded.is_file() else None)
-    base = Config.load(file) if file else run.config
-    sections: dict[str, dict[str, Any]] = {
-        "data": run.config.data.model_dump(),
-        "teacher": run.config.teacher.model_dump(),
-        "train": base.train.model_dump(),
-        "evaluate": base.evaluate.model_dump(),
-    }
+    tables = {name: getattr(run.config, name).model_dump() for name in Config.model_fields}
+    if config:
+        given = Config.load(config)
+        tables |= {"train": given.train.model_dump(), "evaluate": given.evaluate.model_dump()}
     for section, values in _sections(flags).items():
-        sections[section] |= {key: value for key, value in values.items() if value is not None}
-    return run.with_config(Config.load(None, sections))
+        tables[section] |= {key: value for key, value in values.items() if value is not None}
+    return run.with_config(Config.load(None, tables))
 
 
 def _sections(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]
 
@@ -46,9 +47,10 @@ class PromptIndex:
 
     def __init__(self, threshold: float) -> None:
         """`threshold`: the Jaccard similarity of character 3-grams from which on two are near."""
-        bands = PERMUTATIONS // _rows(threshold)
+        bands = _Bands.of(threshold)
         self._threshold = threshold
-        self._lsh = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=bands)
+        self._permutations = bands.rows * bands.number
+        self._lsh = RMinHashLSH(threshold, self._permutations, bands.number)
         self._exact: dict[str, int] = {}
         self._grams: list[frozenset[str]] = []
 
@@ -57,7 +59,7 @@ class PromptIndex:
         text = normalise(prompt)
         grams = _grams(text)
         self._exact.setdefault(text, len(self._grams))
-        self._lsh.insert(len(self._grams), _sketch(grams))
+        self._lsh.insert(len(self._grams), self._sketch(grams))
         self._grams.append(grams)
 
     def exact(self, prompt: str) -> int | None:
@@ -67,8 +69,13 @@ class PromptIndex:
     def near(self, prompt: str) -> list[int]:
         """The numbers, ascending, of all prompts at or above the threshold."""
         grams = _grams(normalise(prompt))
-        proposed = sorted(self._lsh.query(_sketch(grams)))
+        proposed = sorted(self._lsh.query(self._sketch(grams)))
         return [i for i in proposed if _similar(grams, self._grams[i], self._threshold)]
+
+    def _sketch(self, grams: frozenset[str]) -> RMinHash:
+        sketch = RMinHash(self._permutations, SEED)
+        sketch.update(list(grams))
+        return sketch
 
 
 def near_pairs(prompts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
@@ -104,12 +111,6 @@ def _grams(text: str) -> frozenset[str]:
     return frozenset(text[i : i + GRAM] for i in range(max(1, len(text) - GRAM + 1)))
 
 
-def _sketch(grams: frozenset[str]) -> RMinHash:
-    sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
-    sketch.update(list(grams))
-    return sketch
-
-
 def _similar(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
     small, large = sorted((len(a), len(b)))
     if small < threshold * large:
@@ -118,10 +119,18 @@ def _similar(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
     return shared >= threshold * (small + large - shared)
 
 
-def _rows(threshold: float) -> int:
-    """Rows per band: the more, the fewer pairs are proposed in vain, and the more are missed."""
-    rows = [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    return max(r for r in rows if r == 1 or (1 - threshold**r) ** (PERMUTATIONS / r) <= MISS)
+class _Bands(NamedTuple):
+    """How a sketch is cut: two prompts are proposed when they agree in all rows of one band."""
+
+    rows: int
+    number: int
+
+    @classmethod
+    def of(cls, threshold: float) -> _Bands:
+        """The longest bands: the longer, the fewer pairs are proposed in vain."""
+        fitting = (cls(rows, PERMUTATIONS // rows) for rows in range(PERMUTATIONS, 1, -1))
+        enough = (b for b in fitting if (1 - threshold**b.rows) ** b.number <= MISS)
+        return next(enough, cls(1, PERMUTATIONS))
 
 
 def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Rejection | None:
@@ -152,9 +161,9 @@ def _repeated(example: Example, kept: Sequence[Example], index: PromptIndex) -> 
 
 def _disagree(one: Target, other: Target, *, exact: bool) -> bool:
     """Whether the labels differ; prompts that only resemble each other may differ in arguments."""
-    if exact:
-        return (one.kind, one.calls) != (other.kind, other.calls)
-    return _tools(one) != _tools(other)
+    # Arguments are compared as prompts are: their case follows how the user typed.
+    arguments_differ = normalise(_label(one)) != normalise(_label(other))
+    return _tools(one) != _tools(other) or (exact and arguments_differ)
 
 
 def _tools(target: Target) -> tuple[str, ...]:

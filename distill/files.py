@@ -58,6 +58,10 @@ def parse_json(text: str, place: object) -> Any:
             place=place,
             hint="correct it there; a JSON linter shows the spot",
         ) from None
+    except RecursionError:
+        raise InputFileError(
+            "is nested too deeply to be read", place=place, hint="flatten it"
+        ) from None
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:

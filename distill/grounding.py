@@ -51,6 +51,7 @@ def fold(text: str) -> str:
     return "".join(char for char in spread if not unicodedata.combining(char))
 
 
+@lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """A word without its English ending, so that `configure` meets `configuration`."""
     if not word.isalpha():

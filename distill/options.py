@@ -68,7 +68,11 @@ data_options = options(
     setting("teacher", "concurrency"),
     setting("teacher", "timeout"),
 )
-config_option = click.option("--config", type=PATH, help="Settings. [default: distill.toml]")
+config_option = click.option(
+    "--config",
+    type=PATH,
+    help="Settings, as TOML. [gen and run look for distill.toml beside the rules, then here]",
+)
 redo_option = click.option("--redo", is_flag=True, help="Make it anew, replacing what is there.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine.")
 run_argument = click.argument("run", type=PATH, metavar="RUN")

@@ -87,7 +87,9 @@ def _inputs(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Any
 ) -> dict[str, Any]:
     """What the model is called with; only the last position's scores where it can leave others."""
-    accepted = inspect.signature(model.forward).parameters
+    # An adapter around the model hides what the model takes.
+    unwrap: Any = getattr(model, "get_base_model", lambda: model)
+    accepted = inspect.signature(unwrap().forward).parameters
     inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
     if cache is not None:
         inputs["past_key_values"] = cache

@@ -44,12 +44,14 @@ def predict(
     waiting = list(prompts)
     lengths = [len(prompts[at]) for at in waiting]
     model.eval()  # type: ignore[no-untyped-call]
+    # What can no longer be read is not decoded to its end: untuned students ramble.
+    ends = (*renderer.stop_ids, *renderer.dead_ids)
     # What has no room for the longest answer is decoded alone, in the room that it has.
     for batch in batches(lengths, batch_size, alone_from=limit - max_new_tokens + 1):
         chosen = [waiting[index] for index in batch]
         longest = max(len(prompts[at]) for at in chosen)
         room = int(min(max_new_tokens, limit - longest))
-        said = greedy(model, [prompts[at] for at in chosen], renderer.stop_ids, room)
+        said = greedy(model, [prompts[at] for at in chosen], ends, room)
         for at, ids in zip(chosen, said, strict=True):
             verdicts[at] = _judged(renderer, cases[at], ids, arm)
         if progress is not None:

@@ -24,6 +24,8 @@ class Format:
     """Reads a whole turn, without its end marker; raises MalformedError."""
     stops: tuple[str, ...] = ()
     """Tokens that may end a turn of calls, beside the ordinary end of a turn."""
+    dead: tuple[str, ...] = ()
+    """Tokens after which `read` is malformed whatever follows: no need to generate on."""
 
 
 # A thought may have been opened by the prompt; a call may quote the marker that closes one.
@@ -156,7 +158,11 @@ def _call(value: Any) -> ToolCall:
 
 
 FUNCTION_GEMMA = Format(
-    "functiongemma", functiongemma.write, functiongemma.read, functiongemma.STOPS
+    "functiongemma",
+    functiongemma.write,
+    functiongemma.read,
+    functiongemma.STOPS,
+    functiongemma.DEAD,
 )
 HERMES = Format("hermes", _write_tagged, _read_tagged)
 LLAMA = Format("llama", _write_llama, _read_json, ("<|eom_id|>",))

@@ -34,6 +34,9 @@ MARKERS = (*TURN, *DECLARATION, *CALL, *RESPONSE, ESCAPE)
 STOPS = (TURN[1], RESPONSE[0])
 """A turn ends with its end marker, or, after calls, where a response is expected."""
 
+DEAD = (TURN[0], *DECLARATION, RESPONSE[1])
+"""Markers after which a turn can no longer be read, whatever follows."""
+
 DEVELOPER = "You are a model that can do function calling with the following functions"
 """The sentence that FunctionGemma was trained to expect before the declarations."""
 
@@ -116,6 +119,8 @@ def safe(text: str) -> str:
 def read(text: str) -> Said:
     """What a turn without its end marker says; MalformedError for anything but calls or words."""
     text = text.strip()
+    if dead := next((marker for marker in DEAD if marker in text), None):
+        raise MalformedError(f"{dead} inside a turn")
     if not any(marker in text for marker in MARKERS) and not _UNMARKED_CALL.match(text):
         return Said(reply=text)
     return Said(calls=tuple(_Reader(text).calls()))

@@ -191,11 +191,10 @@ Predictions = dict[str, dict[str, list[Prediction]]]
 def _predictions(folder: Path, done: Container[str]) -> Predictions:
     """Predictions by data set and arm: gold, then test, then files by name."""
     found: Predictions = {}
-    for path in sorted(folder.glob("*/*/predictions.jsonl")) if "train" in done else ():
-        if path.parent.parent.name in STAGE_DATASETS and "evaluate" not in done:
+    for path in sorted(folder.glob("*/*.jsonl")) if "train" in done else ():
+        if path.parent.name in STAGE_DATASETS and "evaluate" not in done:
             continue
-        arms = found.setdefault(path.parent.parent.name, {})
-        arms[path.parent.name] = read_records(path, Prediction)
+        found.setdefault(path.parent.name, {})[path.stem] = read_records(path, Prediction)
     names = sorted(found, key=lambda name: (name not in STAGE_DATASETS, name))
     return {name: found[name] for name in names}
 

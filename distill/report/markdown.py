@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from pydantic import JsonValue
+
 from distill.evaluate.score import Scores
 from distill.evaluate.statistics import Interval
 from distill.evaluate.tables import ordered
@@ -172,7 +174,10 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
         yield "One example of each reason:"
         yield table(
             ["stage", "reason", "prompt", "detail"],
-            [[r.stage, safe(r.reason), _cut(r.prompt), _cut(r.detail)] for r in funnel.examples],
+            [
+                [r.stage, safe(r.reason.replace("_", " ")), _cut(r.prompt), _cut(r.detail)]
+                for r in funnel.examples
+            ],
         )
 
 
@@ -180,7 +185,9 @@ _CELLS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted")
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{safe(reason)} {n}" for reason, n in counts.items()) or "none"
+    return (
+        ", ".join(f"{safe(reason.replace('_', ' '))} {n}" for reason, n in counts.items()) or "none"
+    )
 
 
 def _training(training: Training | None) -> Iterator[str]:
@@ -232,14 +239,22 @@ def _provenance(report: Report) -> Iterator[str]:
         [
             f"- Workflow {safe(report.workflow)}, fingerprint `{report.fingerprint}`",
             f"- distill {safe(report.distill)}",
-            f"- Teacher {safe(report.teacher.name)}. {safe(report.teacher.limits)}",
+            f"- Teacher: {safe(report.teacher.name)}. {safe(report.teacher.limits)}",
         ]
     )
     if report.settings:
-        yield table(
-            ["stage", "settings"],
-            [[stage, safe(canonical_json(values))] for stage, values in report.settings.items()],
-        )
+        yield table(["stages", "settings"], _settings(report.settings))
+
+
+def _settings(by_stage: Mapping[str, JsonValue]) -> Iterator[list[str]]:
+    """The settings, one row for stages that have the same."""
+    stages: dict[str, list[str]] = {}
+    for stage, values in by_stage.items():
+        items = values.items() if isinstance(values, dict) else ()
+        said = ", ".join(f"{name} = {canonical_json(value)}" for name, value in items)
+        stages.setdefault(said, []).append(stage)
+    for said, names in stages.items():
+        yield [", ".join(names), safe(said)]
 
 
 def _share(value: float | None, interval: Interval | None = None) -> str:

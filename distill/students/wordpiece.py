@@ -47,7 +47,7 @@ def load_tokenizer(vocabulary: Path, tools: Sequence[Tool]) -> PreTrainedTokeniz
     """The tokenizer over MiniLM's vocab.txt, with single tokens for calls of `tools`."""
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=_tokenizer(read_pieces(vocabulary), phrases(tools)),
         pad_token=PAD,
         eos_token=TURN[1],
@@ -69,14 +69,20 @@ def phrases(tools: Iterable[Tool]) -> list[str]:
     """
     found = [*MARKERS]
     for role in _ROLES:
-        found += [f"{TURN[0]}{role}\n", f"\n{TURN[0]}{role}\n"]
+        found += turn_heads(role)
     found.append(f"{ESCAPE}}}{CALL[1]}")
     for tool in tools:
         found.append(f"{CALL[0]}call:{tool.name}{{")
         properties = tool.parameters.get("properties")
-        found += [f"{name}:{ESCAPE}" for name in properties or ()]
+        names = properties if isinstance(properties, dict) else ()
+        found += [f"{name}:{ESCAPE}" for name in names]
     # The decoder works on bytes written as characters, where others would be mistaken for bytes.
     return [text for text in dict.fromkeys(found) if text.isascii()]
+
+
+def turn_heads(role: str) -> tuple[str, str]:
+    """What opens a turn of `role`: the first of a conversation, and a later one."""
+    return f"{TURN[0]}{role}\n", f"\n{TURN[0]}{role}\n"
 
 
 def _tokenizer(pieces: Sequence[str], added: Sequence[str]) -> Tokenizer:

@@ -125,6 +125,8 @@ _AFTER = (
     "using {word} {code}",
     "as {word} {word}",
 )
+_OF_NOUNS = ("called", "about", "like", "related", "involving", "by", "version", "and", "or", "as")
+_AFTER_ACTION = tuple(text for text in _AFTER if not text.startswith(_OF_NOUNS))
 _AFTER_WHOLE: tuple[str, ...] = (
     "in {place}",
     "in {year}",
@@ -189,8 +191,13 @@ def before(rng: Random) -> str:
 
 
 def after(rng: Random) -> str:
-    """A qualifier that may follow any noun or verb phrase, as `in Lisbon`, `for QX-204`."""
+    """A qualifier that may follow any noun phrase, as `in Lisbon`, `called zorvex`."""
     return _fill(rng.choice(_AFTER), rng)
+
+
+def after_action(rng: Random) -> str:
+    """A qualifier that may follow any verb phrase."""
+    return _fill(rng.choice(_AFTER_ACTION), rng)
 
 
 def after_whole(rng: Random) -> str:

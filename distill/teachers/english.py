@@ -17,16 +17,18 @@ DETERMINERS = _DROPPED | {"this", "that", "these", "those"}
 _PREPOSITIONS = frozenset(
     word_list(
         "of for in on at with between from to about against by near per during after before under "
-        "over within without across around into through vs versus than as that which who"
+        "over within without across around into through vs versus than as that which who this"
     )
 )
 _SINGULAR = frozenset(
     word_list(
         "news gas lens series species atlas canvas always chess diabetes rabies tennis kubernetes "
-        "jenkins pandas redis postgres rails texas paris wales athens honduras cyprus"
+        "jenkins pandas redis postgres rails texas paris wales athens honduras cyprus jones"
     )
 )
-_PLURAL = frozenset(word_list("people children men women criteria feet teeth mice police cattle"))
+_PLURAL = frozenset(
+    word_list("people children men women criteria feet teeth mice police lyrics generics")
+)
 _STOP_WORDS = DETERMINERS | frozenset(
     word_list(
         "i me we us you he she it they them myself ourselves there here "
@@ -41,9 +43,10 @@ _STOP_WORDS = DETERMINERS | frozenset(
 )
 _DOUBLING = frozenset(
     word_list(
-        "get set put run plan submit log swap stop ship drop cut begin spot refer map scan win sit "
-        "swim dig quit fit hit let shut split chat chop knit pin plug skip slip step strip tag "
-        "trim unplug wrap zip opt forget permit commit nap tip pop jog rip grab stir ban dim"
+        "get set reset put run plan submit log swap stop ship drop cut begin spot refer transfer "
+        "map scan win sit swim dig quit fit hit let shut split chat chop knit pin plug skip slip "
+        "step strip tag trim unplug wrap zip opt forget permit commit nap tip pop jog rip grab "
+        "stir ban dim debug unclog clog plot repot format unzip pat rub"
     )
 )
 
@@ -94,7 +97,7 @@ def is_plural(phrase: str) -> bool:
 
 def ends_open(phrase: str) -> bool:
     """Whether a phrase ends in a preposition or a pronoun, so that nothing can be added to it."""
-    last = phrase.split()[-1].strip(_MARKS + "[]").lower() if phrase.strip() else ""
+    last = phrase.rsplit(maxsplit=1)[-1].strip(_MARKS + "[]").lower() if phrase.strip() else "x"
     return last in _PREPOSITIONS or is_function_word(last)
 
 

@@ -115,7 +115,7 @@ def _draft(task: Task, slots: Slots, rng: Random) -> Draft:
     if topic in words.actions:
         return _action(slots.fill(topic), style, rng)
     if topic in words.phrases:
-        return _phrase(topic, style, slots, rng)
+        return _phrase(topic, task, slots, rng)
     for example in task.rule.examples:
         if example.text == topic:
             return _example(example, task, rng)
@@ -144,7 +144,7 @@ def _qualified(phrase: NounPhrase, rng: Random) -> NounPhrase:
 
 def _action(text: str, style: str, rng: Random) -> Draft:
     if rng.random() < QUALIFIED_ACTIONS:
-        text = f"{text} {augment.after(rng)}"
+        text = f"{text} {augment.after_action(rng)}"
     frame = rng.choice(STYLES[style].actions)
     return _framed(frame, "", gerund(text) if "{doing}" in frame else text, style, rng)
 
@@ -176,7 +176,9 @@ def _parted(text: str) -> tuple[str, str]:
     return body, text[len(body) :].strip()
 
 
-def _phrase(template: str, style: str, slots: Slots, rng: Random) -> Draft:
+def _phrase(template: str, task: Task, slots: Slots, rng: Random) -> Draft:
+    if "[" not in template:
+        return _example(RuleExample(text=slots.fill(template)), task, rng)
     template, mark = _parted(template)
     if template.endswith("]") and not ends_open(template) and rng.random() < QUALIFIED_WHOLES:
         template = f"{template[:-1]} {augment.after_whole(rng)}]"
@@ -186,9 +188,8 @@ def _phrase(template: str, style: str, slots: Slots, rng: Random) -> Draft:
         text = slots.fill(part[1:-1] if inside else part)
         pieces.append(Piece(text, fixed=inside or part != text))
         marked += [text] if inside else []
-    whole = "".join(piece.text for piece in pieces)
-    topic = without_determiners(" ".join(marked)) if marked else content_words(whole)
-    return _whole(pieces, mark, topic, style, rng)
+    topic = without_determiners(" ".join(marked))
+    return _whole(pieces, mark, topic, task.scenario.style, rng)
 
 
 def _example(example: RuleExample, task: Task, rng: Random) -> Draft:
@@ -242,7 +243,7 @@ def _stripped(text: str) -> str:
     """A text without its function words, question words apart; blanks at its ends stay."""
     kept = (w for w in text.split() if not is_function_word(w) or w.lower() in _ASKING)
     inner = " ".join(kept)
-    head = " " if text[:1].isspace() else ""
+    head = " " if re.match(r"[\s,;:]", text) else ""
     return f"{head}{inner}{' ' if inner and text[-1:].isspace() else ''}"
 
 

@@ -124,8 +124,8 @@ class OpenAITeacher:
             except _Unsupported as error:
                 self._go_without(error, schema, format, refused)
                 continue
-            # A server that holds the schema can only begin with a brace. The reply may be usable all
-            # the same, and is paid for; what comes next is asked for in another way.
+            # A server that holds the schema can only begin with a brace. The reply is paid for and
+            # may be usable all the same; the next ones are asked for in another way.
             if format is Format.STRICT and not reply.text.lstrip().startswith("{"):
                 self._plainer(schema, format, "ignores the JSON Schema of the reply")
             return reply
@@ -133,9 +133,10 @@ class OpenAITeacher:
     async def _sent(self, request: ChatRequest, format: Format) -> ChatReply:
         import openai
 
+        client = self._opened()
         try:
             async with asyncio.timeout(self._timeout):
-                raw = await self._opened().chat.completions.with_raw_response.create(
+                raw = await client.chat.completions.with_raw_response.create(
                     **self._parameters(request, format)
                 )
         except (TimeoutError, openai.APITimeoutError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from distill.records import Example, Reason, Rejection
-from distill.render import Rendered, RenderError, Renderer
+from distill.render import Rendered, Renderer, RenderError
 
 
 class Rows(NamedTuple):

@@ -16,16 +16,16 @@ from distill.errors import StudentError, WriteError
 from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
 from distill.students.base import Student, TrainDefaults
+from distill.students.quiet import hush_transformers, no_telemetry, peft_warnings_ignored
 from distill.train.rows import Rows, render_rows
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel
-    from trl import SFTConfig
 
     from distill.train.trainer import RoutingTrainer
     from distill.train.watch import Curve, Progress
 
+_MOST_AT_ONCE = 16
 _KEPT_CHECKPOINTS = 2
 """The best one, and the one to go on from."""
 
@@ -123,8 +123,7 @@ def train(
     dev_rows = render_rows(dev, renderer, recipe.max_length)
     _require_rows(rows, len(train), recipe.max_length)
     set_threads(settings.threads)
-    trainer = _trainer(student, recipe, rows.kept, dev_rows.kept, folder, progress)
-    _run(trainer, folder)
+    trainer = _run(student, recipe, rows.kept, dev_rows.kept, folder, progress)
     from distill.train.watch import loss_curve, plot_losses
 
     curve = loss_curve(trainer.state.log_history)
@@ -173,9 +172,11 @@ def _trainer(
     folder: Path,
     progress: Progress,
 ) -> RoutingTrainer:
+    no_telemetry()
+    hush_transformers()
     from torch.utils.tensorboard import SummaryWriter
     from transformers import PrinterCallback
-    from transformers.integrations import TensorBoardCallback
+    from transformers.integrations.integration_utils import TensorBoardCallback
 
     from distill.train.trainer import RoutingTrainer
     from distill.train.watch import Watch
@@ -188,9 +189,10 @@ def _trainer(
         processing_class=student.tokenizer,
         callbacks=[
             Watch(progress, folder / "metrics.jsonl"),
-            TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),
+            TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),  # type: ignore[no-untyped-call]
         ],
     )
+    trainer.first_token_weight = recipe.defaults.first_token_weight
     # It prints each log on stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -209,14 +211,16 @@ def _with_lora(model: PreTrainedModel, recipe: Recipe) -> Any:
         target_modules=target if isinstance(target, str) else list(target),
         modules_to_save=list(recipe.defaults.modules_to_save) or None,
     )
-    return get_peft_model(model, config)
+    with peft_warnings_ignored():
+        return get_peft_model(model, config)
 
 
-def _arguments(recipe: Recipe, folder: Path, rows: int, *, has_dev: bool) -> SFTConfig:
+def _arguments(recipe: Recipe, folder: Path, rows: int, *, has_dev: bool) -> Any:
     import torch
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     on_gpu = torch.cuda.is_available()
+    part = _part(recipe.batch_size)
     steps = max(1, round(-(-rows // recipe.batch_size) * recipe.epochs))
     return SFTConfig(
         output_dir=str(folder / "checkpoints"),
@@ -225,8 +229,9 @@ def _arguments(recipe: Recipe, folder: Path, rows: int, *, has_dev: bool) -> SFT
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.defaults.scheduler,
         warmup_steps=round(steps * recipe.defaults.warmup),
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=4 * recipe.batch_size,
+        per_device_train_batch_size=part,
+        gradient_accumulation_steps=recipe.batch_size // part,
+        per_device_eval_batch_size=part,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if has_dev else "no",
         save_strategy="epoch",
@@ -234,10 +239,10 @@ def _arguments(recipe: Recipe, folder: Path, rows: int, *, has_dev: bool) -> SFT
         load_best_model_at_end=has_dev,
         metric_for_best_model="eval_loss" if has_dev else None,
         greater_is_better=False if has_dev else None,
-        logging_steps=5,
+        logging_steps=1,
         use_cpu=not on_gpu,
         bf16=on_gpu,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         dataloader_pin_memory=on_gpu,
         disable_tqdm=True,
         report_to="none",
@@ -247,8 +252,17 @@ def _arguments(recipe: Recipe, folder: Path, rows: int, *, has_dev: bool) -> SFT
     )
 
 
-def _dataset(rows: Sequence[Rendered]) -> Dataset:
-    from datasets import Dataset
+def _part(batch: int) -> int:
+    """Rows computed together: the largest divisor of `batch` up to 16.
+
+    Logits of more rows over a vocabulary of 30,000 outgrow a processor's cache, and what the C
+    library keeps at hand instead of asking the system for memory each time.
+    """
+    return max(part for part in range(1, min(batch, _MOST_AT_ONCE) + 1) if batch % part == 0)
+
+
+def _dataset(rows: Sequence[Rendered]) -> Any:
+    from datasets import Dataset  # type: ignore[import-untyped]
 
     return Dataset.from_dict(
         {
@@ -261,16 +275,22 @@ def _dataset(rows: Sequence[Rendered]) -> Dataset:
     )
 
 
-def _run(trainer: RoutingTrainer, folder: Path) -> None:
+def _run(
+    student: Student,
+    recipe: Recipe,
+    rows: Sequence[Rendered],
+    dev: Sequence[Rendered],
+    folder: Path,
+    progress: Progress,
+) -> RoutingTrainer:
     """Train to the end, and save the adapter whole or not at all."""
     from safetensors import SafetensorError
 
     from distill.train.checkpoints import newest_whole
 
-    checkpoints = folder / "checkpoints"
     try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        start = newest_whole(checkpoints)
+        start = newest_whole(folder / "checkpoints")
+        trainer = _trainer(student, recipe, rows, dev, folder, progress)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         _save_adapter(trainer, folder / "adapter")
     except OSError as error:
@@ -281,13 +301,15 @@ def _run(trainer: RoutingTrainer, folder: Path) -> None:
             place=folder,
             hint="free some space, then run the same command again: it goes on",
         ) from None
+    return trainer
 
 
 def _save_adapter(trainer: RoutingTrainer, adapter: Path) -> None:
     draft = adapter.with_name(".adapter.part")
     shutil.rmtree(draft, ignore_errors=True)
-    trainer.model.save_pretrained(str(draft))
-    trainer.processing_class.save_pretrained(str(draft))
+    parts: tuple[Any, ...] = (trainer.model, trainer.processing_class)
+    for part in parts:
+        part.save_pretrained(str(draft))
     # PEFT's card is an empty form that names the folder the weights came from.
     (draft / "README.md").unlink(missing_ok=True)
     shutil.rmtree(adapter, ignore_errors=True)

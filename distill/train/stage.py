@@ -27,6 +27,7 @@ def run_training(
     student = load_student(settings.student, run.workflow.tools)
     folder = run.path / "7-train"
     _continue_or_begin(run, folder)
+    run.record()
     result = train(
         student,
         student_renderer(student, run),

@@ -7,16 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 
 class RoutingTrainer(SFTTrainer):
-    """Computes the same loss as SFTTrainer, from logits at the labelled positions alone.
+    """Computes SFTTrainer's loss from logits at the labelled positions alone.
+
+    The first token of an answer, which chooses the tool, counts `first_token_weight` times.
 
     In routing a label stands on one token of three, or of thirty; the head over the vocabulary is
     most of what a small model computes. TRL spares it on accelerators only, and not for heads
     with more in them than one matrix.
     """
+
+    first_token_weight = 1.0
 
     def compute_loss(
         self,
@@ -25,7 +29,7 @@ class RoutingTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        nll = token_losses(model, inputs)
+        nll = token_losses(model, inputs, self.first_token_weight)
         count = nll.numel() if num_items_in_batch is None else num_items_in_batch
         return nll.sum() / count
 
@@ -40,8 +44,8 @@ class RoutingTrainer(SFTTrainer):
         """None is wanted: the run's report says what was trained, on what, and how well."""
 
 
-def token_losses(model: Any, inputs: dict[str, Any]) -> Tensor:
-    """The negative log-likelihood of each label that is not -100, shape [labels]."""
+def token_losses(model: Any, inputs: dict[str, Any], first_token_weight: float = 1.0) -> Tensor:
+    """The negative log-likelihood of each label that is not -100, weighted, shape [labels]."""
     labels = inputs["labels"][:, 1:]
     labelled = labels != -100
     # The last position predicts nothing: its column is never kept.
@@ -52,4 +56,6 @@ def token_losses(model: Any, inputs: dict[str, Any]) -> Tensor:
         use_cache=False,
         logits_to_keep=keep,
     ).logits
-    return cross_entropy(logits.float(), labels[labelled], reduction="none")
+    first = labelled & (labelled.cumsum(1) == 1)
+    weights = 1 + (first_token_weight - 1) * first[labelled].float()
+    return weights * cross_entropy(logits.float(), labels[labelled], reduction="none")

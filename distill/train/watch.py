@@ -29,32 +29,36 @@ class Curve(NamedTuple):
 
 
 class Watch(TrainerCallback):
-    """Tells `progress` of each step, and keeps metrics.jsonl equal to the trainer's own log."""
+    """Tells `progress` of each step, and keeps metrics.jsonl, one line for each log event."""
 
     def __init__(self, progress: Progress, metrics: Path) -> None:
         self.progress = progress
         self.metrics = metrics
-        self.note = ""
+        self.latest: dict[str, float] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.progress(state.global_step, state.max_steps, self.note)
+        # A training that goes on from a checkpoint repeats what came after it.
+        write_text(self.metrics, "".join(map(_line, state.log_history)))
+        self.progress(state.global_step, state.max_steps, self._note())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.progress(state.global_step, state.max_steps, self.note)
+        self.progress(state.global_step, state.max_steps, self._note())
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        curve = loss_curve(state.log_history)
-        last = [("loss", curve.train[-1:]), ("dev", curve.dev[-1:])]
-        self.note = ", ".join(f"{name} {points[0].loss:.3f}" for name, points in last if points)
-        # Written whole: a training that goes on from a checkpoint repeats steps.
-        rows = [json.dumps(_timeless(row), sort_keys=True) for row in state.log_history]
-        write_text(self.metrics, "".join(f"{row}\n" for row in rows))
+        for name, label in (("loss", "loss"), ("eval_loss", "dev")):
+            if name in state.log_history[-1]:
+                self.latest[label] = state.log_history[-1][name]
+        with open(self.metrics, "a", encoding="utf-8", newline="\n") as file:
+            file.write(_line(state.log_history[-1]))
+
+    def _note(self) -> str:
+        return ", ".join(f"{name} {loss:.3f}" for name, loss in self.latest.items())
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]]) -> Curve:
@@ -66,9 +70,16 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> Curve:
     return Curve(points("loss"), points("eval_loss"))
 
 
-def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
+def _line(row: Mapping[str, Any]) -> str:
+    """A log event as a line of metrics.jsonl, without what depends on the machine's speed.
+
+    The trainer's closing summary is left out: it sums over this process, not over the training.
+    """
+    if "train_runtime" in row:
+        return ""
     timed = ("_runtime", "_per_second")
-    return {name: value for name, value in row.items() if not name.endswith(timed)}
+    kept = {name: value for name, value in row.items() if not name.endswith(timed)}
+    return json.dumps(kept, sort_keys=True) + "\n"
 
 
 def plot_losses(curve: Curve, path: Path) -> None:
@@ -79,9 +90,9 @@ def plot_losses(curve: Curve, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for points, label, style in ((curve.train, "train", "-"), (curve.dev, "dev", "o-")):
+    for points, label, style in ((curve.train, "train", "C0-"), (curve.dev, "dev", "C1o-")):
         if points:
-            axes.plot([p.step for p in points], [p.loss for p in points], style, label=label)
+            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
     axes.grid(which="both", alpha=0.25)
     axes.legend()

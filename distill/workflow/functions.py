@@ -55,8 +55,9 @@ def _execute(path: Path) -> ModuleType:
     name = "_distill_tools"
     module = ModuleType(name)
     module.__file__ = str(path)
+    source = read_text(path)
     try:
-        code = compile(read_text(path), str(path), "exec", dont_inherit=True)
+        code = compile(source, str(path), "exec", dont_inherit=True)
         with _importable(module, path.resolve().parent), redirect_stdout(sys.stderr):
             exec(code, module.__dict__)
     except SyntaxError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -101,9 +102,8 @@ def preamble(page: Page) -> list[Block]:
 def sections(page: Page) -> list[Section]:
     """The `##` sections in order."""
     starts = [n for n, block in enumerate(page.blocks) if _opens(block)]
-    ends = [*starts[1:], len(page.blocks)]
     found = []
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in pairwise([*starts, len(page.blocks)]):
         head = page.blocks[start]
         last = page.blocks[end].line if end < len(page.blocks) else len(page.lines) + 1
         found.append(Section(head.text, head.line, last, page.blocks[start + 1 : end]))
@@ -224,7 +224,7 @@ def _at_labels(block: Block) -> Iterator[Block]:
     """Part a block where a line starts with a bold label: authors forget the blank line."""
     lines = block.text.split("\n")
     starts = [n for n, line in enumerate(lines) if n and _starts_part(block, line)]
-    for start, end in zip([0, *starts], [*starts, len(lines)], strict=True):
+    for start, end in pairwise([0, *starts, len(lines)]):
         kind = block.kind if start == 0 else "paragraph"
         yield Block(kind, "\n".join(lines[start:end]), block.line + start)
 

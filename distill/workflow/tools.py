@@ -158,6 +158,10 @@ def _schema_faults(parameters: Json) -> Iterator[tuple[str, str]]:
         if missing not in properties:
             hint = did_you_mean(str(missing), properties, "properties")
             yield f'requires "{missing}", which is not among its properties', hint
+    yield from _reference_faults(parameters)
+
+
+def _reference_faults(parameters: Json) -> Iterator[tuple[str, str]]:
     resolver = Registry().resolver_with_root(DRAFT202012.create_resource(parameters))
     for reference in _references(parameters):
         try:
@@ -167,6 +171,13 @@ def _schema_faults(parameters: Json) -> Iterator[tuple[str, str]]:
                 f'refers to "{reference}", which is not in its schema',
                 'define it under "$defs" of the same parameters; nothing is fetched',
             )
+            return
+    names = parameters.get("properties", {})
+    assert isinstance(names, dict)
+    try:
+        Draft202012Validator(parameters).is_valid(dict.fromkeys(names))
+    except RecursionError:
+        yield "refers to itself without end", 'let each "$ref" lead to a schema of its own'
 
 
 def _references(value: Any) -> Iterator[str]:

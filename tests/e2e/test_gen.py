@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distill.run.replies import ReplyStore
 
 from distill.config import Config
 from distill.files import file_digest
 from distill.pipeline import make_data
 from distill.run.folder import RunFolder, locked
+from distill.run.replies import ReplyStore
+from distill.teachers.base import ChatReply
 from distill.workflow import load_workflow
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -92,10 +93,11 @@ def _killed_at(rules: Path, path: Path, instant: int) -> None:
 
     put = ReplyStore.put
 
-    def counted(self: ReplyStore, *arguments: Any, **named: Any) -> None:
+    def counted(self: ReplyStore, *arguments: Any) -> ChatReply:
         count()
-        put(self, *arguments, **named)
+        kept = put(self, *arguments)
         count()
+        return kept
 
     ReplyStore.put = counted  # type: ignore[method-assign]
     sys.addaudithook(watch)

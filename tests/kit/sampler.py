@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re._parser as re_parser  # type: ignore[import-not-found]
 from typing import Any
 
 WORDS = ["budget", "travel", "policy", "garden", "invoice", "café", "東京", "parcel", "noon"]
@@ -45,4 +46,42 @@ def _typed(kind: str, schema: Any, rng: random.Random, root: Any) -> Any:
             return rng.random() < 0.5
         case "null":
             return None
+    if "pattern" in schema:
+        return _matching(re_parser.parse(schema["pattern"]), rng)
     return " ".join(rng.choices(WORDS, k=rng.randint(3, 8)))
+
+
+def _matching(parsed: Any, rng: random.Random) -> str:
+    """A string that a regular expression matches: literals, classes, repeats, groups, branches."""
+    return "".join(_piece(str(kind), value, rng) for kind, value in parsed)
+
+
+def _piece(kind: str, value: Any, rng: random.Random) -> str:
+    match kind:
+        case "LITERAL":
+            return chr(value)
+        case "IN":
+            return _member(*rng.choice(value), rng)
+        case "MAX_REPEAT" | "MIN_REPEAT":
+            low, high, inner = value
+            return "".join(
+                _matching(inner, rng) for _ in range(rng.randint(low, min(high, low + 3)))
+            )
+        case "SUBPATTERN":
+            return _matching(value[-1], rng)
+        case "BRANCH":
+            return _matching(rng.choice(value[1]), rng)
+        case "AT":
+            return ""
+    raise NotImplementedError(f"the sampler knows no {kind} in a pattern")
+
+
+def _member(kind: Any, value: Any, rng: random.Random) -> str:
+    match str(kind):
+        case "LITERAL":
+            return chr(value)
+        case "RANGE":
+            return chr(rng.randint(*value))
+        case "CATEGORY":
+            return {"CATEGORY_DIGIT": "7", "CATEGORY_WORD": "w", "CATEGORY_SPACE": " "}[str(value)]
+    raise NotImplementedError(f"the sampler knows no {kind} in a class")

@@ -16,7 +16,6 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -170,6 +169,8 @@ class ChatServer:
         self.headers: list[dict[str, str]] = []
         """Those of each request, names in lower case."""
         self._script: deque[Behaviour] = deque()
+        self.closing = threading.Event()
+        """Set at the end, so that nobody waits for a slow answer any more."""
         self._lock = threading.Lock()
         self._http = _Http(self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
@@ -179,6 +180,7 @@ class ChatServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.closing.set()
         self._http.shutdown()
         self._thread.join()
         self._http.hang_up()
@@ -246,12 +248,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client hung up, or we did
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        if len(sent) < int(self.headers["Content-Length"]):
+            raise ConnectionError("the client hung up in the middle of its request")
+        body = json.loads(sent)
         if self.path != "/v1/chat/completions":
             answer = failure(404, f"no such path: {self.path}")
         else:
             answer = self.server.chat.answer(body, {k.lower(): v for k, v in self.headers.items()})
-        time.sleep(answer.delay)
+        self.server.chat.closing.wait(answer.delay)
         if answer.reset:
             self._reset()
         else:

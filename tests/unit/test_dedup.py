@@ -93,6 +93,7 @@ def test_a_near_duplicate_is_named() -> None:
     ("target", "disagrees"),
     [
         (search("leave"), False),
+        (search("Leave"), False),
         (search("travel"), True),
         (Target(kind="refuse", reply="No."), True),
     ],

@@ -44,6 +44,7 @@ def letters(texts: Sequence[str]) -> Any:
     import numpy as np
 
     found = np.array([[text.count(c) for c in "abcdefghijklmnopqrstuvwxyz👍"] for text in texts])
+    found[:, -1] *= 20
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 

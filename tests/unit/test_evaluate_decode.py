@@ -103,6 +103,15 @@ def test_the_models_own_generation_settings_do_not_matter(kind: str) -> None:
     assert greedy(model, prompts(), [2], 8) == before
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_an_adapter_around_the_model_changes_nothing_but_the_weights() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    expected = greedy(tiny("bert"), prompts(), [2], 8)
+    wrapped = get_peft_model(tiny("bert"), LoraConfig(target_modules=["query"], r=2))
+    assert greedy(wrapped.eval(), prompts(), [2], 8) == expected  # type: ignore[arg-type]
+
+
 def test_batches_hold_every_prompt_once_and_long_ones_alone() -> None:
     lengths = [5, 1, 9, 3, 3, 8, 2]
     made = list(batches(lengths, 3, alone_from=8))

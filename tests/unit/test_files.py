@@ -69,6 +69,13 @@ def test_bad_json_and_bad_rows_are_placed(tmp_path: Path) -> None:
         read_records(path, Message)
 
 
+def test_json_without_bottom_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputFileError, match="nested too deeply"):
+        list(json_lines(path))
+
+
 def test_a_failed_write_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -636,3 +637,10 @@ def test_failures_name_their_scenario_and_reason(chat_server: ChatServer) -> Non
         (scenarios[2], FailureReason.REFUSED),
     ]
     assert all(isinstance(failure, Failure) for failure in made.failures)
+
+
+@pytest.mark.parametrize("pattern", ["^[A-Z]{2}-[0-9]{4}$", r"a(b|cd)*\d+", r"[x-z_]?\w\s!"])
+def test_the_kit_itself_writes_what_patterns_want(pattern: str) -> None:
+    for seed in range(20):
+        text = sample({"type": "string", "pattern": pattern}, random.Random(seed))
+        assert re.fullmatch(pattern, text)

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "distill"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "records", "files", "resources"}),
     frozenset({"config", "workflow", "prompts", "teachers.base"}),
-    frozenset({"plan", "generate", "checks", "dedup", "balance", "split", "render"}),
+    frozenset({"plan", "generate", "checks", "grounding", "dedup", "balance", "split", "render"}),
     frozenset({"run", "teachers", "students", "train", "evaluate", "report"}),
     frozenset({"pipeline", "terminal"}),
     frozenset({"cli", "options"}),
@@ -74,3 +74,9 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_stay_readable_in_one_sitting(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) < 400
+
+
+def test_the_readme_names_every_file() -> None:
+    readme = (PACKAGE.parent / "README.md").read_text("utf-8")
+    names = [p.name for p in modules() if p.name != "__init__.py"]
+    assert [name for name in names if name not in readme] == []

@@ -223,6 +223,38 @@ def test_parse_takes_text_with_or_without_its_end() -> None:
     assert cut.detail == "no end of turn in 0 tokens"
 
 
+@pytest.mark.parametrize("kind", ["none", "functiongemma"])
+@given(before=st.lists(st.integers(3, 300), max_size=5), after=st.lists(st.integers(3, 300)))
+@settings(deadline=None, max_examples=30)
+def test_nothing_that_follows_a_dead_token_mends_it(
+    kind: str, before: list[int], after: list[int]
+) -> None:
+    made = renderer(kind)
+    before = [token for token in before if token not in (*made.stop_ids, *made.dead_ids)]
+    assert len(made.dead_ids) == 4
+    for dead in made.dead_ids:
+        parsed = made.parse([*before, dead])
+        assert parsed.malformed
+        assert "inside a turn" in parsed.detail
+        assert made.parse([*before, dead, *after, made.stop_ids[0]]).malformed
+        assert made.parse(made.text([*before, dead, *after])).malformed
+
+
+def test_tokens_that_hold_a_marker_among_other_text_count_as_it() -> None:
+    longer = ("\n<start_of_turn>model\n", "<escape>}<end_function_call>", "}<end_of_turn>")
+    theirs = tokenizer(None, (*SPECIAL, *longer))
+    made = Renderer(theirs, TOOLS)
+    turn, call, end = theirs.convert_tokens_to_ids(list(longer))
+    assert turn in made.dead_ids
+    assert end in made.stop_ids
+    assert call not in (*made.dead_ids, *made.stop_ids)
+    assert made.parse([turn]).detail == "<start_of_turn> inside a turn"
+    assert made.parse([*theirs.encode("{x"), end]) == Parsed(reply="{x}")
+    row = made.example(ASKED, CALLED)
+    assert row.ids[: row.mask.index(True)] == made.prompt(ASKED)
+    assert made.parse(masked(row)) == Parsed((CALL,))
+
+
 def test_a_thought_that_only_the_prompt_holds_stays_in_the_row() -> None:
     template = PLAIN_TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
     made = Renderer(tokenizer(template), TOOLS)

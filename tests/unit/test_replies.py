@@ -187,11 +187,13 @@ def wait_for(chat_server: ChatServer, requests: int) -> None:
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(
     chat_server: ChatServer, tmp_path: Path, how: signal.Signals
 ) -> None:
-    chat_server.default = server.slow(0.005)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(chat_server.url, whole).wait() == 0
     assert chat_server.count == COUNT
 
+    # Quick answers for as long as it may go on, then ones that leave time to kill it.
+    chat_server.script(*[server.slow(0.005)] * (COUNT - 20))
+    chat_server.default = server.slow(5)
     process = start(chat_server.url, killed)
     wait_for(chat_server, COUNT + random.randint(1, COUNT - 20))
     process.send_signal(how)
@@ -200,6 +202,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(
         committed = store.count()
     time.sleep(0.1)  # for requests that were on their way to the server
     asked = chat_server.count
+    chat_server.default = server.good
 
     assert start(chat_server.url, killed).wait() == 0
     assert made(killed) == made(whole)

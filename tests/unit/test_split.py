@@ -23,6 +23,11 @@ shares = st.sampled_from([0.05, 0.1, 0.2, 0.3])
 datas = st.builds(DataConfig, dev_share=shares, test_share=shares, seed=st.integers(0, 3))
 
 
+def distinct(family: int, number: int) -> str:
+    """A prompt that is near no other: a run of characters of its own."""
+    return "".join(chr(0x4E00 + 100 * family + 8 * number + i) for i in range(8))
+
+
 def parts(splits: Splits) -> tuple[list[Example], list[Example], list[Example]]:
     return splits.train, splits.dev, splits.test
 
@@ -55,7 +60,7 @@ def test_each_share_is_met_as_well_as_whole_families_allow(
     sizes: list[int], data: DataConfig
 ) -> None:
     items = [
-        example(f"{chr(0x4E00 + 20 * family + n)}{chr(0x6E00 + 20 * family)}?", topic=str(family))
+        example(distinct(family, n), topic=str(family))
         for family, size in enumerate(sizes)
         for n in range(size)
     ]
@@ -85,7 +90,7 @@ def test_equal_families_are_counted_out(families: int, held_out: int) -> None:
 def test_every_cell_is_held_out_from() -> None:
     items = [
         example(
-            f"{chr(0x4E00 + 9 * f + n)}{rule}{chr(0x6E00 + 9 * f + n)}{chr(0x7E00 + f)}",
+            f"{rule}{distinct(f, n)}",
             Target(kind="refuse", reply="No."),
             rule=rule,
             topic=str(f),
@@ -107,7 +112,7 @@ def test_every_cell_is_held_out_from() -> None:
 
 
 def test_the_seed_chooses() -> None:
-    items = [example(chr(0x4E00 + f) * 4, topic=str(f)) for f in range(40)]
+    items = [example(distinct(f, 0), topic=str(f)) for f in range(40)]
     held = {tuple(e.id for e in split(items, DataConfig(seed=seed)).test) for seed in range(4)}
     assert len(held) == 4
 
@@ -119,10 +124,7 @@ def test_leaks_finds_what_is_in_both(a: list[str], b: list[str]) -> None:
     assert all(Leak(x, y) in found for x in ours for y in theirs if x.prompt == y.prompt)
 
 
-ITEMS = [
-    example(f"{chr(0x4E00 + f)} leave {f} policy {chr(0x6E00 + 7 * f)} {f * 77}", topic=str(f))
-    for f in range(20)
-]
+ITEMS = [example(distinct(f, 0), topic=str(f)) for f in range(20)]
 REFUSED = example("pay me", Target(kind="refuse", reply="No."), rule="pay")
 
 

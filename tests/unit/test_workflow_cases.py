@@ -1,0 +1,196 @@
+"""Gold rows and other files of labelled prompts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.errors import DistillError, InputFileError
+from distill.records import ExpectedCall, Message, ToolCall
+from distill.workflow import read_cases
+from distill.workflow.model import Tool
+
+FIND = Tool(
+    name="find_order",
+    description="Find.",
+    parameters={
+        "type": "object",
+        "properties": {"order_id": {"type": "string"}},
+        "required": ["order_id"],
+    },
+)
+OTHER = FIND.model_copy(update={"name": "other"})
+TOOLS = (FIND, OTHER)
+
+
+def read(folder, *rows, tools=TOOLS, rules=None):
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "gold.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return read_cases(folder / "gold.jsonl", tools=tools, rules=rules)
+
+
+def row(**fields):
+    return {"user_content": "Where is A-1?", "tool_name": "find_order", **fields}
+
+
+def chat(*messages, **fields):
+    return {"messages": [{"role": role, **given} for role, given in messages], **fields}
+
+
+USER = ("user", {"content": "Where is A-1?"})
+CALL = {"type": "function", "function": {"name": "find_order", "arguments": '{"order_id": "A-1"}'}}
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({}, None),
+        ({"tool_arguments": None}, None),
+        ({"tool_arguments": '{"order_id": "A-1"}'}, {"order_id": "A-1"}),
+        ({"tool_arguments": {"order_id": "A-1"}, "target": "call"}, {"order_id": "A-1"}),
+        ({"split": "train"}, None),
+    ],
+)  # fmt: skip
+def test_a_prompt_with_its_call(tmp_path, given, arguments):
+    (case,) = read(tmp_path, row(rule="r", **given), rules=["r"])
+    assert case.messages == (Message(role="user", content="Where is A-1?"),)
+    assert case.kind == "call"
+    assert case.calls == (ExpectedCall(name="find_order", arguments=arguments),)
+    assert (case.rule, case.tools, case.place) == ("r", None, "gold.jsonl:1")
+
+
+@pytest.mark.parametrize("name", [{}, {"tool_name": None}, {"tool_name": ""}])
+@pytest.mark.parametrize("target", ["ask", "answer", "refuse"])
+def test_a_prompt_without_a_call(tmp_path, name, target):
+    (case,) = read(tmp_path, {"user_content": "hi", "target": target, **name})
+    assert (case.kind, case.calls) == (target, ())
+
+
+def test_a_conversation_with_its_calls(tmp_path):
+    said = chat(
+        ("developer", {"content": "Be brief."}),
+        ("user", {"content": [{"type": "text", "text": text} for text in ("Where is ", "it?")]}),
+        ("assistant", {"content": None, "tool_calls": [{"id": "7", **CALL}]}),
+        ("tool", {"tool_call_id": "7", "content": "lost"}),
+        ("user", {"content": "And A-2?"}),
+        ("assistant", {"tool_calls": [CALL, {"name": "other", "arguments": {"order_id": "x"}}]}),
+        tools=[FIND.openai(), OTHER.openai()],
+    )  # fmt: skip
+    called = ToolCall(name="find_order", arguments={"order_id": "A-1"})
+    (case,) = read(tmp_path, said, tools=None)
+    assert case.messages == (
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Where is it?"),
+        Message(role="assistant", tool_calls=(called,)),
+        Message(role="tool", content="lost", name="find_order"),
+        Message(role="user", content="And A-2?"),
+    )  # fmt: skip
+    assert case.prompt == "And A-2?"
+    assert [call.name for call in case.calls] == ["find_order", "other"]
+    assert case.tools == (FIND.openai(), OTHER.openai())
+
+
+@pytest.mark.parametrize(("target", "kind"), [({}, "answer"), ({"target": "refuse"}, "refuse")])
+def test_a_conversation_with_its_answer(tmp_path, target, kind):
+    (case,) = read(tmp_path, chat(USER, ("assistant", {"content": "No."}), **target))
+    assert (case.kind, case.calls) == (kind, ())
+
+
+def test_without_tools_any_name_is_taken(tmp_path):
+    (case,) = read(tmp_path, row(tool_name="whatever", tool_arguments={"a": 1}), tools=None)
+    assert case.calls == (ExpectedCall(name="whatever", arguments={"a": 1}),)
+
+
+def test_the_id_is_the_content(tmp_path):
+    one, two = read(tmp_path, row(), row(user_content="b"))
+    again, same = read(tmp_path, "", row(user_content="b"), row(split="train"))
+    assert {one.id, two.id} == {again.id, same.id}
+    assert one.id == same.id
+    assert same.place == "gold.jsonl:3"
+
+
+def test_one_prompt_may_come_with_different_tools(tmp_path):
+    rows = [row(), row(tool_name="other", tools=[OTHER.openai()])]
+    assert len(read(tmp_path, *rows)) == 2
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_a_prompt_survives(tmp_path_factory, prompt):
+    (case,) = read(tmp_path_factory.mktemp("any"), row(user_content=prompt))
+    assert case.prompt == prompt
+
+
+SLIPS = {
+    "not an object": ([1], "not a JSON object", "user_content"),
+    "no prompt": ({"tool_name": "find_order"}, "no user message", "messages"),
+    "blank prompt": (row(user_content=" "), "no user message", "user_content"),
+    "tool": (row(tool_name="find_oder"), 'names unknown tool "find_oder"', 'mean "find_order"?'),
+    "tool kind": (row(tool_name=3), "tool_name that is not text", "tool_name"),
+    "own tool": (row(tools=[OTHER.openai()]), 'unknown tool "find_order"', "other"),
+    "own tools no list": (row(tools=3), "tools that are no list", "OpenAI"),
+    "own tools wrong": (row(tools=[{"name": "x"}]), '"x" has no description', "sentence"),
+    "no label": ({"user_content": "hi"}, "names no tool and no target", '"target"'),
+    "call without tool": (
+        {"user_content": "hi", "target": "call"}, "its target is call", '"tool_name"'),
+    "target": ({"user_content": "hi", "target": "anwser"}, "anwser", 'did you mean "answer"?'),
+    "two labels": (row(target="ask"), 'the tool "find_order" and the target "ask"', "keep one"),
+    "rule": (row(rule="b"), 'unknown rule "b"', "known rules: refunds"),
+    "rule kind": (row(rule=3), "rule that is not text", "id"),
+    "arguments text": (row(tool_arguments="{"), "not JSON", "object"),
+    "arguments list": (row(tool_arguments="[1]"), "no JSON object", "{"),
+    "arguments missing": (row(tool_arguments={}), 'leaves out "order_id"', "order_id"),
+    "arguments empty": (row(tool_arguments=""), 'leaves out "order_id"', "order_id"),
+    "arguments type": (row(tool_arguments={"order_id": 1}), 'wrong value for "order_id"', "string"),
+    "arguments unknown": (
+        row(tool_arguments={"order_id": "1", "x": 1}), 'unknown argument "x"', "order_id"),
+    "messages": ({"messages": 3}, "no list of objects", "messages"),
+    "no messages": ({"messages": []}, "does not end with the assistant", "last message"),
+    "no expectation": (chat(USER), "does not end with the assistant", "last message"),
+    "no user": (chat(("assistant", {"content": "a"})), "no user message", "user_content"),
+    "empty turn": (chat(USER, ("assistant", {})), "ends with an empty turn", "tool_calls"),
+    "role": (
+        chat(("robot", {"content": "a"}), USER, ("assistant", {"content": "a"})), "robot", "user"),
+    "content": (
+        chat(("user", {"content": 3}), ("assistant", {"content": "a"})), "not text", "string"),
+    "call": (chat(USER, ("assistant", {"tool_calls": [{}]})), "without a name", "function"),
+    "call and target": (
+        chat(USER, ("assistant", {"tool_calls": [CALL]}), target="ask"), 'target "ask"', "keep"),
+    "answer and call": (
+        chat(USER, ("assistant", {"content": "a"}), target="call"), "target is call", "tool_name"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_in_a_row(tmp_path, slip):
+    wrong, cause, hint = SLIPS[slip]
+    with pytest.raises(DistillError) as caught:
+        read(tmp_path, {"user_content": "first", "target": "ask"}, "", wrong, rules=["refunds"])
+    (problem,) = caught.value.problems
+    assert problem.place == f"{tmp_path / 'gold.jsonl'}:3"
+    assert cause in problem.cause
+    assert hint in problem.hint
+
+
+def test_a_repeated_prompt_names_the_first(tmp_path):
+    with pytest.raises(DistillError, match="repeats the prompt of line 1"):
+        read(tmp_path, row(), row(user_content=" where  is a-1? ", tool_name="other"))
+
+
+def test_wrong_rows_are_told_together(tmp_path):
+    with pytest.raises(DistillError) as caught:
+        read(tmp_path, row(tool_name="x"), row(), row(tool_name="y"))
+    assert [problem.place.rpartition(":")[2] for problem in caught.value.problems] == ["1", "3"]
+
+
+def test_a_file_without_rows_is_told(tmp_path):
+    with pytest.raises(DistillError, match="holds no rows"):
+        read(tmp_path, "", "  ")
+
+
+def test_a_line_that_is_no_json_is_told(tmp_path):
+    with pytest.raises(InputFileError) as caught:
+        read(tmp_path, row(), "{")
+    assert caught.value.problems[0].place.endswith("gold.jsonl:2")

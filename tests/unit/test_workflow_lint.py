@@ -1,0 +1,133 @@
+"""Advice on workflows that load, and the starter that `distill init` writes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from distill.config import Config
+from distill.errors import InputFileError
+from distill.records import TARGET_KINDS
+from distill.resources import resource
+from distill.workflow import lint, load_workflow, scaffold
+from distill.workflow.lint import CHECKS
+from distill.workflow.scaffold import FILES
+
+
+@pytest.fixture
+def starter(tmp_path):
+    """A copy of the starter, to be spoilt by one replacement at a time."""
+
+    def spoilt(name, old, new):
+        scaffold(tmp_path / "shop")
+        path = tmp_path / "shop" / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        return load_workflow(tmp_path / "shop" / "rules.md")
+
+    return spoilt
+
+
+def test_the_starter_is_clean_and_shows_every_kind(tmp_path):
+    folder = tmp_path / "new" / "shop"
+    assert scaffold(folder) == [folder / name for name in FILES]
+    workflow = load_workflow(folder / "rules.md")
+    assert lint(workflow) == ()
+    assert workflow.name == "shop"
+    assert {rule.then.kind for rule in workflow.rules} == set(TARGET_KINDS)
+    assert {case.rule for case in workflow.gold} == set(workflow.by_id)
+    Config.load(folder / "distill.toml")
+    types = {
+        schema["type"]
+        for tool in workflow.tools
+        for schema in tool.parameters["properties"].values()
+    }
+    assert types == {"string", "integer", "number", "boolean"}
+    for rule in workflow.rules:
+        assert rule.words.phrases
+        assert rule.examples
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_is_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(InputFileError, match=name):
+        scaffold(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "shop").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputFileError, match="is a file"):
+        scaffold(tmp_path / "shop")
+
+
+NEW_TOOL = json.dumps({"name": "wave", "description": "Wave."})
+SPOILT = {
+    "_thin_tools": [
+        ("tools.json", "[\n  {", f"[\n  {NEW_TOOL},\n  {{", 'no rule calls the tool "wave"'),
+        ("words.md", "- track order {order}; see what is in order {order}; find my parcel {order}",
+         "- track my order", '"find_order" has 168 things, 1 actions, 10 examples'),
+    ],
+    "_bare_rules": [
+        ("rules.md", "- Will it rain in the Alps tomorrow?", "### Notes\n- rain", "no examples"),
+    ],
+    "_open_arguments": [
+        ("rules.md", ' and `reason` = "{reason}"', "", None),
+        ("rules.md", 'call `find_order` with `order_id` = "{order}"', "call `find_order`",
+         "goes into order_id of find_order"),
+    ],
+    "_doubled_examples": [
+        ("rules.md", "- are you open today", "- where is my PARCEL",
+         'rules "which-order" and "opening-hours" both have the example "where is my PARCEL"'),
+    ],
+    "_claimed_counter_examples": [
+        ("rules.md", "- tents under 200 euros → product-under-price",
+         "- Tell me a joke → product-under-price", 'example of "other-requests"'),
+    ],
+    "_unwon_counter_examples": [
+        ("rules.md", "- which gas stoves do you sell → find-product",
+         "- hovercraft → find-product", 'rule "find-product" wins "hovercraft"'),
+    ],
+    "_unused_slots": [
+        ("words.md", "## order-status\n", "## order-status\n### Slots\n- colour: red\n",
+         'nothing uses the slot list "colour"'),
+    ],
+    "_gold": [
+        ("rules.md", "- are you open today", "- merino beanie", '"merino beanie" is gold'),
+        ("gold.jsonl", ', "rule": "order-status"', "", "no gold case names the rules order-status"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "old", "new", "cause"),
+    [(check, *spoilt) for check, cases in SPOILT.items() for spoilt in cases],
+)
+def test_each_check_gives_its_advice_alone(starter, check, name, old, new, cause):
+    workflow = starter(name, old, new)
+    advice = lint(workflow)
+    (found,) = [own for own in CHECKS if own.__name__ == check]
+    assert [cause in problem.cause for problem in found(workflow)] == ([True] if cause else [])
+    assert set(found(workflow)) <= set(advice)
+    for problem in advice:
+        path, _, line = problem.place.rpartition(":")
+        assert path.startswith(str(workflow.sources[0].parent))
+        assert int(line) > 0
+        assert problem.hint
+
+
+def test_every_check_is_tested():
+    assert {check.__name__ for check in CHECKS} == set(SPOILT)
+
+
+def test_a_workflow_without_gold_is_told(starter):
+    workflow = starter("rules.md", "gold: gold.jsonl\n", "").model_copy(update={"gold": ()})
+    assert any("no gold set" in problem.cause for problem in lint(workflow))
+
+
+def test_the_starter_is_shipped():
+    assert {path.name for path in resource("schemas", "starter").iterdir()} == set(FILES)
