@@ -94,7 +94,10 @@ def gen(
     **flags: Any,
 ) -> None:
     """Generate, validate, deduplicate, balance and split training data."""
-    _generate(load_workflow(rules, tools=tools, gold=gold), rules, out, config, redo, flags)
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    made = _generate(workflow, rules, out, config, redo, flags)
+    terminal.out.print(str(made.path / "6-split"), markup=False)
+    terminal.err.print(f"next: distill train {made.path}", markup=False)
 
 
 @cli.command()
@@ -115,6 +118,8 @@ def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
     Settings are those that RUN was made with; --config and flags change them, and are recorded.
     """
     _continue(run, "train", "train", config, redo, flags)
+    terminal.out.print(str(run / "7-train" / "adapter"), markup=False)
+    terminal.err.print(f"next: distill eval {run}", markup=False)
 
 
 @cli.command(name="eval")
@@ -263,13 +268,10 @@ def _generate(
     if settings.teacher.kind == "grammar" and flags.get("teacher__kind") is None:
         from distill.teachers.grammar import LIMITS
 
-        terminal.err.print(
-            f"note: no teacher was named; the grammar teacher: {LIMITS}", markup=False
-        )
+        terminal.err.print(f"note: no teacher was named. {LIMITS}", markup=False)
     with locked(path, create=True), terminal.TerminalWatcher() as watcher:
         run = RunFolder.create(path, workflow, settings, anew=redo)
         make_data(run, watcher)
-    terminal.err.print(f"data: {path / '6-split'}", markup=False)
     return run
 
 

@@ -17,7 +17,7 @@ PATH = click.Path(path_type=Path)
 def setting(section: str, name: str, *flags: str) -> Callable[[F], F]:
     """A flag for one setting of distill.toml, with the setting's own words and default."""
     model = Config.model_fields[section].annotation
-    assert model is not None
+    assert isinstance(model, type)
     assert issubclass(model, Section)
     described = model.model_fields[name]
     default = described.default

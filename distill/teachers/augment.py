@@ -12,8 +12,7 @@ from random import Random
 from distill.teachers.english import word_list
 
 _ONSETS = word_list(
-    "b br bl c ch cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl st str t th tr "
-    "v vl w x y z zw"
+    "b br c ch d dr f fl g gr h j k kr l m n p pl qu r s sh sk st t th tr v w x y z"
 )
 _VOWELS = word_list("a e i o u ai au ee ia io oa oo ou ue y")
 _CODAS = (*("",) * 3, *word_list("b ck d ft k l lm m n nd nx p r rk rn s sk st t th v x z"))
@@ -212,7 +211,7 @@ def _blended(rng: Random) -> str:
 
 
 def _spelt(rng: Random) -> str:
-    return "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+    return "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2))))
 
 
 def _syllable(rng: Random) -> str:

@@ -124,6 +124,16 @@ def without_determiners(phrase: str) -> str:
     return " ".join(kept) or phrase
 
 
+def is_article(word: str) -> bool:
+    return word.lower() in ("a", "an", "the")
+
+
+def without_articles(phrase: str) -> str:
+    """The phrase as people type keywords: articles go, and `our` and `my` stay, as they tell."""
+    kept = [word for word in phrase.split() if word == "A" or not is_article(word)]
+    return " ".join(kept) or phrase
+
+
 def content_words(text: str) -> str:
     """The words of a request that carry its content, in order; all of them if none does."""
     words = [word.strip(_MARKS) for word in text.split()]

@@ -22,7 +22,9 @@ from distill.teachers.english import (
     content_words,
     ends_open,
     gerund,
+    is_article,
     is_function_word,
+    without_articles,
     without_determiners,
     word_list,
 )
@@ -39,13 +41,13 @@ LIMITS = (
     "--teacher openai --base-url URL --model NAME."
 )
 
-_ASKING = frozenset(word_list("how what when where which who whose why"))
+_KEPT = frozenset(word_list("how what when where which who whose why our my"))
 
 # How often random words go into a topic, and then into prompt and argument alike.
-QUALIFIED_THINGS = 0.45
-QUALIFIED_ACTIONS = 0.4
-QUALIFIED_WHOLES = 0.3
-QUALIFIED_TWICE = 0.2
+QUALIFIED_THINGS = 0.4
+QUALIFIED_ACTIONS = 0.35
+QUALIFIED_WHOLES = 0.25
+QUALIFIED_TWICE = 0.12
 
 
 class GrammarTeacher:
@@ -77,7 +79,7 @@ class Draft(NamedTuple):
 
 
 def write(task: Task) -> Json:
-    """`{"user", "calls"}` for a call, else `{"user", "reply"}`: a function of the task alone."""
+    """`{"user", "calls"}` for a call, else `{"user", "reply"}`; follows from the task alone."""
     _check(task.scenario)
     rng = Random(task.scenario.seed)
     slots = Slots(task.rule, rng)
@@ -152,11 +154,13 @@ def _action(text: str, style: str, rng: Random) -> Draft:
 def _framed(frame: str, determiner: str, topic: str, style: str, rng: Random) -> Draft:
     frame, mark = _parted(frame)
     before, field, after = re.split(r"\{(thing|action|doing|bare)\}", frame, maxsplit=1)
-    bare = without_determiners(topic)
-    lead = before + (f"{determiner} " if determiner and field == "thing" else "")
-    said = Piece(bare if field == "bare" else topic, fixed=True)
+    if field == "bare":
+        topic = without_articles(topic)
+        determiner = "" if is_article(determiner) else determiner
+    lead = Piece(before + (f"{determiner} " if determiner else ""))
     opener, closer = _around(_openers(style, before), style, rng)
-    return Draft([Piece(opener), Piece(lead), said, Piece(after)], mark, closer, bare)
+    pieces = [Piece(opener), lead, Piece(topic, fixed=True), Piece(after)]
+    return Draft(pieces, mark, closer, without_determiners(topic))
 
 
 def _openers(style: str, frame: str) -> tuple[str, ...]:
@@ -229,7 +233,9 @@ def _free_text(given: Json, task: Task) -> str | None:
 def _whole(pieces: list[Piece], mark: str, topic: str, style: str, rng: Random) -> Draft:
     """A request that is one already: it is wrapped, or in keyword style stripped."""
     if style == "keywords":
-        if rng.random() < 0.5:
+        # "Do we pay for it" is about us; "pay for it" would be about anybody.
+        telling = any(re.search(r"\b(we|us)\b", piece.text) for piece in pieces)
+        if rng.random() < 0.5 and not telling:
             pieces = [p if p.fixed else Piece(_stripped(p.text)) for p in pieces]
         return Draft(pieces, "", "", topic)
     openers = STYLES[style].openers if style == "chatty" else WHOLE_OPENERS
@@ -240,8 +246,8 @@ def _whole(pieces: list[Piece], mark: str, topic: str, style: str, rng: Random) 
 
 
 def _stripped(text: str) -> str:
-    """A text without its function words, question words apart; blanks at its ends stay."""
-    kept = (w for w in text.split() if not is_function_word(w) or w.lower() in _ASKING)
+    """A text without function words, but for question words and owners; end blanks stay."""
+    kept = (w for w in text.split() if not is_function_word(w) or w.lower() in _KEPT)
     inner = " ".join(kept)
     head = " " if re.match(r"[\s,;:]", text) else ""
     return f"{head}{inner}{' ' if inner and text[-1:].isspace() else ''}"

@@ -20,9 +20,9 @@ from distill.records import (
     ToolCall,
     digest,
 )
-from distill.workflow.model import Tool
+from distill.workflow.model import Raw, Tool
 from distill.workflow.problems import Problems, did_you_mean, listed, start_of
-from distill.workflow.tools import Raw, make_tools
+from distill.workflow.tools import make_tools
 from distill.workflow.values import SlipError, argument_faults
 
 FORMS = (

@@ -13,8 +13,8 @@ from typing import Any
 
 from distill.errors import MissingExtraError, WorkflowError
 from distill.files import read_text
+from distill.workflow.model import Raw
 from distill.workflow.problems import Problems
-from distill.workflow.tools import Raw
 
 GOOGLE_STYLE = "write a Google-style docstring: a summary, then Args: with a line for each argument"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -26,6 +27,13 @@ class Tool(Record):
             "parameters": self.parameters,
         }
         return {"type": "function", "function": function}
+
+
+class Raw(NamedTuple):
+    """One tool as a file gives it, and the line where it starts."""
+
+    schema: Any
+    line: int
 
 
 class CallSpec(Record):

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
@@ -17,19 +17,12 @@ from referencing.jsonschema import DRAFT202012
 from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json
-from distill.workflow.model import Tool
+from distill.workflow.model import Raw, Tool
 from distill.workflow.problems import Problems, did_you_mean
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
 EXAMPLE = '{"name": "…", "description": "…", "parameters": {"type": "object", "properties": {}}}'
-
-
-class Raw(NamedTuple):
-    """One tool as a file gives it, and the line where it starts."""
-
-    schema: Any
-    line: int
 
 
 def read_tools(path: Path) -> tuple[Tool, ...]:

