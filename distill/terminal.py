@@ -58,17 +58,15 @@ class TerminalWatcher:
 
 def summary(counts: Json) -> str:
     """A stage's counts on one line: `in 2500, kept 2100, rejected 400 (near_duplicate 400)`."""
-    parts = []
-    for name, value in counts.items():
-        if isinstance(value, dict):
-            numbers = {k: v for k, v in value.items() if isinstance(v, int)}
-            reasons = ", ".join(f"{reason} {count}" for reason, count in numbers.items())
-            parts.append(f"{name} {sum(numbers.values())}" + (f" ({reasons})" if reasons else ""))
-        elif isinstance(value, float):
-            parts.append(f"{name} {value:.3g}")
-        else:
-            parts.append(f"{name} {value}")
-    return ", ".join(parts)
+    return ", ".join(f"{name} {_shown(value)}" for name, value in counts.items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        inner = summary(value)
+        whole = all(isinstance(number, int) for number in value.values())
+        return f"{sum(value.values())}" + f" ({inner})" * bool(inner) if whole else f"({inner})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -29,6 +29,7 @@ class MiniLMDecoder(BertLMHeadModel):  # type: ignore[no-untyped-call]
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
+        logits_to_keep: int | Tensor = 0,
         **rest: Any,
     ) -> Any:
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -45,6 +46,7 @@ class MiniLMDecoder(BertLMHeadModel):  # type: ignore[no-untyped-call]
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
+            logits_to_keep=logits_to_keep,
             **rest,
         )
 

@@ -247,10 +247,10 @@ def _whole(pieces: list[Piece], mark: str, topic: str, style: str, rng: Random) 
 
 def _stripped(text: str) -> str:
     """A text without function words, but for question words and owners; end blanks stay."""
-    kept = (w for w in text.split() if not is_function_word(w) or w.lower() in _KEPT)
-    inner = " ".join(kept)
-    head = " " if re.match(r"[\s,;:]", text) else ""
-    return f"{head}{inner}{' ' if inner and text[-1:].isspace() else ''}"
+    kept = " ".join(w for w in text.split() if not is_function_word(w) or w.lower() in _KEPT)
+    head = " " if re.match(r"\W*\s|[,;:]", text) else ""
+    tail = " " if kept and text[-1:].isspace() else ""
+    return head + kept + tail
 
 
 def _uncapitalised(piece: Piece) -> Piece:

@@ -46,7 +46,7 @@ class RoutingTrainer(SFTTrainer):
 
 def token_losses(model: Any, inputs: dict[str, Any], first_token_weight: float = 1.0) -> Tensor:
     """The negative log-likelihood of each label that is not -100, weighted, shape [labels]."""
-    labels = inputs["labels"][:, 1:]
+    labels: Tensor = inputs["labels"][:, 1:]
     labelled = labels != -100
     # The last position predicts nothing: its column is never kept.
     keep = torch.nn.functional.pad(labelled, (0, 1))
@@ -58,4 +58,5 @@ def token_losses(model: Any, inputs: dict[str, Any], first_token_weight: float =
     ).logits
     first = labelled & (labelled.cumsum(1) == 1)
     weights = 1 + (first_token_weight - 1) * first[labelled].float()
-    return weights * cross_entropy(logits.float(), labels[labelled], reduction="none")
+    losses: Tensor = cross_entropy(logits.float(), labels[labelled], reduction="none")
+    return weights * losses

@@ -158,6 +158,20 @@ def test_each_style_has_many_frames_and_none_names_a_tool_or_a_side() -> None:
             assert not telling.search(text), text
 
 
+def test_keywords_keep_the_owner_that_decides() -> None:
+    words = WORDS.model_copy(
+        update={
+            "things": ("our price list",),
+            "actions": ("move my desk",),
+            "phrases": ("do we [sell {team}]?",),
+        }
+    )
+    for reply in replies(workflow_of(words=words, examples=()), 90, styles=("keywords",)):
+        said, query = words_of(reply["user"]), words_of(reply["calls"][0]["arguments"]["query"])
+        assert {"our", "my", "we"} & set(said), reply
+        assert not {"our", "my", "we"} & set(query), reply
+
+
 def test_frames_are_shared_by_all_rules() -> None:
     # The same scenario under two rules says the same thing: nothing but the topic tells them apart.
     one = workflow_of(words=Words(things=("the thing",)), examples=())
