@@ -39,14 +39,15 @@ MAX_ENCODED = 256
 
 DEFAULTS = TrainDefaults(
     epochs=5,
-    learning_rate=4e-3,
+    learning_rate=2e-3,
     batch_size=32,
     max_length=CONTEXT,
-    lora_r=16,
-    lora_alpha=32,
+    lora_r=32,
+    lora_alpha=64,
     target_modules=r".*\.encoder\..*\.(query|key|value|dense)",
     modules_to_save=("transform",),
-    first_token_weight=4.0,
+    # One token of ten chooses the tool; counted once, it is learned last.
+    first_token_weight=20.0,
 )
 
 
