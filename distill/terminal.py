@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +15,9 @@ from rich.table import Table
 
 from distill.records import Json
 
-out = Console(soft_wrap=True, highlight=False)
+# A table in a file or a log is not squeezed into the 80 columns of no terminal.
+WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+out = Console(soft_wrap=True, highlight=False, width=WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

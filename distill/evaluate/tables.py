@@ -28,7 +28,7 @@ def table(arms: Mapping[str, Scores], title: str = "") -> Table:
     drawn = Table(title=title or None, title_justify="left")
     drawn.add_column("arm")
     for heading in ("n", "right tool", "full call", "malformed", "argument F1", "grounding F1"):
-        drawn.add_column(heading, justify="right")
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for arm in ordered(arms):
         drawn.add_row(arm, *_cells(arms[arm]))
     drawn.caption = "shares in percent, with 95% Wilson intervals; - where an arm has none"

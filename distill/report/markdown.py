@@ -195,7 +195,7 @@ def _training(training: Training | None) -> Iterator[str]:
         return
     yield "## Training"
     best = training.best_dev_loss
-    kept = "there was no dev split" if best is None else f"best dev loss {best:.4f} nats per token"
+    kept = "there was no dev split" if best is None else f"best dev loss {best:.4f}"
     yield (
         f"Student {safe(training.student)}: {training.steps} steps in {training.seconds:.0f} s; "
         f"{kept}. Rows that did not fit: {_reasons(training.rejected)}."

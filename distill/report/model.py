@@ -45,7 +45,7 @@ class Funnel(Record):
 
 
 class LossPoint(Record):
-    """One row of the training log; losses are in nats per token."""
+    """One row of the training log; losses are nats per token, weighted as the student has it."""
 
     step: int
     epoch: float

@@ -15,7 +15,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class LossPoint(NamedTuple):
-    """A loss, in nats for a token, after so many steps."""
+    """A loss after so many steps: nats per token, the first weighted as the student has it."""
 
     step: int
     loss: float
@@ -93,7 +93,7 @@ def plot_losses(curve: Curve, path: Path) -> None:
     for points, label, style in ((curve.train, "train", "C0-"), (curve.dev, "dev", "C1o-")):
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1)
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
+    axes.set(xlabel="optimizer step", ylabel="loss (weighted nats per token)", yscale="log")
     axes.grid(which="both", alpha=0.25)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
