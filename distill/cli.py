@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from distill.options import (
     workflow_options,
 )
 from distill.run.folder import RunFolder, locked
+from distill.teachers.make import make_teacher
 from distill.workflow import lint, load_workflow, read_cases, scaffold
 from distill.workflow.model import Workflow
 
@@ -48,7 +50,7 @@ def init(folder: Path) -> None:
     """Write a small commented workflow to start from into DIR."""
     for path in scaffold(folder):
         terminal.out.print(str(path), markup=False)
-    terminal.err.print(f"next: distill check --rules {folder / 'rules.md'}", markup=False)
+    _next(f"distill check --rules {shlex.quote(str(folder / 'rules.md'))}")
 
 
 @cli.command()
@@ -97,7 +99,7 @@ def gen(
     workflow = load_workflow(rules, tools=tools, gold=gold)
     made = _generate(workflow, rules, out, config, redo, flags)
     terminal.out.print(str(made.path / "6-split"), markup=False)
-    terminal.err.print(f"next: distill train {made.path}", markup=False)
+    _next(f"distill train {shlex.quote(str(made.path))}")
 
 
 @cli.command()
@@ -119,7 +121,7 @@ def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
     """
     _continue(run, "train", "train", config, redo, flags)
     terminal.out.print(str(run / "7-train" / "adapter"), markup=False)
-    terminal.err.print(f"next: distill eval {run}", markup=False)
+    _next(f"distill eval {shlex.quote(str(run))}")
 
 
 @cli.command(name="eval")
@@ -157,10 +159,11 @@ def evaluate(
 @json_option
 def report(run: Path, as_json: bool) -> None:
     """Write RUN/report.md and RUN/report.json from what RUN holds so far."""
-    from distill.report import collect, write_report
+    from distill.pipeline import make_report
+    from distill.report import collect
 
-    with locked(run):
-        write_report(RunFolder.open(run).path)
+    with locked(run), terminal.TerminalWatcher() as watcher:
+        make_report(RunFolder.open(run), watcher)
     if as_json:
         terminal.print_json(collect(run).model_dump(mode="json"))
     else:
@@ -189,9 +192,12 @@ def status(run: Path, as_json: bool) -> None:
 @json_option
 def show(run: Path, rejected: bool, rule: str | None, count: int, as_json: bool) -> None:
     """Show examples of RUN, or what was rejected and why."""
+    from distill.pipeline import require_unaltered
     from distill.run.browse import browse
 
-    rows = browse(RunFolder.open(run), rejected=rejected, rule=rule, count=count)
+    opened = RunFolder.open(run)
+    require_unaltered(opened)
+    rows = browse(opened, rejected=rejected, rule=rule, count=count)
     if as_json:
         terminal.print_json([row._asdict() for row in rows])
         return
@@ -269,6 +275,8 @@ def _generate(
         from distill.teachers.grammar import LIMITS
 
         terminal.err.print(f"note: no teacher was named. {LIMITS}", markup=False)
+    # A teacher that cannot be made is said before a run is begun with it.
+    make_teacher(settings.teacher)
     with locked(path, create=True), terminal.TerminalWatcher() as watcher:
         run = RunFolder.create(path, workflow, settings, anew=redo)
         make_data(run, watcher)
@@ -337,6 +345,10 @@ def _show_scores(folder: Path, datasets: Sequence[str], as_json: bool) -> None:
             terminal.out.print(table(arms, name))
 
 
+def _next(command: str) -> None:
+    terminal.err.print(f"next: {command}", markup=False)
+
+
 def _arguments(arguments: Any) -> str:
     import json
 
@@ -360,7 +372,7 @@ def main() -> None:
         sys.stderr.close()
         code = 0
     except OSError as error:
-        failed = WriteError.from_os(error, error.filename or "the run folder")
+        failed = WriteError.from_os(error, error.filename or "the output")
         terminal.err.print(f"error: {failed}", style="red", markup=False)
         code = failed.exit_code
     sys.exit(code)

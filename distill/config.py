@@ -12,22 +12,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distill.errors import UsageError
 from distill.files import read_text
 from distill.records import Json
 
 
-def operational(default: Any, why: str, **limits: Any) -> Any:
-    """A field that no artefact's bytes follow from."""
-    return Field(default, json_schema_extra={"operational": why}, **limits)
+def operational(default: Any, description: str, why: str, **limits: Any) -> Any:
+    """A field that no artefact's bytes follow from, and why they do not."""
+    extra: Json = {"operational": why}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 class Section(BaseModel):
     """A table of distill.toml."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: Any) -> Any:
+        # Python takes true for 1; in a settings file it is a slip.
+        if isinstance(value, bool):
+            raise ValueError("no setting is true or false")
+        return value
 
     def identity(self) -> Json:
         """The fields that artefacts follow from."""
@@ -45,7 +54,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """[data]: what is generated, and how it is sieved."""
 
-    target: int = Field(2000, ge=1, description="accepted examples over all rules")
+    target: int = Field(2000, ge=1, le=1_000_000, description="accepted examples over all rules")
     seed: int = Field(0, ge=0, description="seed of the plan, the teacher and the split")
     styles: tuple[str, ...] = Field(
         ("question", "request", "keywords", "chatty"),
@@ -70,19 +79,27 @@ class TeacherConfig(Section):
 
     kind: Literal["grammar", "openai"] = Field("grammar", description="who writes the data")
     model: str = Field("", description="the model's name at the server")
-    base_url: str = operational("", "where a model is served does not change what it is")
-    api_key_env: str = operational("OPENAI_API_KEY", "the variable that holds the key")
+    base_url: str = operational(
+        "", "where the server is", "where a model is served does not change what it is"
+    )
+    api_key_env: str = operational(
+        "OPENAI_API_KEY", "the environment variable that holds the key", "a key is not content"
+    )
     temperature: float = Field(1.0, ge=0, le=2, description="sampling temperature")
     max_tokens: int = Field(512, ge=16, description="upper bound of a reply, in tokens")
-    concurrency: int = operational(16, "replies are written in plan order", ge=1)
-    timeout: float = operational(60.0, "seconds for one request; a slow reply is the same", gt=0)
-    attempts: int = operational(5, "tries of one request that may pass", ge=1)
+    concurrency: int = operational(
+        16, "requests under way at one time", "results are written in plan order", ge=1
+    )
+    timeout: float = operational(60.0, "seconds for one request", "a slow reply is the same", gt=0)
+    attempts: int = operational(
+        5, "tries of a request that may pass", "what passed at last is the same", ge=1
+    )
 
 
 class TrainConfig(Section):
     """[train]: the student and how it is tuned. None means: as is sensible for the student."""
 
-    student: str = Field("embedded", description="embedded, a hub id, or a folder")
+    student: str = Field("embedded", min_length=1, description="embedded, a hub id, or a folder")
     seed: int = Field(0, ge=0, description="seed of initialisation and order")
     epochs: float | None = Field(None, gt=0, description="passes over the training split")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate")
@@ -93,14 +110,18 @@ class TrainConfig(Section):
     declarations: Literal["full", "none"] | None = Field(
         None, description="whether the prompt carries the tool declarations"
     )
-    threads: int = operational(0, "0 uses every core; float rounding aside, same result", ge=0)
+    threads: int = operational(
+        0, "threads to compute with, 0 for every core", "the same result, rounding aside", ge=0
+    )
 
 
 class EvaluateConfig(Section):
     """[evaluate]: how predictions are made."""
 
     max_new_tokens: int = Field(96, ge=8, description="longer outputs count as malformed")
-    batch_size: int = operational(32, "prompts decoded together", ge=1)
+    batch_size: int = operational(
+        32, "prompts decoded together", "each is decoded as if it stood alone", ge=1
+    )
 
 
 class Config(Section):

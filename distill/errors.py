@@ -20,6 +20,7 @@ Each says the place, the cause and the way out, and knows its exit code.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
@@ -93,9 +94,10 @@ class WriteError(DistillError):
     @classmethod
     def from_os(cls, error: OSError, path: object) -> WriteError:
         """The error for a write that the operating system refused."""
-        hint = (
-            "free some space or choose another folder, then run the same command again: it goes on"
-        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some space, then run the same command again: it goes on"
+        else:
+            hint = "choose another folder, or change this one's permissions"
         return cls(f"cannot be written: {error.strerror}", place=path, hint=hint)
 
 

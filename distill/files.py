@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,10 +48,22 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+class _ConstantError(Exception):
+    """NaN or an infinity, which Python reads and JSON has not."""
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _ConstantError(name)
+
+
 def parse_json(text: str, place: object) -> Any:
     """The JSON value in `text`; InputFileError names `place` and the line and column."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant)
+    except _ConstantError as error:
+        raise InputFileError(
+            f"holds {error}, which is not JSON", place=place, hint="write a number, or null"
+        ) from None
     except json.JSONDecodeError as error:
         raise InputFileError(
             f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",

@@ -245,6 +245,12 @@ def run_from(run: RunFolder, watcher: Watcher, first: str, last: str) -> None:
             _run(stage, Context(run, watcher))
 
 
+def make_report(run: RunFolder, watcher: Watcher) -> None:
+    """The report on what the run holds so far, however far it is."""
+    require_unaltered(run)
+    _run(STAGES[-1], Context(run, watcher))
+
+
 def redo(run: RunFolder, first: str) -> None:
     """Forget the stages from `first` on, and a training's checkpoints with them."""
     run.forget(NAMES[NAMES.index(first) :])
@@ -253,8 +259,23 @@ def redo(run: RunFolder, first: str) -> None:
 
 
 def status(run: RunFolder) -> list[StageStatus]:
-    """Where each stage stands: missing, partial, done, stale or altered."""
-    return [stage_status(stage, run) for stage in STAGES]
+    """Where each stage stands; what was made from an altered or stale stage is stale."""
+    states: list[StageStatus] = []
+    for stage in STAGES:
+        state = stage_status(stage, run)
+        broken = next((s for s in states if s.state in ("altered", "stale")), None)
+        if state.state == "done" and broken:
+            state = StageStatus(stage.name, "stale", f"{broken.stage} is {broken.state}")
+        states.append(state)
+    return states
+
+
+def require_unaltered(run: RunFolder) -> None:
+    """Raise AlteredRunError when a finished stage's file is not what it wrote, reports aside."""
+    for stage in STAGES[:-1]:
+        state = stage_status(stage, run)
+        if state.state == "altered":
+            raise _altered(state, run)
 
 
 def _run(stage: Stage, context: Context) -> None:
@@ -268,11 +289,7 @@ def _ready(run: RunFolder, stages: Sequence[Stage]) -> bool:
     found = [stage_status(stage, run) for stage in stages]
     for state in found:
         if state.state == "altered":
-            raise AlteredRunError(
-                f"{state.detail} is not what the stage {state.stage} wrote",
-                place=run.path,
-                hint=f"restore it, or make it again: {_way_to(state.stage, run.path)} --redo",
-            )
+            raise _altered(state, run)
         if state.state == "stale":
             raise StaleRunError(
                 f"the stage {state.stage} was made with something else: {state.detail}",
@@ -281,6 +298,14 @@ def _ready(run: RunFolder, stages: Sequence[Stage]) -> bool:
                 f"{_way_to(state.stage, run.path)} --redo",
             )
     return all(state.state == "done" for state in found)
+
+
+def _altered(state: StageStatus, run: RunFolder) -> AlteredRunError:
+    return AlteredRunError(
+        f"{state.detail} is not what the stage {state.stage} wrote",
+        place=run.path,
+        hint=f"restore it, or make it again: {_way_to(state.stage, run.path)} --redo",
+    )
 
 
 def _way_to(stage: str, path: Path) -> str:

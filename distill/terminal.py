@@ -17,8 +17,9 @@ from distill.records import Json
 
 # A table in a file or a log is not squeezed into the 80 columns of no terminal.
 WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-out = Console(soft_wrap=True, highlight=False, width=WIDTH)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# Without emoji, as a place like "openai:m:" would become one.
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=WIDTH)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 class TerminalWatcher:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,14 @@ from pydantic import ValidationError
 
 from distill import __version__
 from distill.config import Config
-from distill.errors import AlteredRunError, RunError, RunLockedError, StaleRunError, WriteError
+from distill.errors import (
+    AlteredRunError,
+    InputFileError,
+    RunError,
+    RunLockedError,
+    StaleRunError,
+    WriteError,
+)
 from distill.files import file_digest, parse_json, read_text, write_json
 from distill.records import Json, Record, digest
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
@@ -43,12 +51,8 @@ def locked(path: Path, *, create: bool = False) -> Iterator[None]:
     Raises RunLockedError when another process holds it, RunError when there is no such folder
     and it is not to be created.
     """
-    if not create and not path.is_dir():
-        raise RunError(
-            "there is no such run folder",
-            place=path,
-            hint=f"make one with: distill gen --rules rules.md --out {path}",
-        )
+    if not create:
+        _require_folder(path)
     with _lock_file(path) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,6 +116,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> Self:
         """The run at `path`, which must exist and be of this version of distill."""
+        _require_folder(path)
         if not (path / "config.json").is_file():
             raise RunError(
                 "is not a run folder: it has no config.json",
@@ -119,6 +124,8 @@ class RunFolder:
                 hint="make one with: distill gen --rules rules.md --out " + str(path),
             )
         version = read_json(path / "config.json").get("distill")
+        if not isinstance(version, str):
+            raise _damaged(path / "config.json", "does not say which distill made the run")
         if version != __version__:
             raise StaleRunError(
                 f"was made by distill {version}, this is distill {__version__}",
@@ -227,6 +234,18 @@ def _foreign(path: Path) -> bool:
     return any(e.name != "inputs" and not e.name.startswith(".") for e in path.iterdir())
 
 
+def _require_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    if path.exists():
+        raise RunError("is a file, not a run folder", place=path, hint="name the folder of a run")
+    raise RunError(
+        "there is no such run folder",
+        place=path,
+        hint=f"make one with: distill gen --rules rules.md --out {shlex.quote(str(path))}",
+    )
+
+
 def _lock_file(path: Path) -> IO[str]:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -236,9 +255,18 @@ def _lock_file(path: Path) -> IO[str]:
 
 
 def read_json(path: Path) -> Json:
-    """The JSON object in a file of a run."""
-    value = parse_json(read_text(path), path)
-    return value if isinstance(value, dict) else {}
+    """The JSON object in a file of a run. Raises AlteredRunError when there is none."""
+    try:
+        value = parse_json(read_text(path), path)
+    except InputFileError as error:
+        raise _damaged(path, error.problems[0].cause) from None
+    if not isinstance(value, dict):
+        raise _damaged(path, "is not a JSON object")
+    return value
+
+
+def _damaged(path: Path, cause: str) -> AlteredRunError:
+    return AlteredRunError(cause, place=path, hint="restore it, or start a new run with --out")
 
 
 def _record(path: Path, kind: type[R]) -> R:
@@ -247,8 +275,4 @@ def _record(path: Path, kind: type[R]) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise AlteredRunError(
-            f"is not what distill wrote: {field}: {first['msg']}",
-            place=path,
-            hint="restore it, or start a new run with --out",
-        ) from None
+        raise _damaged(path, f"is not what distill wrote: {field}: {first['msg']}") from None

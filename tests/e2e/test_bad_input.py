@@ -186,3 +186,52 @@ def test_no_model(desk: Path, distill: Run) -> None:
 )
 def test_usage(distill: Run, arguments: tuple[str, ...]) -> None:
     refused(distill(*arguments), "Usage", code=2)
+
+
+def test_a_teacher_that_cannot_be_made_begins_no_run(
+    desk: Path, distill: Run, tmp_path: Path
+) -> None:
+    gen = ("gen", "--rules", desk / "rules.md", "--teacher", "openai", "--out", "run")
+    refused(distill(*gen), "--model", code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_are_printed_as_they_are(distill: Run) -> None:
+    refused(distill("check", "--rules", "nope:m:[bold]x.md"), "nope:m:[bold]x.md: there is no")
+
+
+def test_what_follows_from_an_altered_stage_is_stale(
+    desk: Path, distill: Run, tmp_path: Path
+) -> None:
+    gen = ("gen", "--rules", desk / "rules.md", "--target", 12, "--out", "run")
+    assert distill(*gen).returncode == 0
+    (tmp_path / "run" / "6-split" / "train.jsonl").unlink()
+    refused(distill("show", "run"), "6-split/train.jsonl", "--redo")
+    refused(distill("report", "run"), "6-split/train.jsonl", "--redo")
+    edit(tmp_path / "run" / "4-dedup" / "examples.jsonl", '"style"', '"style" ')
+    found = json.loads(distill("status", "run", "--json").stdout)
+    states = {one["stage"]: one["state"] for one in found}
+    assert [states[name] for name in ("validate", "dedup", "balance")] == [
+        "done",
+        "altered",
+        "stale",
+    ]
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+@pytest.mark.parametrize("text", ["", "[]", '{"distill": 1}', "{"])
+def test_a_damaged_run_is_no_empty_run(
+    desk: Path, distill: Run, tmp_path: Path, name: str, text: str
+) -> None:
+    gen = ("gen", "--rules", desk / "rules.md", "--target", 12, "--out", "run")
+    assert distill(*gen).returncode == 0
+    (tmp_path / "run" / name).write_text(text)
+    refused(distill("status", "run"), f"run/{name}", "--out")
+
+
+@pytest.mark.parametrize(
+    "line", ["target = true", "target = 9223372036854775808", "dev_share = inf", "target = 1.5"]
+)
+def test_numbers_that_are_none(desk: Path, distill: Run, line: str) -> None:
+    (desk / "distill.toml").write_text(f"[data]\n{line}\n")
+    refused(distill("gen", "--rules", desk / "rules.md"), f"data.{line.split()[0]}", code=2)

@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"plan", "generate", "checks", "grounding", "dedup", "balance", "split", "render"}),
     frozenset({"run", "teachers", "students", "train", "evaluate", "report"}),
     frozenset({"pipeline", "terminal"}),
-    frozenset({"cli", "options"}),
+    frozenset({"cli", "options", "__main__"}),
 )
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "sklearn", "matplotlib", "openai")
 
