@@ -6,6 +6,7 @@ deterministic.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Majority:
         return [judge_label(case, self.label[1:], self.arm) for case in cases]
 
 
-class _Classifier:
+class _Classifier(ABC):
     """Logistic regression over features of what the user said."""
 
     arm: str
@@ -47,11 +48,13 @@ class _Classifier:
         features = self.fit_features([user_text(example.messages) for example in examples])
         self.model = _regression(features, numbers) if len(self.labels) > 1 else None
 
+    @abstractmethod
     def fit_features(self, texts: list[str]) -> Any:
-        raise NotImplementedError
+        """The features of the training texts, learned from them where there is something to."""
 
+    @abstractmethod
     def features(self, texts: list[str]) -> Any:
-        raise NotImplementedError
+        """The features of other texts."""
 
     def predict(self, cases: Sequence[Case]) -> list[Prediction]:
         """The verdicts, in the order of the cases."""

