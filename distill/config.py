@@ -74,11 +74,23 @@ class DataConfig(Section):
     max_rounds: int = Field(4, ge=1, description="times that a deficit is asked for again")
 
 
+class Price(Section):
+    """What a model's tokens cost, in USD for a million."""
+
+    prompt: float = Field(ge=0, description="USD for a million prompt tokens")
+    cached: float | None = Field(
+        None, ge=0, description="of them, those that were in the server's cache; None: as the rest"
+    )
+    completion: float = Field(ge=0, description="USD for a million completion tokens")
+
+
 class TeacherConfig(Section):
     """[teacher]: who writes the data."""
 
-    kind: Literal["grammar", "openai"] = Field("grammar", description="who writes the data")
-    model: str = Field("", description="the model's name at the server")
+    kind: Literal["grammar", "openai", "vllm"] = Field("grammar", description="who writes the data")
+    model: str = Field(
+        "", description="the model's name at the server; for vllm a hub id or folder"
+    )
     base_url: str = operational(
         "", "where the server is", "where a model is served does not change what it is"
     )
@@ -87,12 +99,49 @@ class TeacherConfig(Section):
     )
     temperature: float = Field(1.0, ge=0, le=2, description="sampling temperature")
     max_tokens: int = Field(512, ge=16, description="upper bound of a reply, in tokens")
+    batch: int = Field(1, ge=1, le=32, description="scenarios of one rule asked for in one request")
     concurrency: int = operational(
-        16, "requests under way at one time", "results are written in plan order", ge=1
+        16, "requests under way at one time, at most", "results are written in plan order", ge=1
+    )
+    requests_per_minute: float | None = operational(
+        None, "requests per minute, at most", "results are written in plan order", gt=0
+    )
+    tokens_per_minute: float | None = operational(
+        None, "tokens per minute, at most", "results are written in plan order", gt=0
     )
     timeout: float = operational(60.0, "seconds for one request", "a slow reply is the same", gt=0)
     attempts: int = operational(
-        5, "tries of a request that may pass", "what passed at last is the same", ge=1
+        8, "tries of a request that may pass", "what passed at last is the same", ge=1
+    )
+    patience: float = operational(
+        600.0, "seconds that a request may wait for rate limits", "a late reply is the same", ge=0
+    )
+    gate: float = operational(
+        0.8,
+        "share of gold that the teacher must route right before it writes; 0: do not ask",
+        "it decides whether to write, not what",
+        ge=0,
+        le=1,
+    )
+    budget_usd: float | None = operational(
+        None, "USD that the run may spend in all", "what was bought is the same", gt=0
+    )
+    budget_tokens: int | None = operational(
+        None, "tokens that the run may use in all", "what was bought is the same", ge=1
+    )
+    prices: dict[str, Price] = operational(
+        {}, "prices of models, over those that distill knows", "a price is not content"
+    )
+    vllm_command: str = operational(
+        "",
+        "the command that starts vLLM, if it has its own environment",
+        "it serves the same model",
+    )
+    vllm_args: tuple[str, ...] = operational(
+        (), "further arguments for vLLM's server", "it serves the same model"
+    )
+    start_timeout: float = operational(
+        600.0, "seconds in which vLLM must be ready", "a late server is the same", gt=0
     )
 
 
@@ -121,6 +170,9 @@ class EvaluateConfig(Section):
     max_new_tokens: int = Field(96, ge=8, description="longer outputs count as malformed")
     batch_size: int = operational(
         32, "prompts decoded together", "each is decoded as if it stood alone", ge=1
+    )
+    backend: Literal["transformers", "vllm"] = operational(
+        "transformers", "what the student runs on", "the same result, rounding aside"
     )
 
 

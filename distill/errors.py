@@ -13,6 +13,7 @@ DistillError                 exit 1   the user can fix it
 ├── StudentError             exit 1   the student cannot be loaded or used
 ├── MissingExtraError        exit 1   an optional part of distill is not installed
 └── GateError                exit 3   the run worked, the result is not good enough
+    └── BudgetError          exit 3   the next request would not fit into the budget
 
 A bad item is data (a Rejection or a Failure in `distill.records`); a bad run is one of these.
 Each says the place, the cause and the way out, and knows its exit code.
@@ -123,3 +124,7 @@ class GateError(DistillError):
     """The run finished, and its result is below the bar that was set."""
 
     exit_code = 3
+
+
+class BudgetError(GateError):
+    """What the run may spend is spent: it stopped before the first request that did not fit."""

@@ -22,8 +22,15 @@ def read_text(path: Path) -> str:
 
     Raises InputFileError when it is missing, a folder, unreadable, binary or not UTF-8.
     """
+    return "".join(_text_lines(path))
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    """The file's lines with their LF, read one by one: a file may be larger than memory."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield _decoded(line, path, number)
     except FileNotFoundError:
         raise InputFileError(
             "there is no such file",
@@ -34,15 +41,17 @@ def read_text(path: Path) -> str:
         raise InputFileError(
             f"cannot be read: {error.strerror}", place=path, hint="check its permissions and kind"
         ) from None
-    if b"\0" in data:
+
+
+def _decoded(line: bytes, path: Path, number: int) -> str:
+    if b"\0" in line:
         raise InputFileError("is a binary file", place=path, hint="give a UTF-8 text file")
     try:
-        text = data.decode("utf-8-sig")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
         raise InputFileError(
-            f"byte 0x{data[error.start]:02x} is not UTF-8",
-            place=f"{path}:{line}",
+            f"byte 0x{line[error.start]:02x} is not UTF-8",
+            place=f"{path}:{number}",
             hint="save the file as UTF-8, for example: iconv -f latin1 -t utf-8",
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -82,17 +91,20 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Lines end at LF alone: U+2028 and its kin are ordinary characters inside JSON strings, and
     `str.splitlines` would cut records in two there.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield number, parse_json(line, f"{path}:{number}")
+    number = 0
+    for lines in _text_lines(path):
+        # Within what was one line, a lone CR was made a line end.
+        for line in lines.removesuffix("\n").split("\n"):
+            number += 1
+            if line.strip():
+                yield number, parse_json(line, f"{path}:{number}")
 
 
-def read_records(path: Path, kind: type[Model]) -> list[Model]:
-    """Every record of a JSON Lines file, in order; InputFileError names a line that is not one."""
-    records = []
+def iter_records(path: Path, kind: type[Model]) -> Iterator[Model]:
+    """Each record of a JSON Lines file, one by one; InputFileError names a line that is not one."""
     for number, value in json_lines(path):
         try:
-            records.append(kind.model_validate(value))
+            yield kind.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the row"
@@ -101,7 +113,11 @@ def read_records(path: Path, kind: type[Model]) -> list[Model]:
                 place=f"{path}:{number}",
                 hint="restore the file, or make it again with the stage that wrote it",
             ) from None
-    return records
+
+
+def read_records(path: Path, kind: type[Model]) -> list[Model]:
+    """Every record of a JSON Lines file, in order, as `iter_records` reads them."""
+    return list(iter_records(path, kind))
 
 
 def record_line(record: BaseModel) -> str:
@@ -109,9 +125,23 @@ def record_line(record: BaseModel) -> str:
     return json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n"
 
 
-def write_records(path: Path, records: Iterable[BaseModel]) -> None:
-    """Write JSON Lines, whole or not at all."""
-    write_text(path, "".join(map(record_line, records)))
+def write_records(path: Path, records: Iterable[BaseModel]) -> int:
+    """Write JSON Lines, whole or not at all; how many records they were."""
+    return write_lines(path, map(record_line, records))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write lines that end in LF, one by one, as a whole or not at all; how many they were."""
+    written = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal written
+        for line in lines:
+            written += 1
+            yield encoded(line)
+
+    _write(path, parts())
+    return written
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -124,24 +154,33 @@ def write_text(path: Path, text: str) -> None:
 
     Raises WriteError when the disk is full or the folder cannot be written.
     """
-    # Lone surrogates cannot be written as UTF-8; their JSON escapes can, and mean the same.
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8. Lone surrogates have none; their JSON escapes do, and mean the same."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """`write_text` for bytes."""
+    _write(path, [data])
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
     draft = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
+        raise WriteError.from_os(error, path) from None
+    finally:
         with contextlib.suppress(OSError):
             draft.unlink()
-        raise WriteError.from_os(error, path) from None
 
 
 def file_digest(path: Path) -> str:

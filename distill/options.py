@@ -21,15 +21,22 @@ def setting(section: str, name: str, *flags: str) -> Callable[[F], F]:
     assert issubclass(model, Section)
     described = model.model_fields[name]
     default = described.default
-    shown = f" [default: {default}]" if default not in (None, "") else ""
-    kind = _click_type(described.annotation)
+    shown = f" [default: {default}]" if default not in (None, "", ()) else ""
+    several = isinstance(default, tuple)
     return click.option(
         *(flags or (f"--{name.replace('_', '-')}",)),
         f"{section}__{name}",
-        type=kind,
+        type=_click_type(described.annotation),
         default=None,
-        help=f"{(described.description or '').capitalize()}{shown}.",
+        multiple=several,
+        # Given not once, it leaves the setting as it is.
+        callback=(lambda _context, _option, values: values or None) if several else None,
+        help=f"{_sentence(described.description or '')}{shown}.",
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _click_type(annotation: Any) -> Any:
@@ -58,6 +65,9 @@ workflow_options = options(
     click.option("--tools", type=PATH, help="tools.json or tools.py. [default: beside the rules]"),
     click.option("--gold", type=PATH, help="Trusted cases, JSON Lines. [default: gold.jsonl]"),
 )
+vllm_options = options(
+    setting("teacher", "vllm_command"), setting("teacher", "vllm_args", "--vllm-arg")
+)
 data_options = options(
     click.option("--out", type=PATH, help="The run folder. [default: runs/WORKFLOW]"),
     setting("data", "target"),
@@ -66,7 +76,14 @@ data_options = options(
     setting("teacher", "model"),
     setting("teacher", "base_url"),
     setting("teacher", "concurrency"),
+    setting("teacher", "requests_per_minute"),
+    setting("teacher", "tokens_per_minute"),
+    setting("teacher", "batch"),
     setting("teacher", "timeout"),
+    setting("teacher", "gate"),
+    setting("teacher", "budget_usd"),
+    setting("teacher", "budget_tokens"),
+    vllm_options,
 )
 config_option = click.option(
     "--config",

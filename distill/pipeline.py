@@ -1,141 +1,28 @@
 """The flow: STAGES, one after the other, each reading files that an earlier one wrote.
 
-A stage's work is a room of its own; here stand only the order, what each stage reads, writes and
-depends on, and the loop that asks again for what was sieved out.
+What a stage does stands in `distill.work`; here stand only the order, what each stage reads, writes
+and depends on, and the loop that asks again for what was sieved out.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distill import balance, checks, dedup, plan, split
+from distill import balance, plan, work
 from distill.errors import AlteredRunError, GateError, RunError, StaleRunError
-from distill.files import write_text
-from distill.generate import generate
-from distill.records import Candidate, Cell, Example, Failure, Json, Rejection, Scenario, Sifted
+from distill.files import iter_records
+from distill.records import Cell, Example, Failure
+from distill.run.asking import Asking
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageStatus
-from distill.run.replies import ReplyStore
 from distill.run.stage import Context, Stage, Watcher, run_stage, stage_status
-from distill.split import StageCount
-from distill.teachers.make import make_teacher
 
 # The share asked for above the quotas in the first round, as most of it is sieved out again.
 RESERVE = 0.25
-
-
-def _plan(context: Context) -> Json:
-    run = context.run
-    planned = plan.scenarios(run.workflow, run.config.data, context.asked)
-    context.write("1-plan/scenarios.jsonl", planned)
-    return {"scenarios": len(planned)}
-
-
-def _generate(context: Context) -> Json:
-    run, scenarios = context.run, context.read("1-plan/scenarios.jsonl", Scenario)
-    teacher = make_teacher(run.config.teacher, notice=context.watcher.notice)
-
-    async def ask() -> tuple[list[Candidate], list[Failure]]:
-        try:
-            return await generate(
-                scenarios,
-                run.workflow,
-                teacher,
-                replies,
-                run.config.teacher,
-                progress=context.watcher.progress,
-            )
-        finally:
-            await teacher.close()
-
-    with ReplyStore(run.path / "2-generate" / "replies.sqlite") as replies:
-        candidates, failures = asyncio.run(ask())
-    context.write("2-generate/candidates.jsonl", candidates)
-    context.write("2-generate/failures.jsonl", failures)
-    return {"in": len(scenarios), "candidates": len(candidates), "failures": len(failures)}
-
-
-def _validate(context: Context) -> Json:
-    candidates = context.read("2-generate/candidates.jsonl", Candidate)
-    sifted = checks.validate(candidates, context.run.workflow, context.run.config.data)
-    return _sieved(context, "3-validate", sifted)
-
-
-def _dedup(context: Context) -> Json:
-    run, examples = context.run, context.read("3-validate/examples.jsonl", Example)
-    return _sieved(context, "4-dedup", dedup.dedup(examples, run.workflow.gold, run.config.data))
-
-
-def _balance(context: Context) -> Json:
-    run, examples = context.run, context.read("4-dedup/examples.jsonl", Example)
-    quotas = plan.quotas(run.workflow, run.config.data.target)
-    return _sieved(context, "5-balance", balance.balance(examples, quotas, run.config.data.seed))
-
-
-def _split(context: Context) -> Json:
-    run, examples = context.run, context.read("5-balance/examples.jsonl", Example)
-    splits = split.split(examples, run.config.data)
-    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    for name, part in parts.items():
-        context.write(f"6-split/{name}.jsonl", part)
-    for note in splits.notes:
-        context.watcher.notice(note)
-    card = split.dataset_card(run.workflow, splits, run.config, _funnel(context))
-    write_text(run.path / "6-split" / "README.md", card)
-    return {name: len(part) for name, part in parts.items()}
-
-
-def _funnel(context: Context) -> list[StageCount]:
-    """What went into each stage up to the split, and what came out."""
-    candidates = context.read("2-generate/candidates.jsonl", Candidate)
-    failures = context.read("2-generate/failures.jsonl", Failure)
-    counts = [StageCount.of("generate", len(candidates), failures)]
-    for stage in DATA_STAGES[2:5]:
-        kept, rejected = stage.writes
-        counts.append(
-            StageCount.of(
-                stage.name,
-                len(context.read(kept, Example)),
-                context.read(rejected, Rejection),
-            )
-        )
-    return counts
-
-
-def _sieved(context: Context, folder: str, sifted: Sifted[Example]) -> Json:
-    """Write what a sieve kept and rejected, and count it."""
-    context.write(f"{folder}/examples.jsonl", sifted.kept)
-    context.write(f"{folder}/rejected.jsonl", sifted.rejected)
-    reasons = Counter(rejection.reason.value for rejection in sifted.rejected)
-    return {
-        "in": len(sifted.kept) + len(sifted.rejected),
-        "kept": len(sifted.kept),
-        "rejected": dict(sorted(reasons.items())),
-    }
-
-
-def _train(context: Context) -> Json:
-    from distill.train.stage import run_training
-
-    return run_training(context.run, context.watcher.progress, context.watcher.notice)
-
-
-def _evaluate(context: Context) -> Json:
-    from distill.evaluate.stage import run_evaluation
-
-    return run_evaluation(context.run, context.watcher.progress)
-
-
-def _report(context: Context) -> Json:
-    from distill.report import write_report
-
-    return write_report(context.run.path)
 
 
 def _sieve_files(folder: str) -> tuple[str, ...]:
@@ -146,14 +33,22 @@ SPLITS = ("6-split/train.jsonl", "6-split/dev.jsonl", "6-split/test.jsonl")
 DATA = ("workflow", "data", "teacher", "prompts")
 
 STAGES: tuple[Stage, ...] = (
-    Stage("plan", "1-plan", DATA, (), ("1-plan/scenarios.jsonl",), _plan),
+    Stage(
+        "gate",
+        "0-gate",
+        ("workflow", "teacher", "routing"),
+        (),
+        ("0-gate/predictions.jsonl", "0-gate/scores.json"),
+        work.run_gate,
+    ),
+    Stage("plan", "1-plan", DATA, (), ("1-plan/scenarios.jsonl",), work.run_plan),
     Stage(
         "generate",
         "2-generate",
         DATA,
         ("1-plan/scenarios.jsonl",),
         ("2-generate/candidates.jsonl", "2-generate/failures.jsonl"),
-        _generate,
+        work.run_generate,
     ),
     Stage(
         "validate",
@@ -161,7 +56,7 @@ STAGES: tuple[Stage, ...] = (
         DATA,
         ("2-generate/candidates.jsonl",),
         _sieve_files("3-validate"),
-        _validate,
+        work.run_validate,
     ),
     Stage(
         "dedup",
@@ -169,7 +64,7 @@ STAGES: tuple[Stage, ...] = (
         DATA,
         ("3-validate/examples.jsonl",),
         _sieve_files("4-dedup"),
-        _dedup,
+        work.run_dedup,
     ),
     Stage(
         "balance",
@@ -177,7 +72,7 @@ STAGES: tuple[Stage, ...] = (
         DATA,
         ("4-dedup/examples.jsonl",),
         _sieve_files("5-balance"),
-        _balance,
+        work.run_balance,
     ),
     Stage(
         "split",
@@ -185,45 +80,95 @@ STAGES: tuple[Stage, ...] = (
         DATA,
         ("5-balance/examples.jsonl",),
         (*SPLITS, "6-split/README.md"),
-        _split,
+        work.run_split,
     ),
-    Stage("train", "7-train", ("train",), SPLITS[:2], ("7-train/adapter",), _train),
+    Stage("train", "7-train", ("train",), SPLITS[:2], ("7-train/adapter",), work.run_train),
     Stage(
         "evaluate",
         "8-evaluate",
         ("train", "evaluate"),
-        (*SPLITS, "7-train/adapter"),
+        (*SPLITS, "7-train/adapter", "0-gate/predictions.jsonl"),
         ("8-evaluate/test", "8-evaluate/gold"),
-        _evaluate,
+        work.run_evaluate,
     ),
-    Stage("report", ".", (), ("8-evaluate",), ("report.md", "report.json"), _report),
+    Stage("report", ".", (), ("8-evaluate",), ("report.md", "report.json"), work.run_report),
 )
 NAMES = tuple(stage.name for stage in STAGES)
-DATA_STAGES = STAGES[:6]
+GATE, PLAN, GENERATE = STAGES[:3]
+SIEVES = STAGES[3:6]
+SPLIT = STAGES[6]
+DATA_STAGES = (PLAN, GENERATE, *SIEVES, SPLIT)
 
 
 def make_data(run: RunFolder, watcher: Watcher) -> None:
-    """Everything up to the split: plan, ask, sieve, and ask again for what is missing.
+    """Everything up to the split: gate, plan, ask, sieve, and ask again for what is missing.
 
     The stages of a round are all repeated until the quotas are met, as they are cheap and the
     teacher's replies are kept: what a killed run leaves behind can then never depend on where it
-    was killed. Raises GateError when the quotas cannot be met; the data that there is stays.
+    was killed. Raises GateError when the teacher routes too badly to write, or when the quotas
+    cannot be met; the data that there is stays, and what the teacher owes is asked for next time.
     """
-    if _ready(run, DATA_STAGES):
-        return
     quotas = plan.quotas(run.workflow, run.config.data.target)
-    context = Context(run, watcher, {c: math.ceil(n * (1 + RESERVE)) for c, n in quotas.items()})
-    for _ in range(run.config.data.max_rounds):
-        for stage in DATA_STAGES[:5]:
-            _run(stage, context)
-        kept = context.read("5-balance/examples.jsonl", Example)
-        short = balance.deficits(kept, quotas)
+    if _ready(run, DATA_STAGES):
+        short = _short(run, quotas)
         if not short:
-            break
-        context = replace(context, asked=_ask_more(context.asked, quotas, short))
-    _run(DATA_STAGES[5], context)
+            return
+        if not _owed(run):
+            raise _short_of(quotas, short, run)
+    with Asking(run, watcher.notice) as asking:
+        context = Context(run, watcher, asking=asking)
+        _pass_gate(context)
+        short = _rounds(context, quotas)
+    _run(SPLIT, context)
     if short:
         raise _short_of(quotas, short, run)
+
+
+def _pass_gate(context: Context) -> None:
+    """Route gold with the teacher, unless that was done; raises GateError when it routes badly."""
+    from distill.evaluate.teacher import read_gate, require_gate
+
+    run = context.run
+    if not gate_is_due(run):
+        return
+    if not _ready(run, [GATE]):
+        _run(GATE, context)
+    require_gate(read_gate(run), run.config.teacher.gate, run.path)
+
+
+def _rounds(context: Context, quotas: Mapping[Cell, int]) -> dict[Cell, int]:
+    """Ask and sieve until the quotas are met; what is missing in the end."""
+    run = context.run
+    asked = first_round(run)
+    for _ in range(run.config.data.max_rounds):
+        for stage in (PLAN, GENERATE, *SIEVES):
+            _run(stage, replace(context, asked=asked))
+        short = _short(run, quotas)
+        if not short:
+            break
+        asked = _ask_more(asked, quotas, short)
+    return short
+
+
+def first_round(run: RunFolder) -> dict[Cell, int]:
+    """Scenarios of each cell that are asked for at first: the quota and a reserve."""
+    quotas = plan.quotas(run.workflow, run.config.data.target)
+    return {cell: math.ceil(count * (1 + RESERVE)) for cell, count in quotas.items()}
+
+
+def gate_is_due(run: RunFolder) -> bool:
+    """Whether the teacher has to route gold first: where there is gold, and it can route."""
+    settings = run.config.teacher
+    return settings.gate > 0 and settings.kind != "grammar" and bool(run.workflow.gold)
+
+
+def _short(run: RunFolder, quotas: Mapping[Cell, int]) -> dict[Cell, int]:
+    return balance.deficits(iter_records(run.path / "5-balance/examples.jsonl", Example), quotas)
+
+
+def _owed(run: RunFolder) -> bool:
+    """Whether the teacher failed at scenarios that it may yet write."""
+    return any(iter_records(run.path / "2-generate" / "failures.jsonl", Failure))
 
 
 def run_from(run: RunFolder, watcher: Watcher, first: str, last: str) -> None:
@@ -233,7 +178,7 @@ def run_from(run: RunFolder, watcher: Watcher, first: str, last: str) -> None:
     finished one no longer is what it was.
     """
     wanted = STAGES[NAMES.index(first) : NAMES.index(last) + 1]
-    for before in STAGES[: NAMES.index(first)]:
+    for before in STAGES[1 : NAMES.index(first)]:
         if not _ready(run, [before]):
             raise RunError(
                 f"the stage {before.name} has not run yet",
@@ -261,7 +206,7 @@ def redo(run: RunFolder, first: str) -> None:
 def status(run: RunFolder) -> list[StageStatus]:
     """Where each stage stands; what was made from an altered or stale stage is stale."""
     states: list[StageStatus] = []
-    for stage in STAGES:
+    for stage in STAGES if gate_is_due(run) else STAGES[1:]:
         state = stage_status(stage, run)
         broken = next((s for s in states if s.state in ("altered", "stale")), None)
         if state.state == "done" and broken:
@@ -310,7 +255,7 @@ def _altered(state: StageStatus, run: RunFolder) -> AlteredRunError:
 
 def _way_to(stage: str, path: Path) -> str:
     """The command that runs a stage."""
-    if stage in {s.name for s in DATA_STAGES}:
+    if stage in {s.name for s in (GATE, *DATA_STAGES)}:
         return f"distill gen --rules RULES --out {path}"
     command = {"train": "train", "evaluate": "eval", "report": "report"}[stage]
     return f"distill {command} {path}"

@@ -18,17 +18,16 @@ def quotas(workflow: Workflow, target: int) -> dict[Cell, int]:
     return {rule.cell: share + (position < extra) for position, rule in enumerate(workflow.rules)}
 
 
-def scenarios(workflow: Workflow, data: DataConfig, asked: Mapping[Cell, int]) -> list[Scenario]:
-    """Each cell's first `asked[cell]` scenarios, in the order of the rules.
+def scenarios(
+    workflow: Workflow, data: DataConfig, asked: Mapping[Cell, int]
+) -> Iterator[Scenario]:
+    """Each cell's first `asked[cell]` scenarios, one by one, in the order of the rules.
 
     A cell's scenarios are one endless sequence that follows from the workflow and the seed alone:
     asking for more extends the list and changes nothing that was there.
     """
-    return [
-        scenario
-        for rule in workflow.rules
-        for scenario in islice(_sequence(workflow, rule, data), asked.get(rule.cell, 0))
-    ]
+    for rule in workflow.rules:
+        yield from islice(_sequence(workflow, rule, data), asked.get(rule.cell, 0))
 
 
 def topics(workflow: Workflow, rule: Rule) -> tuple[str, ...]:

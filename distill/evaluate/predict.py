@@ -34,13 +34,7 @@ def predict(
     prediction whose detail says so; so is an answer that does not end in `max_new_tokens`.
     """
     limit = context_of(model) or math.inf
-    verdicts: dict[int, Prediction] = {}
-    prompts: dict[int, list[int]] = {}
-    for at, case in enumerate(cases):
-        try:
-            prompts[at] = _prompt(renderer, case, limit)
-        except RenderError as error:
-            verdicts[at] = judge(case, Parsed(malformed=True, detail=str(error)), arm, raw="")
+    prompts, verdicts = prepared(renderer, cases, arm, limit)
     waiting = list(prompts)
     lengths = [len(prompts[at]) for at in waiting]
     model.eval()  # type: ignore[no-untyped-call]
@@ -53,10 +47,33 @@ def predict(
         room = int(min(max_new_tokens, limit - longest))
         said = greedy(model, [prompts[at] for at in chosen], ends, room)
         for at, ids in zip(chosen, said, strict=True):
-            verdicts[at] = _judged(renderer, cases[at], ids, arm)
+            parsed = renderer.parse(ids)
+            verdicts[at] = judged(renderer, cases[at], parsed, arm, renderer.text(ids))
         if progress is not None:
             progress(len(verdicts), len(cases), arm)
     return [verdicts[at] for at in range(len(cases))]
+
+
+def prepared(
+    renderer: Renderer, cases: Sequence[Case], arm: str, limit: float
+) -> tuple[dict[int, list[int]], dict[int, Prediction]]:
+    """The prompts of the cases that can be asked, and the verdicts on those that cannot."""
+    prompts: dict[int, list[int]] = {}
+    verdicts: dict[int, Prediction] = {}
+    for at, case in enumerate(cases):
+        try:
+            prompts[at] = _prompt(renderer, case, limit)
+        except RenderError as error:
+            verdicts[at] = judge(case, Parsed(malformed=True, detail=str(error)), arm, raw="")
+    return prompts, verdicts
+
+
+def judged(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: str) -> Prediction:
+    """The verdict on what was said, with a note where the row's own tools were not shown."""
+    note = ""
+    if case.tools not in (None, renderer.tools) and renderer.declarations == "none":
+        note = "the row's own tools were not shown: this student's prompts declare none"
+    return judge(case, parsed, arm, raw, note=note)
 
 
 def _prompt(renderer: Renderer, case: Case, limit: float) -> list[int]:
@@ -64,10 +81,3 @@ def _prompt(renderer: Renderer, case: Case, limit: float) -> list[int]:
     if len(prompt) >= limit:
         raise RenderError(f"a prompt of {len(prompt)} tokens, and the student attends to {limit}")
     return prompt
-
-
-def _judged(renderer: Renderer, case: Case, ids: list[int], arm: str) -> Prediction:
-    note = ""
-    if case.tools not in (None, renderer.tools) and renderer.declarations == "none":
-        note = "the row's own tools were not shown: this student's prompts declare none"
-    return judge(case, renderer.parse(ids), arm, renderer.text(ids), note=note)

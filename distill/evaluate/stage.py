@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,13 +17,17 @@ from distill.errors import InputFileError, RunError
 from distill.evaluate.baselines import Majority, MiniLM, Tfidf
 from distill.evaluate.predict import Progress, predict
 from distill.evaluate.score import Scores, cases_of, score
+from distill.evaluate.served import predict_served, served_student
 from distill.evaluate.tables import scores_object
+from distill.evaluate.teacher import teacher_arm
 from distill.files import file_digest, read_records, write_json, write_records
 from distill.records import Case, Example, Json, Message, Prediction
 from distill.render import Parsed
 from distill.run.folder import RunFolder, read_json
 from distill.students import Student, load_student
 from distill.students.embedded import PACKAGE, encode
+from distill.teachers.vllm import vllm_command
+from distill.teachers.vllm_server import Notice
 from distill.train.sft import set_threads
 from distill.train.stage import student_renderer
 
@@ -31,7 +36,7 @@ ADAPTER = Path("7-train") / "adapter"
 Cases = Sequence[Case]
 
 
-def run_evaluation(run: RunFolder, progress: Progress) -> Json:
+def run_evaluation(run: RunFolder, progress: Progress, notice: Notice) -> Json:
     """Score every arm on the test split and on gold; the right-tool shares for the manifest."""
     datasets: dict[str, Cases] = {}
     if run.workflow.gold:
@@ -40,11 +45,13 @@ def run_evaluation(run: RunFolder, progress: Progress) -> Json:
     kept = {name: cases for name, cases in datasets.items() if cases}
     for name in datasets:
         shutil.rmtree(run.path / FOLDER / name, ignore_errors=True)
-    scores = _score_all(run, kept, progress)
+    scores = _score_all(run, kept, progress, notice)
     return {name: {arm: one.tool_accuracy for arm, one in s.items()} for name, s in scores.items()}
 
 
-def evaluate_file(run: RunFolder, path: Path, cases: Cases, progress: Progress) -> str:
+def evaluate_file(
+    run: RunFolder, path: Path, cases: Cases, progress: Progress, notice: Notice
+) -> str:
     """Score every arm on the cases of a file; the name under which they are kept.
 
     Raises InputFileError for a file without cases.
@@ -54,7 +61,7 @@ def evaluate_file(run: RunFolder, path: Path, cases: Cases, progress: Progress) 
     stem = re.sub(r"[^\w-]+", "-", path.stem).strip("-") or "data"
     # Two files of one name are two data sets.
     name = f"{stem}-{file_digest(path)[:8]}"
-    _score_all(run, {name: cases}, progress)
+    _score_all(run, {name: cases}, progress, notice)
     return name
 
 
@@ -71,35 +78,37 @@ def route(run: RunFolder, text: str) -> tuple[Parsed, str]:
     set_threads(run.config.train.threads)
     student = load_student(run.config.train.student, run.workflow.tools)
     case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
-    (said,) = _student_says(run, student, run.path / ADAPTER, "tuned", [case], lambda *_: None)
+    (said,) = _predicted(run, student, "tuned", [case], lambda *_: None)
     return Parsed(said.calls, said.reply, bool(said.malformed), said.detail), said.raw
 
 
 def _score_all(
-    run: RunFolder, datasets: Mapping[str, Cases], progress: Progress
+    run: RunFolder, datasets: Mapping[str, Cases], progress: Progress, notice: Notice
 ) -> dict[str, dict[str, Scores]]:
     _require_adapter(run)
     set_threads(run.config.train.threads)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
     everything = [case for cases in datasets.values() for case in cases]
-    for arm, predictions in _arms(run, everything, progress):
+    for arm, predictions in _arms(run, everything, progress, notice):
         rest = iter(predictions)
         for name, cases in datasets.items():
             own = [next(rest) for _ in cases]
             write_records(run.path / FOLDER / name / f"{arm}.jsonl", own)
             scores[name][arm] = score(own)
+    for name, cases in datasets.items():
+        scores[name] |= teacher_arm(run, run.path / FOLDER / name, cases)
     for name, arms in scores.items():
         write_json(run.path / FOLDER / name / "scores.json", scores_object(name, arms))
     return scores
 
 
 def _arms(
-    run: RunFolder, cases: Cases, progress: Progress
+    run: RunFolder, cases: Cases, progress: Progress, notice: Notice
 ) -> Iterator[tuple[str, list[Prediction]]]:
     """Each arm's predictions on all cases, one arm after the other."""
-    student = load_student(run.config.train.student, run.workflow.tools)
-    yield "base", _student_says(run, student, None, "base", cases, progress)
-    yield "tuned", _student_says(run, student, run.path / ADAPTER, "tuned", cases, progress)
+    with _student_arms(run, cases, progress, notice) as says:
+        yield "base", says("base")
+        yield "tuned", says("tuned")
     rows = read_records(run.path / "6-split" / "train.jsonl", Example)
     yield "majority", Majority(rows).predict(cases)
     yield "tfidf", Tfidf(rows).predict(cases)
@@ -107,16 +116,47 @@ def _arms(
         yield "minilm", MiniLM(rows, encode).predict(cases)
 
 
-def _student_says(
-    run: RunFolder,
-    student: Student,
-    adapter: Path | None,
-    arm: str,
-    cases: Cases,
-    progress: Progress,
+@contextmanager
+def _student_arms(
+    run: RunFolder, cases: Cases, progress: Progress, notice: Notice
+) -> Iterator[Callable[[str], list[Prediction]]]:
+    """What the student says, `base` or `tuned`, on the backend of the settings."""
+    settings, teacher = run.config.evaluate, run.config.teacher
+    if settings.backend == "vllm":
+        # The server first: a command that is wrong is said before a tokenizer is read.
+        command = vllm_command(teacher.vllm_command)
+    student = load_student(run.config.train.student, run.workflow.tools)
+    if settings.backend == "transformers":
+        yield lambda arm: _predicted(run, student, arm, cases, progress)
+        return
+    renderer = student_renderer(student, run)
+    with served_student(
+        run,
+        command=command,
+        arguments=teacher.vllm_args,
+        adapter=run.path / ADAPTER,
+        log=run.path / FOLDER / "vllm.log",
+        deadline=teacher.start_timeout,
+        notice=notice,
+    ) as served:
+        yield lambda arm: predict_served(
+            served.url,
+            getattr(served, arm),
+            renderer,
+            cases,
+            arm=arm,
+            max_new_tokens=settings.max_new_tokens,
+            context=student.context,
+            concurrency=teacher.concurrency,
+            progress=progress,
+        )
+
+
+def _predicted(
+    run: RunFolder, student: Student, arm: str, cases: Cases, progress: Progress
 ) -> list[Prediction]:
     return predict(
-        student.load(adapter),
+        student.load(run.path / ADAPTER if arm == "tuned" else None),
         student_renderer(student, run),
         cases,
         arm=arm,

@@ -224,6 +224,8 @@ def _not_measured(report: Report) -> str:
     ]
     if "gold" not in report.evaluations:
         notes.insert(0, "Prompts written by people: there is no gold set, or it was not evaluated.")
+    elif "teacher" not in report.evaluations["gold"]:
+        notes.insert(0, "The teacher on gold: it was not asked to route the prompts itself.")
     if "test" in report.evaluations:
         notes.append(
             "The test split is the teacher's own: it shows agreement with the teacher, not use."

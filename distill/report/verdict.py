@@ -8,7 +8,11 @@ from distill.report.model import Comparison, Report
 
 SURE = 0.05
 """The p below which two arms are said to differ."""
-PLAIN = {"base": "the untuned student", "majority": "always the commonest tool"}
+PLAIN = {
+    "base": "the untuned student",
+    "majority": "always the commonest tool",
+    "teacher": "the teacher, with the rules before it",
+}
 
 
 def verdict(report: Report) -> str:
@@ -36,10 +40,10 @@ def _rows(dataset: str) -> str:
 
 
 def _compared_with(arms: dict[str, Scores]) -> list[str]:
-    """The base student, and the best of the baselines."""
+    """The base student, the best of the baselines, and the teacher."""
     rest = [arm for arm in ordered(arms) if arm not in ("base", "tuned", "teacher")]
     best = sorted(rest, key=lambda arm: -(arms[arm].tool_accuracy or 0.0))[:1]
-    return [arm for arm in ("base", *best) if arm in arms]
+    return [arm for arm in ("base", *best, "teacher") if arm in arms]
 
 
 def _clause(arm: str, scores: Scores, found: Comparison | None) -> str:

@@ -79,6 +79,17 @@ class RunFolder:
         self.workflow = workflow
 
     @classmethod
+    def of(cls, path: Path, workflow: Workflow, config: Config) -> Self:
+        """The run that `create` would start at `path`, with nothing of it written."""
+        settings = RunSettings(
+            distill=__version__,
+            workflow=workflow.name,
+            workflow_digest=workflow.fingerprint,
+            config=config,
+        )
+        return cls(path, settings, workflow)
+
+    @classmethod
     def create(
         cls,
         path: Path,
@@ -92,18 +103,12 @@ class RunFolder:
         Raises StaleRunError, naming every difference, when the folder holds a run of another
         workflow, data settings, teacher or version. A run begun anew keeps the teacher's replies.
         """
-        settings = RunSettings(
-            distill=__version__,
-            workflow=workflow.name,
-            workflow_digest=workflow.fingerprint,
-            config=config,
-        )
-        run = cls(path, settings, workflow)
+        run = cls.of(path, workflow, config)
         if (path / "config.json").exists():
             if anew:
                 run.forget([*run.manifest.stages])
             else:
-                cls.open(path)._refuse_other(settings, workflow)
+                cls.open(path)._refuse_other(run.settings, workflow)
         elif path.exists() and _foreign(path):
             raise RunError(
                 "is not a run folder, and it is not empty",

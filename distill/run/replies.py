@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from distill.errors import DistillError, RunError, RunLockedError, WriteError
-from distill.teachers.base import ChatReply
+from distill.run.database import Database
+from distill.run.ledger import Ledger
+from distill.teachers.base import ChatReply, Usage
 
-# "dist" in the file's header says that it is ours; the version says how it is laid out.
-_APPLICATION = 0x64697374
-_VERSION = 1
-_TABLE = """
-CREATE TABLE replies (
-    key TEXT PRIMARY KEY,
-    text BLOB NOT NULL,
-    model TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL
-) WITHOUT ROWID
-"""
-_UNWRITABLE = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-)
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_COLUMNS = "text, model, prompt_tokens, cached_tokens, completion_tokens, estimated"
+_GET = f"SELECT {_COLUMNS} FROM replies WHERE key = ?"
+# The first reply stands: whoever asks for one key twice at a time gets one answer.
+_PUT = f"INSERT OR IGNORE INTO replies (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
-class ReplyStore:
-    """Replies by key. Opened by `with`; made when it is missing.
+class ReplyStore(Ledger):
+    """Replies by key, and the ledger in the same file. Opened by `with`; made when it is missing.
 
     A process killed at any instant leaves every reply that `put` returned, and no torn one.
     Raises RunError when the file is damaged or not a store, WriteError when it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(Database(path))
         self.path = path
-        with self._guarded():
-            self._db = _connected(path)
-        try:
-            with self._guarded():
-                self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
+        self._db = self._database.connection
 
     def __enter__(self) -> Self:
         return self
@@ -54,93 +35,72 @@ class ReplyStore:
         self.close()
 
     def close(self) -> None:
-        self._db.close()
+        self._database.close()
 
     def get(self, key: str) -> ChatReply | None:
         """The reply kept under `key`."""
-        with self._guarded():
-            row = self._db.execute(
-                "SELECT text, model, prompt_tokens, completion_tokens FROM replies WHERE key = ?",
-                [key],
-            ).fetchone()
-        if row is None:
-            return None
-        text, model, prompt_tokens, completion_tokens = row
-        return ChatReply(
-            text=text.decode("utf-8", "surrogatepass"),
-            model=model,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-        )
+        with self._database.guarded():
+            row = self._db.execute(_GET, (key,)).fetchone()
+        return None if row is None else _reply(row)
 
     def put(self, key: str, reply: ChatReply) -> ChatReply:
-        """Keep `reply` unless the key has one, commit, and return the one that is kept.
-
-        The first reply stands: whoever asks for one key twice at a time gets one answer.
-        """
-        # Lone surrogates are legal in a JSON reply and illegal in SQLite's text: hence the BLOB.
-        text = reply.text.encode("utf-8", "surrogatepass")
-        row = (key, text, reply.model, reply.prompt_tokens, reply.completion_tokens)
-        with self._guarded():
-            done = self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", row)
+        """Keep `reply` unless the key has one, commit, and return the one that is kept."""
+        with self._database.guarded():
+            done = self._db.execute(_PUT, _row(key, reply))
         return reply if done.rowcount else (self.get(key) or reply)
 
+    def put_all(self, replies: Iterable[tuple[str, ChatReply]]) -> None:
+        """`put` for several, all of them or none."""
+        rows = [_row(key, reply) for key, reply in replies]
+        with self._database.transaction() as connection:
+            connection.executemany(_PUT, rows)
+
     def drop(self, keys: Iterable[str]) -> None:
-        """Forget these, so that they are asked for again."""
-        with self._guarded():
-            self._db.executemany("DELETE FROM replies WHERE key = ?", [(key,) for key in keys])
+        """Forget these, all or none, so that they are asked for again. Their cost stays."""
+        rows = [(key,) for key in keys]
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM replies WHERE key = ?", rows)
+
+    def has(self, key: str) -> bool:
+        """Whether a reply is kept under `key`, without reading it."""
+        with self._database.guarded():
+            found = self._db.execute("SELECT 1 FROM replies WHERE key = ?", (key,)).fetchone()
+        return found is not None
+
+    def keys(self) -> set[str]:
+        """The keys of all replies."""
+        with self._database.guarded():
+            return {key for (key,) in self._db.execute("SELECT key FROM replies")}
 
     def count(self) -> int:
         """How many replies are kept."""
-        with self._guarded():
+        with self._database.guarded():
             return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
 
-    def _prepare(self) -> None:
-        [application] = self._db.execute("PRAGMA application_id").fetchone()
-        [version] = self._db.execute("PRAGMA user_version").fetchone()
-        [tables] = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables and not application:
-            # One transaction, so that a kill leaves an empty file or a store.
-            self._db.executescript(
-                f"BEGIN; {_TABLE}; PRAGMA application_id = {_APPLICATION};"
-                f"PRAGMA user_version = {_VERSION}; COMMIT;"
-            )
-        elif (application, version) != (_APPLICATION, _VERSION):
-            raise self._unusable("is not a store of replies of this version of distill")
-        # Appended to rather than rewritten: a commit costs microseconds and survives a kill.
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
 
-    def _unusable(self, cause: str) -> RunError:
-        return RunError(
-            cause,
-            place=self.path,
-            hint="restore it, or move it away: what it held is then asked of the teacher again",
-        )
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._translated(error) from None
-        except OSError as error:
-            raise WriteError.from_os(error, self.path) from None
-
-    def _translated(self, error: sqlite3.Error) -> DistillError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the bits say more
-        if code in _UNWRITABLE:
-            return WriteError.from_os(OSError(None, str(error)), self.path)
-        if code in _BUSY:
-            return RunLockedError(
-                "another process is writing replies here",
-                place=self.path,
-                hint="wait until it is done, or choose another folder with --out",
-            )
-        return self._unusable(f"is damaged: {error}")
+def _row(key: str, reply: ChatReply) -> tuple[object, ...]:
+    usage = reply.usage
+    return (
+        key,
+        # Lone surrogates are legal in a JSON reply and illegal in SQLite's text: hence the BLOB.
+        reply.text.encode("utf-8", "surrogatepass"),
+        reply.model,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+        usage.estimated,
+    )
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Autocommit: what `execute` returned from is committed.
-    return sqlite3.connect(path, isolation_level=None)
+def _reply(row: tuple[Any, ...]) -> ChatReply:
+    text, model, prompt_tokens, cached_tokens, completion_tokens, estimated = row
+    return ChatReply(
+        text=text.decode("utf-8", "surrogatepass"),
+        model=model,
+        usage=Usage(
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            completion_tokens=completion_tokens,
+            estimated=bool(estimated),
+        ),
+    )

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
-from distill.files import read_records, write_records
+from distill.files import iter_records, read_records, write_records
 from distill.prompts import prompt_digest
 from distill.records import Cell, Json, Record, Scenario
+from distill.run.asking import REPLIES, Asking
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry, StageStatus, changes, flatten
+from distill.run.owed import answered
 from distill.run.replies import ReplyStore
+from distill.teachers.make import named_teacher
 
 R = TypeVar("R", bound=Record)
-PROMPTS = ("write", "again", "schema")
+# What is said to a teacher that writes, and to one that routes.
+WRITING = ("write", "batch", "again", "schema")
+ROUTING = ("route", "again", "schema")
 
 
 class Watcher(Protocol):
@@ -37,12 +42,19 @@ class Context:
     run: RunFolder
     watcher: Watcher
     asked: Mapping[Cell, int] = field(default_factory=dict)
+    asking: Asking | None = None
+    """The teacher, where a stage may need it."""
 
     def read(self, name: str, kind: type[R]) -> list[R]:
         return read_records(self.run.path / name, kind)
 
-    def write(self, name: str, records: Sequence[Record]) -> None:
-        write_records(self.run.path / name, records)
+    def each(self, name: str, kind: type[R]) -> Iterator[R]:
+        """`read`, one by one."""
+        return iter_records(self.run.path / name, kind)
+
+    def write(self, name: str, records: Iterable[Record]) -> int:
+        """Write them as one file; how many they were."""
+        return write_records(self.run.path / name, records)
 
 
 class Stage(NamedTuple):
@@ -82,7 +94,8 @@ def settings_of(stage: Stage, run: RunFolder) -> Json:
         "workflow": {"digest": run.workflow.fingerprint},
         "data": config.data.identity(),
         "teacher": config.teacher.identity(),
-        "prompts": {f"{name} digest": prompt_digest(name) for name in PROMPTS},
+        "prompts": {f"{name} digest": prompt_digest(name) for name in WRITING},
+        "routing": {f"{name} digest": prompt_digest(name) for name in ROUTING},
         "train": config.train.identity(),
         "evaluate": config.evaluate.identity(),
     }
@@ -112,12 +125,12 @@ def stage_status(stage: Stage, run: RunFolder) -> StageStatus:
 def _progress(stage: Stage, run: RunFolder) -> str:
     """What an unfinished stage has to show so far, or nothing."""
     folder = run.path / stage.folder
-    if stage.name == "generate" and (folder / "replies.sqlite").exists():
-        with ReplyStore(folder / "replies.sqlite") as replies:
-            answered = replies.count()
-        planned = run.path / "1-plan" / "scenarios.jsonl"
-        total = len(read_records(planned, Scenario)) if planned.exists() else "?"
-        return f"{answered} replies kept for {total} scenarios"
+    planned = run.path / "1-plan" / "scenarios.jsonl"
+    if stage.name == "generate" and (run.path / REPLIES).exists() and planned.exists():
+        with ReplyStore(run.path / REPLIES) as replies:
+            scenarios = list(iter_records(planned, Scenario))
+            there = answered(run, named_teacher(run.config.teacher), replies, scenarios)
+        return f"{there:,} of {len(scenarios):,} scenarios answered" if there else ""
     if stage.name == "train" and any((folder / "checkpoints").glob("checkpoint-*")):
         return "checkpoints to go on from"
     return ""

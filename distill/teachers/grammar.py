@@ -16,7 +16,7 @@ from distill.errors import TeacherError
 from distill.records import Json, Scenario
 from distill.teachers import augment
 from distill.teachers.arguments import Filler, Slots, is_free_text
-from distill.teachers.base import ChatReply, ChatRequest, Task
+from distill.teachers.base import BatchTask, ChatReply, ChatRequest, RouteTask, Task
 from distill.teachers.english import (
     NounPhrase,
     content_words,
@@ -58,8 +58,19 @@ class GrammarTeacher:
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The reply as JSON text. Raises TeacherError where the rule leaves an argument open."""
-        text = json.dumps(write(request.task), ensure_ascii=False)
-        return ChatReply(text=text, model=self.fingerprint)
+        match request.task:
+            case Task() as task:
+                said = write(task)
+            case BatchTask(tasks):
+                said = {str(number): write(task) for number, task in enumerate(tasks, start=1)}
+            case RouteTask():
+                raise TeacherError(
+                    "the grammar teacher cannot route", place="--teacher grammar", hint=LIMITS
+                )
+        return ChatReply(text=json.dumps(said, ensure_ascii=False), model=self.fingerprint)
+
+    def drain(self) -> None:
+        """Nothing is ever under way."""
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from distill.config import TeacherConfig
@@ -16,9 +18,11 @@ def make_teacher(
     settings: TeacherConfig,
     *,
     notice: Callable[[str], None] = logging.getLogger(__name__).warning,
+    log: Path = Path("vllm.log"),
 ) -> Teacher:
     """The teacher, ready to be asked; `notice` is told what it finds out on the way.
 
+    log: where a server that is started writes
     Raises UsageError for settings that name none, TeacherError where its key is missing.
     """
     match settings.kind:
@@ -28,17 +32,48 @@ def make_teacher(
             return GrammarTeacher()
         case "openai":
             return _openai(settings, notice)
+        case "vllm":
+            from distill.teachers.vllm import vllm_command
+
+            return _vllm(settings, notice, log, vllm_command(settings.vllm_command))
+
+
+def named_teacher(settings: TeacherConfig) -> Teacher:
+    """The teacher, only to name its replies: it needs no key and no server, and is not asked."""
+    if settings.kind == "vllm":
+        return _vllm(settings, lambda text: None, Path("vllm.log"), [])
+    own = {"base_url": settings.base_url or "http://127.0.0.1"}
+    return make_teacher(settings.model_copy(update=own))
+
+
+def _vllm(
+    settings: TeacherConfig, notice: Callable[[str], None], log: Path, command: Sequence[str]
+) -> Teacher:
+    from distill.teachers.openai import OpenAITeacher
+    from distill.teachers.vllm import VllmServer, VllmTeacher
+
+    _require_model(settings, "give a hub id or a folder, for example: --model Qwen/Qwen3-8B")
+    return VllmTeacher(
+        settings.model,
+        make_server=lambda: VllmServer(
+            settings.model,
+            command=command,
+            arguments=settings.vllm_args,
+            log=log,
+            deadline=settings.start_timeout,
+            notice=notice,
+        ),
+        make_client=lambda url: OpenAITeacher(
+            model=settings.model, base_url=url, api_key="none", **_limits(settings), notice=notice
+        ),
+        notice=notice,
+    )
 
 
 def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
     from distill.teachers.openai import OpenAITeacher
 
-    if not settings.model.strip():
-        raise UsageError(
-            "the openai teacher needs to know which model",
-            place="--model",
-            hint="name it as the server does, for example: --model gpt-5-mini",
-        )
+    _require_model(settings, "name it as the server does, for example: --model gpt-5-mini")
     # The openai client reads the same variable; read here, it is checked like the flag.
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if base_url and not _is_address(base_url):
@@ -51,11 +86,24 @@ def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
         model=settings.model,
         base_url=base_url,
         api_key=_key(settings.api_key_env, needed=not base_url),
-        timeout=settings.timeout,
-        attempts=settings.attempts,
+        **_limits(settings),
         key_env=settings.api_key_env,
         notice=notice,
     )
+
+
+def _require_model(settings: TeacherConfig, hint: str) -> None:
+    if not settings.model.strip():
+        raise UsageError(
+            f"the {settings.kind} teacher needs to know which model", place="--model", hint=hint
+        )
+
+
+def _limits(settings: TeacherConfig) -> dict[str, Any]:
+    """How fast and how patiently a server is asked."""
+    names = ("timeout", "attempts", "patience", "concurrency")
+    rates = ("requests_per_minute", "tokens_per_minute")
+    return {name: getattr(settings, name) for name in (*names, *rates)}
 
 
 def _is_address(url: str) -> bool:

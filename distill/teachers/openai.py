@@ -1,48 +1,46 @@
-"""The one client for every OpenAI-compatible server, and the one retry policy.
+"""The one client for every OpenAI-compatible server.
 
-Retried: rate limits (Retry-After is honoured), server errors, timeouts, broken connections, bodies
-that are no completion. Not retried: anything that the same request would meet again. Structured
-output is asked for as strict JSON Schema, then as any JSON, then in words alone, as far as the
-server goes along.
+An attempt passes the gate (gate.py), is put in words that the server understands (dialect.py), and
+is read as a completion (completion.py); what an error means is decided here, and whether it is
+tried again in retry.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import random
-import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
-
-from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill.errors import TeacherError
-from distill.prompts import render_prompt
-from distill.records import FailureReason, Message, digest
-from distill.teachers.base import ChatReply, ChatRequest, ReplyError
+from distill.records import FailureReason
+from distill.teachers.address import Address
+from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Usage
+from distill.teachers.completion import read_completion
+from distill.teachers.dialect import Dialect, UnsupportedError, Wording
+from distill.teachers.gate import Gate
+from distill.teachers.limits import Outcome, TokenGuess
+from distill.teachers.retry import FIRST_WAIT, Passing, may_pass, retries, retry_after
 
 if TYPE_CHECKING:
     import openai
 
-# Seconds. Long caps waste the run's last minutes: most rate limits pass within seconds.
-FIRST_WAIT = 0.5
-LONGEST_WAIT = 8.0
-# A server that wants longer than this is not going to answer this run.
-LONGEST_RETRY_AFTER = 120.0
+# Errors that the same account meets again whatever it asks, beside their status.
+_NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
+_SERVER_ERRORS_THAT_STAY = (501, 505)
 
 
-class Format(IntEnum):
-    """How a reply's shape is asked for, the strictest first."""
+class Stats(NamedTuple):
+    """What a teacher is doing, and has done so far."""
 
-    STRICT = 0
-    JSON = 1
-    WORDS = 2
+    in_flight: int
+    waiting: int
+    """Attempts that wait for a slot, a rate limit or a retry."""
+    limit: int
+    """Attempts that may be under way at one time, as things are."""
+    attempts: int
+    retries: int
+    rate_limited: int
 
 
 class OpenAITeacher:
@@ -50,7 +48,9 @@ class OpenAITeacher:
 
     base_url: "" for OpenAI's own
     timeout: seconds for one attempt, from sending to the last byte
-    attempts: tries of one request, the first included
+    attempts: tries of one request that the server fails, the first included
+    patience: seconds that one request waits for rate limits, in all
+    concurrency: attempts under way at one time, at most
     notice: told, once each, what the server was found not to support
     """
 
@@ -61,26 +61,33 @@ class OpenAITeacher:
         model: str,
         base_url: str,
         api_key: str,
-        timeout: float,
-        attempts: int,
+        timeout: float = 60.0,
+        attempts: int = 8,
         *,
+        patience: float = 600.0,
+        concurrency: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
         key_env: str = "OPENAI_API_KEY",
         notice: Callable[[str], None] = logging.getLogger(__name__).warning,
         first_wait: float = FIRST_WAIT,
     ) -> None:
         self._model = model
-        self._base_url = base_url or "https://api.openai.com/v1"
-        self._api_key = api_key
+        self._address = Address(base_url or "https://api.openai.com/v1", api_key)
         self._timeout = timeout
         self._attempts = attempts
+        self._patience = patience
         self._key_env = key_env
-        self._notice = notice
         self._first_wait = first_wait
+        self._gate = Gate(
+            concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        )
+        self._dialect = Dialect(model, notice)
+        self._guess = TokenGuess()
         self._client: openai.AsyncOpenAI | None = None
-        # By schema: a server may refuse one tool's schema and hold all the others.
-        self._formats: dict[str, Format] = {}
-        self._refused: set[str] = set()
-        self._told: set[str] = set()
+        self._retries = self._rate_limited = 0
 
     @property
     def name(self) -> str:
@@ -91,264 +98,193 @@ class OpenAITeacher:
         # Where a model is served does not change what it answers.
         return f"openai/{self._model}"
 
+    @property
+    def stats(self) -> Stats:
+        gate = self._gate
+        return Stats(
+            in_flight=gate.in_flight,
+            waiting=gate.waiting,
+            limit=gate.limit,
+            attempts=gate.started,
+            retries=self._retries,
+            rate_limited=self._rate_limited,
+        )
+
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The reply, after as many attempts as it takes and is allowed.
 
-        Raises ReplyError for this request alone, TeacherError for the whole run.
+        Raises ReplyError for this request alone, TeacherError for the whole run: then nothing more
+        is sent for any other request either. Raises DrainingError after `drain`.
         """
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
-            stop=stop_after_attempt(self._attempts),
-            wait=self._pause,
-            reraise=True,
+        policy = retries(
+            self._attempts, self._patience, sleep=self._gate.pause, first_wait=self._first_wait
         )
         try:
-            return await retrying(self._settled, request)
-        except _Passing as error:
+            async for attempt in policy:
+                with attempt:
+                    again = attempt.retry_state.attempt_number > 1
+                    return await self._settled(request, again=again)
+        except Passing as error:
             raise ReplyError(error.reason, error.detail) from None
+        raise AssertionError("the policy ends with a reply or an error")
+
+    def drain(self) -> None:
+        """Send nothing more: requests under way end, those that wait raise DrainingError."""
+        self._gate.shut(DrainingError)
 
     async def close(self) -> None:
         """Release connections; the next request opens new ones, in whatever loop it runs."""
+        self._gate.rest()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
-    async def _settled(self, request: ChatRequest) -> ChatReply:
+    async def _settled(self, request: ChatRequest, *, again: bool) -> ChatReply:
         """One attempt, repeated only to settle what the server understands."""
-        schema = digest(request.reply_schema)
         while True:
-            format = self._formats.get(schema, Format.STRICT)
-            refused = frozenset(self._refused)
+            wording = self._dialect.put(request)
+            self._retries += again
             try:
-                reply = await self._sent(request, format)
-            except _Unsupported as error:
-                self._go_without(error, schema, format, refused)
+                reply = await self._attempt(request, wording, again=again)
+            except UnsupportedError as error:
+                self._dialect.refused(wording, error)
+                again = True
                 continue
-            # A server that holds the schema can only begin with a brace. The reply is paid for and
-            # may be usable all the same; the next ones are asked for in another way.
-            if format is Format.STRICT and not reply.text.lstrip().startswith("{"):
-                self._plainer(schema, format, "ignores the JSON Schema of the reply")
+            self._dialect.heard(wording, reply.text)
             return reply
 
-    async def _sent(self, request: ChatRequest, format: Format) -> ChatReply:
+    async def _attempt(self, request: ChatRequest, wording: Wording, *, again: bool) -> ChatReply:
+        size = sum(len(message.content) for message in request.messages)
+        slot = await self._gate.enter(self._guess.of(size, request.max_tokens), again=again)
+        try:
+            body = await self._sent(wording)
+            reply = read_completion(body, request, self._model, self._address.hide)
+        except Passing as error:
+            self._rate_limited += error.limited
+            until = error.retry_after if error.limited and may_pass(error) else None
+            self._gate.leave(slot, error.outcome, retry_after=until)
+            raise
+        except ReplyError as error:
+            self._gate.leave(slot, Outcome.ANSWERED, spent=self._learned(size, error.usage))
+            raise
+        except UnsupportedError:
+            self._gate.leave(slot, Outcome.ANSWERED, spent=0.0)
+            raise
+        except TeacherError as error:
+            problems = error.problems
+            self._gate.shut(lambda: TeacherError.of(problems))
+            self._gate.leave(slot, None)
+            raise
+        except BaseException:
+            self._gate.leave(slot, None)
+            raise
+        self._gate.leave(slot, Outcome.ANSWERED, spent=self._learned(size, reply.usage))
+        return reply
+
+    def _learned(self, size: int, usage: Usage | None) -> float:
+        """The tokens that a request of so many characters took."""
+        if usage is None:
+            return 0.0
+        if usage.estimated:
+            self._dialect.tell("the server does not count tokens; they are estimated from the text")
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        self._guess.learn(size, tokens)
+        return tokens
+
+    async def _sent(self, wording: Wording) -> bytes:
+        import httpx2
         import openai
 
-        client = self._opened()
         try:
             async with asyncio.timeout(self._timeout):
-                raw = await client.chat.completions.with_raw_response.create(
-                    **self._parameters(request, format)
+                response = await self._opened().post(
+                    "/chat/completions", body=wording.body, cast_to=httpx2.Response
                 )
-        except (TimeoutError, openai.APITimeoutError):
-            detail = f"no reply within {self._timeout:g} s"
-            raise _Passing(FailureReason.TIMEOUT, detail) from None
+        except TimeoutError:
+            raise _too_late(f"no reply within {self._timeout:g} s") from None
+        except openai.APITimeoutError:
+            raise _too_late(f"{self._address.place}: no connection in time") from None
         except openai.APIConnectionError as error:
-            cause = f": {error.__cause__}" if error.__cause__ else ""
-            detail = self._clean(f"{self._place}: {error.message.rstrip('.')}{cause}")
-            raise _Passing(FailureReason.SERVER, detail) from None
+            raise self._unreachable(error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
-        return _read_completion(raw.text, self._model)
+        return response.content
 
-    def _parameters(self, request: ChatRequest, format: Format) -> dict[str, Any]:
-        messages = [_wire(message) for message in request.messages]
-        if format is not Format.STRICT:
-            [told] = render_prompt("schema", schema=request.reply_schema)
-            messages[-1]["content"] += f"\n\n{told.content}"
-        wanted: dict[str, Any] = {
-            "model": self._model,
-            "messages": messages,
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "seed": request.seed,
-        }
-        if "max_tokens" in self._refused:
-            wanted["max_completion_tokens"] = request.max_tokens
-        if format is Format.STRICT:
-            held = {"name": "reply", "strict": True, "schema": request.reply_schema}
-            wanted["response_format"] = {"type": "json_schema", "json_schema": held}
-        elif format is Format.JSON:
-            wanted["response_format"] = {"type": "json_object"}
-        return {
-            name: value
-            for name, value in wanted.items()
-            if value is not None and name not in self._refused
-        }
+    def _opened(self) -> openai.AsyncOpenAI:
+        if self._client is None:
+            from distill.teachers.transport import open_client
+
+            self._client = open_client(self._address, self._timeout)
+        return self._client
+
+    def _unreachable(self, error: openai.APIConnectionError) -> Passing:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        detail = self._clean(f"{self._address.place}: {error.message.rstrip('.')}{cause}")
+        return Passing(FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE)
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:
         """What an error status means: for the attempt, for the request, or for the run."""
         status = error.status_code
         detail = self._clean(f"{status}: {_said(error)}")
-        if status == 401:
-            return TeacherError(
-                "the server refuses the key (401)", place=self._place, hint=self._key_hint()
-            )
-        if status == 403:
-            return TeacherError(
-                f"the server refuses access ({detail})",
-                place=self._place,
-                hint=f"check what the key in {self._key_env} may use, and the model's name",
-            )
-        if status == 404:
-            return TeacherError(
-                f'there is no model "{self._model}" ({detail})',
-                place=self._place,
-                hint="check --model, and --base-url, which usually ends in /v1",
-            )
-        if error.code == "insufficient_quota":
-            return TeacherError(
-                f"the account has no credit left ({detail})",
-                place=self._place,
-                hint="add credit, then run the same command again: it goes on",
-            )
-        if status in (408, 409, 429) or status >= 500:
-            reason = FailureReason.TIMEOUT if status in (408, 504) else FailureReason.SERVER
-            return _Passing(reason, detail, _retry_after(error.response.headers))
+        hopeless = self._hopeless(error, detail)
+        if hopeless:
+            return hopeless
+        if status in (408, 409, 429) or (status >= 500 and status not in _SERVER_ERRORS_THAT_STAY):
+            return _passing(status, detail, retry_after(error.response.headers))
         parameter = _unsupported_parameter(error) if status in (400, 422) else None
         if parameter:
-            return _Unsupported(parameter, detail)
+            return UnsupportedError(parameter, detail)
         return ReplyError(FailureReason.SERVER, detail)
 
-    def _go_without(
-        self, error: _Unsupported, schema: str, format: Format, refused: frozenset[str]
-    ) -> None:
-        """Note what the server does not take. Raises ReplyError where it was not even sent."""
-        if error.parameter == "response_format":
-            if format is Format.WORDS:
-                raise ReplyError(FailureReason.SERVER, error.detail)
-            self._plainer(schema, format, "does not take the format of the reply", error.detail)
-        elif error.parameter in refused:
-            raise ReplyError(FailureReason.SERVER, error.detail)
-        else:
-            self._refused.add(error.parameter)
-            self._tell(f"the server does not take {error.parameter}; it is left out", error.detail)
-
-    def _plainer(self, schema: str, format: Format, why: str, detail: str = "") -> None:
-        # Requests in flight find out at the same time: only a step down from here counts.
-        if self._formats.get(schema, Format.STRICT) == format:
-            self._formats[schema] = Format(format + 1)
-        how = "as any JSON" if format is Format.STRICT else "in words alone"
-        self._tell(f"the server {why}; it is asked {how}, and replies are checked as ever", detail)
-
-    def _tell(self, text: str, detail: str = "") -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._notice(f"{text} ({detail})" if detail else text)
-
-    def _pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asks for, else exponential, jittered."""
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, _Passing) else None
-        if asked is not None:
-            return asked + random.uniform(0, 0.1 * asked)
-        longest = min(LONGEST_WAIT, self._first_wait * 2 ** (state.attempt_number - 1))
-        return random.uniform(longest / 2, longest)
-
-    def _opened(self) -> openai.AsyncOpenAI:
-        import openai
-
-        if self._client is None:
-            self._client = openai.AsyncOpenAI(
-                api_key=self._api_key,
-                base_url=self._base_url,
-                timeout=self._timeout,
-                max_retries=0,
+    def _hopeless(self, error: openai.APIStatusError, detail: str) -> TeacherError | None:
+        """The error that ends the run, if every request would meet this one."""
+        place = self._address.place
+        if error.status_code == 402 or error.code in _NO_CREDIT or error.type in _NO_CREDIT:
+            return TeacherError(
+                f"the account has no credit left ({detail})",
+                place=place,
+                hint="add credit, then run the same command again: it goes on",
             )
-        return self._client
-
-    @property
-    def _place(self) -> str:
-        """The server's address, without what may be secret in it."""
-        parts = urlsplit(self._base_url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-    def _key_hint(self) -> str:
-        return f"put a valid key into the environment variable {self._key_env}"
+        if error.status_code == 401:
+            return TeacherError(
+                "the server refuses the key (401)",
+                place=place,
+                hint=f"put a valid key into the environment variable {self._key_env}",
+            )
+        if error.status_code == 403:
+            return TeacherError(
+                f"the server refuses access ({detail})",
+                place=place,
+                hint=f"check what the key in {self._key_env} may use, and the model's name",
+            )
+        if error.status_code == 404:
+            return TeacherError(
+                f'there is no model "{self._model}" ({detail})',
+                place=place,
+                hint="check --model, and --base-url, which usually ends in /v1",
+            )
+        return None
 
     def _clean(self, text: str) -> str:
-        """A server's words without the key, which some servers repeat."""
-        text = text.replace(self._api_key, "***") if len(self._api_key) > 4 else text
-        return " ".join(text.split())[:400]
+        return " ".join(self._address.hide(text).split())[:400]
 
 
-class _Passing(Exception):  # noqa: N818 - what has passed by the next attempt, perhaps
-    def __init__(
-        self, reason: FailureReason, detail: str, retry_after: float | None = None
-    ) -> None:
-        self.reason = reason
-        self.detail = detail
-        self.retry_after = retry_after
-        super().__init__(detail)
-
-
-class _Unsupported(Exception):  # noqa: N818 - a parameter, not a failure
-    def __init__(self, parameter: str, detail: str) -> None:
-        self.parameter = parameter
-        self.detail = detail
-        super().__init__(detail)
-
-
-class _Words(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Words | None = None
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Completion(BaseModel):
-    """The parts of a completion that are read; servers add many others."""
-
-    choices: list[_Choice] | None = None
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-def _read_completion(body: str, model: str) -> ChatReply:
-    try:
-        completion = _Completion.model_validate(json.loads(body))
-    except (ValueError, RecursionError, ValidationError):
-        detail = f"the server's reply is no chat completion: {body[:80]!r}"
-        raise _Passing(FailureReason.SERVER, detail) from None
-    if not completion.choices:
-        raise ReplyError(FailureReason.EMPTY, "the server sent no choice")
-    choice, usage = completion.choices[0], completion.usage or _Usage()
-    return ChatReply(
-        text=_text(choice.message, choice.finish_reason),
-        model=completion.model or model,
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
+def _passing(status: int, detail: str, wait: float | None) -> Passing:
+    crowded = status in (408, 429, 503, 504, 529)
+    error = Passing(
+        FailureReason.TIMEOUT if status in (408, 504) else FailureReason.SERVER,
+        detail,
+        outcome=Outcome.OVERLOADED if crowded else Outcome.FAILED,
+        limited=status == 429 or (status in (503, 529) and wait is not None),
+        retry_after=wait,
     )
+    if not may_pass(error):
+        error.detail += f"; the server asks to wait {wait:.0f} s"
+    return error
 
 
-def _text(message: _Words | None, finish_reason: str | None) -> str:
-    if message and message.refusal:
-        raise ReplyError(FailureReason.REFUSED, message.refusal)
-    if finish_reason == "content_filter":
-        raise ReplyError(FailureReason.REFUSED, "the server's content filter stopped the reply")
-    if finish_reason == "length":
-        raise ReplyError(FailureReason.TRUNCATED, "the reply did not fit into max_tokens")
-    if not message or not message.content or not message.content.strip():
-        raise ReplyError(FailureReason.EMPTY, "the reply has no text")
-    return message.content
-
-
-def _wire(message: Message) -> dict[str, str]:
-    # A model's own lone surrogates come back here in a follow-up, and cannot be sent as UTF-8.
-    content = message.content.encode("utf-8", "backslashreplace").decode()
-    return {"role": message.role, "content": content}
-
-
-def _may_pass(error: BaseException) -> bool:
-    wait = error.retry_after if isinstance(error, _Passing) else None
-    return isinstance(error, _Passing) and (wait is None or wait <= LONGEST_RETRY_AFTER)
+def _too_late(detail: str) -> Passing:
+    return Passing(FailureReason.TIMEOUT, detail, outcome=Outcome.OVERLOADED)
 
 
 def _said(error: openai.APIStatusError) -> str:
@@ -372,18 +308,3 @@ def _unsupported_parameter(error: openai.APIStatusError) -> str | None:
     ):
         return error.param
     return None
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait, from a number or a date."""
-    value: str | None = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

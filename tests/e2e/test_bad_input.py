@@ -210,7 +210,7 @@ def test_what_follows_from_an_altered_stage_is_stale(
     refused(distill("report", "run"), "6-split/train.jsonl", "--redo")
     edit(tmp_path / "run" / "4-dedup" / "examples.jsonl", '"style"', '"style" ')
     found = json.loads(distill("status", "run", "--json").stdout)
-    states = {one["stage"]: one["state"] for one in found}
+    states = {one["stage"]: one["state"] for one in found["stages"]}
     assert [states[name] for name in ("validate", "dedup", "balance")] == [
         "done",
         "altered",

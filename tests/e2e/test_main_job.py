@@ -70,7 +70,7 @@ def test_from_rules_to_report(run_all: Callable[..., str], distill: Run, tmp_pat
     assert (run / "7-train" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "7-train" / "adapter" / "adapter_model.safetensors").exists()
     assert list((run / "7-train" / "tensorboard").iterdir())
-    states = json.loads(distill("status", "run", "--json").stdout)
+    states = json.loads(distill("status", "run", "--json").stdout)["stages"]
     assert {state["state"] for state in states} == {"done"}
     report = json.loads((run / "report.json").read_text("utf-8"))
     assert report["missing"] == []
@@ -144,7 +144,7 @@ def test_the_help_in_the_readme_is_the_help(distill: Run) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["init", "check", "gen", "train", "eval", "report", "status", "show", "route", "run"],
+    ["init", "check", "plan", "gen", "train", "eval", "report", "status", "show", "route", "run"],
 )
 def test_every_command_explains_itself(distill: Run, command: str) -> None:
     done = distill(command, "--help")

@@ -1,292 +1,272 @@
-"""A real HTTP server that speaks /v1/chat/completions, well or badly, by schedule.
+"""A real HTTP server that speaks /v1/chat/completions, well or badly, by schedule or at random.
 
     with ChatServer() as server:
         server.script(rate_limited(1), broken(500), fenced)   # then `server.default`, which is good
         ...
         assert server.count == 4
 
-A behaviour is a function from the request's body to an `Answer`. Good replies are sampled from the
-request's JSON Schema by the request's own digest: one request, one reply, in every process.
+    ChatServer(default=Storm(seed=1, rate_limited=0.2, reset=0.02), latency=0.5, keep=False)
+
+A behaviour is a function from the request's body to an `Answer` (kit/behaviours.py, and those that
+remember in kit/storm.py). GET /v1/models, /health and /stats are always answered well.
+
+In a process of its own it is a teacher for benchmarks, until its standard input closes:
+
+    python -m kit.server --latency 0.5 --rate-limited 0.2 --retry-after 1
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import json
-import random
+import signal
 import socket
-import struct
+import sys
 import threading
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections import Counter, deque
+from pathlib import Path
 from typing import Any, Self
 
-from kit.sampler import sample
-
-Body = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes back over the wire."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    delay: float = 0.0
-    reset: bool = False
-    """Break the connection instead of answering."""
-
-
-Behaviour = Callable[[Body], Answer]
-
-
-def completion(text: str | None, *, finish: str = "stop", refusal: str | None = None) -> Answer:
-    """A chat completion that says `text`."""
-    message = {"role": "assistant", "content": text, "refusal": refusal}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-    return Answer(body=_json({"model": "kit", "choices": [choice], "usage": usage}))
-
-
-def failure(status: int, message: str, **more: str | None) -> Answer:
-    """An error as OpenAI words it."""
-    return Answer(status, _json({"error": {"message": message, **more}}))
-
-
-def valid_text(body: Body) -> str:
-    """JSON that meets the schema of the request, the same for the same request."""
-    schema = _schema(body)
-    seed = json.dumps([body["messages"], body.get("seed")], sort_keys=True)
-    return json.dumps(sample(schema, random.Random(seed)), ensure_ascii=False)
-
-
-def good(body: Body) -> Answer:
-    return completion(valid_text(body))
-
-
-def says(text: str | None, **more: Any) -> Behaviour:
-    return lambda body: completion(text, **more)
-
-
-def fenced(body: Body) -> Answer:
-    return completion(f"Here you are:\n```json\n{valid_text(body)}\n```\nAnything else?")
-
-
-def truncated(body: Body) -> Answer:
-    """A text that stops in the middle, though the server calls it complete."""
-    return completion(valid_text(body)[:-3])
-
-
-def cut_off(body: Body) -> Answer:
-    """The server says itself that the reply did not fit."""
-    return completion(valid_text(body)[:20], finish="length")
-
-
-def wrong_shape(body: Body) -> Answer:
-    return completion('{"message": "hello"}')
-
-
-def line_separators(body: Body) -> Answer:
-    """Characters that some readers take for line ends, and others for nothing at all."""
-    value = json.loads(valid_text(body))
-    value["user"] = "first\u2028second\u2029third\u0085fourth 😀 שלום"
-    return completion(json.dumps(value, ensure_ascii=False))
-
-
-def without_choices(body: Body) -> Answer:
-    return Answer(body=_json({"model": "kit", "choices": []}))
-
-
-def not_json(body: Body) -> Answer:
-    return Answer(body=b'{"model": "kit", "choices": [{"mess')
-
-
-def reset(body: Body) -> Answer:
-    return Answer(reset=True)
-
-
-def broken(status: int) -> Behaviour:
-    return lambda body: failure(status, "the server is broken")
-
-
-def rate_limited(retry_after: str | float | None = None) -> Behaviour:
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    body = _json({"error": {"message": "slow down"}})
-    return lambda _: Answer(429, body, headers)
-
-
-def slow(delay: float) -> Behaviour:
-    return lambda body: Answer(**{**good(body).__dict__, "delay": delay})
-
-
-def unauthorised(body: Body) -> Answer:
-    return failure(401, "Incorrect API key provided", code="invalid_api_key")
-
-
-def unknown_model(body: Body) -> Answer:
-    return failure(404, f"The model `{body['model']}` does not exist", code="model_not_found")
-
-
-def ignoring_format(body: Body) -> Answer:
-    """A server that never reads response_format: prose, until the prompt itself asks for JSON."""
-    if "JSON Schema" in body["messages"][-1]["content"]:
-        return fenced(body)
-    return completion("Sure! How about: where is the travel policy?")
-
-
-def rejecting_formats(*kinds: str) -> Behaviour:
-    """A server that answers 400 to these kinds of response_format, and else is good."""
-
-    def answer(body: Body) -> Answer:
-        kind = body.get("response_format", {}).get("type")
-        if kind in kinds:
-            return failure(400, f"Unknown value {kind!r} for response_format", param=None)
-        return good(body)
-
-    return answer
-
-
-def rejecting_parameter(name: str) -> Behaviour:
-    """A server that, as reasoning models do, answers 400 to one parameter."""
-
-    def answer(body: Body) -> Answer:
-        if name in body:
-            said = f"Unsupported parameter: '{name}' is not supported with this model."
-            return failure(400, said, param=name, code="unsupported_parameter")
-        return good(body)
-
-    return answer
+from kit.answers import Answer, Behaviour, Body, End, failure, to_json
+from kit.behaviours import *  # noqa: F403 - tests say server.good, server.reset and so on
+from kit.behaviours import good
+from kit.http import Connection, Request
+from kit.storm import Overloaded, Storm, troubles
 
 
 class ChatServer:
-    """The server, in a thread of its own, on a free port of 127.0.0.1."""
+    """The server, in a thread of its own, on a free port of 127.0.0.1.
 
-    def __init__(self) -> None:
-        self.default: Behaviour = good
+    default: how it behaves when the script is over
+    latency: seconds before every answer
+    reply: what every good reply says; None: what the request's schema wants
+    keep: whether `requests` and `headers` are kept
+    """
+
+    def __init__(
+        self,
+        default: Behaviour = good,
+        *,
+        latency: float = 0.0,
+        reply: str | None = None,
+        keep: bool = True,
+    ) -> None:
+        self.default = default
+        self.latency = latency
         self.requests: list[Body] = []
         self.headers: list[dict[str, str]] = []
         """Those of each request, names in lower case."""
-        self._script: deque[Behaviour] = deque()
+        self.count = 0
+        """Requests received so far."""
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.by_status: Counter[str] = Counter()
+        """Requests by what became of them: a status that went out whole, "reset", "closed",
+        "stalled", or "abandoned" where the client hung up first."""
         self.closing = threading.Event()
-        """Set at the end, so that nobody waits for a slow answer any more."""
-        self._lock = threading.Lock()
-        self._http = _Http(self)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        """Set at the end, when connections are closed whatever they wait for."""
+        self._reply = reply
+        self._keep = keep
+        self._script: deque[Behaviour] = deque()
+        self._faults: list[Exception] = []
+        self._first_request: float | None = None
+        self._last_reply: float | None = None
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Future[Any]] = set()
 
     def __enter__(self) -> Self:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.closing.set()
-        self._http.shutdown()
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._http.hang_up()
-        self._http.server_close()
+        if self._faults and error is None:
+            raise self._faults[0]
 
     @property
     def url(self) -> str:
         """The base URL, as for --base-url."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"{self._address}/v1"
 
     @property
-    def count(self) -> int:
-        """Requests received so far."""
-        return len(self.requests)
+    def stats_url(self) -> str:
+        return f"{self._address}/stats"
 
     def script(self, *behaviours: Behaviour) -> None:
         """Behave so for the next requests, in the order in which they come; then by default."""
         self._script.extend(behaviours)
 
-    def answer(self, body: Body, headers: dict[str, str]) -> Answer:
-        with self._lock:
-            self.requests.append(body)
-            self.headers.append(headers)
-            behaviour = self._script.popleft() if self._script else self.default
-        return behaviour(body)
+    def stats(self) -> dict[str, Any]:
+        """What /stats says. Times are seconds on this machine's monotonic clock."""
+        first, last = self._first_request, self._last_reply
+        return {
+            "requests": self.count,
+            "in_flight": self.in_flight,
+            "max_in_flight": self.max_in_flight,
+            "first_request": first,
+            "last_reply": last,
+            "active_seconds": 0.0 if first is None or last is None else last - first,
+            "by_status": dict(self.by_status),
+            "replies_ok": self.by_status["200"],
+        }
 
+    # --- in the server's thread ---
 
-class _Http(ThreadingHTTPServer):
-    # Threads are waited for when it closes, so that no socket outlives a test.
-    daemon_threads = False
-    request_queue_size = 256
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
-    def __init__(self, chat: ChatServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.chat = chat
-        self.open: set[socket.socket] = set()
+    async def _serve(self) -> None:
+        # asyncio's own server drops connections that it has only just accepted when it closes.
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._accept)
+        await self._stop.wait()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        while pending := {*self._opening, *(open_one.closed for open_one in self._connections)}:
+            for open_one in self._connections:
+                open_one.hang_up()
+            await asyncio.wait(pending)
 
-    def hang_up(self) -> None:
-        """End the connections that clients keep open."""
-        for connection in list(self.open):
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # gone already
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Without it every reply would wait 40 ms for the client's acknowledgement.
-    disable_nagle_algorithm = True
-    server: _Http
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.open.add(self.connection)
-
-    def finish(self) -> None:
-        self.server.open.discard(self.connection)
-        super().finish()
-
-    def handle(self) -> None:
+    def _accept(self) -> None:
         try:
-            super().handle()
-        except OSError:
-            self.close_connection = True  # the client hung up, or we did
+            accepted, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the client is gone already
+        task = self._loop.create_task(
+            self._loop.connect_accepted_socket(
+                lambda: Connection(self._handle, self._connections), accepted
+            )
+        )
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
-    def do_POST(self) -> None:
-        sent = self.rfile.read(int(self.headers["Content-Length"]))
-        if len(sent) < int(self.headers["Content-Length"]):
-            raise ConnectionError("the client hung up in the middle of its request")
-        body = json.loads(sent)
-        if self.path != "/v1/chat/completions":
-            answer = failure(404, f"no such path: {self.path}")
-        else:
-            answer = self.server.chat.answer(body, {k.lower(): v for k, v in self.headers.items()})
-        self.server.chat.closing.wait(answer.delay)
-        if answer.reset:
-            self._reset()
-        else:
-            self._send(answer)
+    async def _handle(self, request: Request, connection: Connection) -> None:
+        match request.method, request.path.partition("?")[0]:
+            case "POST", "/v1/chat/completions":
+                await self._chat(request, connection)
+            case "GET", "/v1/models":
+                listed = {"id": "kit", "object": "model", "created": 0, "owned_by": "kit"}
+                await connection.send(_json({"object": "list", "data": [listed]}))
+            case "GET", "/stats":
+                await connection.send(_json(self.stats()))
+            case "GET", "/health":
+                await connection.send(Answer())
+            case _:
+                await connection.send(failure(404, f"no such path: {request.path}"))
 
-    def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        for name, value in {"Content-Type": "application/json", **answer.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body)
+    async def _chat(self, request: Request, connection: Connection) -> None:
+        arrived = time.monotonic()
+        self._first_request = self._first_request or arrived
+        self.count += 1
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        outcome = "abandoned"
+        try:
+            answer = self._decided(request, arrived)
+            if answer.end is not End.WHOLE:
+                outcome = answer.end.value
+            if (wait := self.latency + answer.delay) and not answer.at_once:
+                await asyncio.sleep(wait)
+            await connection.send(answer)
+            self._last_reply = time.monotonic()
+            if answer.end is End.WHOLE:
+                outcome = str(answer.status)
+        finally:
+            self.in_flight -= 1
+            self.by_status[outcome] += 1
 
-    def _reset(self) -> None:
-        # Lingering for no time makes the kernel send RST instead of FIN.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close_connection = True
-        self.connection.close()
+    def _decided(self, request: Request, arrived: float) -> Answer:
+        body = self._read(request, arrived)
+        if isinstance(body, Answer):
+            return body
+        if self._keep:
+            self.requests.append(body)
+            self.headers.append(body.headers)
+        behaviour = self._script.popleft() if self._script else self.default
+        try:
+            return behaviour(body)
+        except Exception as error:
+            # A mistake in a behaviour is raised where the server is closed, so that no test
+            # takes it for a server that is broken on purpose.
+            self._faults.append(error)
+            return failure(500, f"the behaviour itself fails: {error!r}")
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the tests say what matters."""
+    def _read(self, request: Request, arrived: float) -> Body | Answer:
+        try:
+            content = json.loads(request.body)
+        except ValueError:
+            return failure(400, "the request's body is not JSON")
+        if not isinstance(content, dict) or not content.get("messages"):
+            return failure(400, "the request has no messages", param="messages")
+        if content.get("stream"):
+            return failure(400, "this server does not stream", param="stream")
+        return Body(
+            content,
+            headers=request.headers,
+            in_flight=self.in_flight,
+            arrived=arrived,
+            reply=self._reply,
+        )
 
 
-def _schema(body: Body) -> Any:
-    asked = body.get("response_format", {})
-    if asked.get("type") == "json_schema":
-        return asked["json_schema"]["schema"]
-    text = body["messages"][-1]["content"]
-    return json.loads(text[text.index('{"type": "object"') :])
+def _json(value: Any) -> Answer:
+    return Answer(body=to_json(value))
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+# --- the command ---
+
+
+def main() -> None:
+    """Serve until standard input closes or SIGTERM or SIGINT comes; the address goes to stdout."""
+    options = _parser().parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    behaviour: Behaviour = Storm(
+        options.seed,
+        retry_after=options.retry_after,
+        delay=options.delay,
+        **{name: share for name in troubles() if (share := getattr(options, name))},
+    )
+    if options.capacity or options.rate:
+        behaviour = Overloaded(
+            capacity=options.capacity,
+            rate=options.rate,
+            retry_after=options.retry_after,
+            calm=behaviour,
+        )
+    with ChatServer(behaviour, latency=options.latency, reply=options.reply, keep=False) as server:
+        print(json.dumps({"url": server.url, "stats": server.stats_url}), flush=True)
+        sys.stdin.buffer.read()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kit.server", description=main.__doc__)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
+    parser.add_argument("--reply", type=_text, help="what good replies say: a file, or the text")
+    parser.add_argument("--seed", type=int, default=0, help="of the troubles")
+    parser.add_argument("--retry-after", type=float, help="seconds that 429 and 503 ask for")
+    parser.add_argument("--delay", type=float, default=1.0, help="seconds of the slow troubles")
+    parser.add_argument("--capacity", type=int, help="requests in flight; 429 to any more")
+    parser.add_argument("--rate", type=float, help="requests per second; 429 to any more")
+    for name in troubles():
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=float, default=0.0, metavar="SHARE", help="of the requests")
+    return parser
+
+
+def _text(given: str) -> str:
+    return given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -19,19 +19,10 @@ from kit import office, server
 from kit.sampler import sample
 from kit.server import ChatServer
 
+from distill.ask import AGAIN, MalformedReply, kept, reply_key
 from distill.config import TeacherConfig
 from distill.errors import TeacherError, WriteError
-from distill.generate import (
-    AGAIN,
-    HOPELESS,
-    Generated,
-    MalformedReply,
-    generate,
-    read_reply,
-    reply_key,
-    reply_schema,
-    request,
-)
+from distill.generate import HOPELESS, OVERLAP, generate
 from distill.records import (
     Candidate,
     Failure,
@@ -41,9 +32,18 @@ from distill.records import (
     ToolCall,
 )
 from distill.run.replies import ReplyStore
-from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Task
+from distill.teachers.base import (
+    BatchTask,
+    ChatReply,
+    ChatRequest,
+    DrainingError,
+    ReplyError,
+    Task,
+    Usage,
+)
 from distill.teachers.make import make_teacher
 from distill.workflow.model import CallSpec, Rule, Then, Tool, Workflow
+from distill.writing import read_reply, reply_schema, request, split_batch
 
 CONFIG = TeacherConfig(concurrency=8)
 DOCUMENTS = office.task("documents")
@@ -339,28 +339,47 @@ class Scribe:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.asked: list[ChatRequest] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
         self.random = random.Random(7)
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         self.asked.append(request)
         number = len(self.asked)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            for _ in range(self.random.randint(0, 5)):
-                await asyncio.sleep(0)
-            return ChatReply(text=self.answer(request, number), model="scribe")
-        finally:
-            self.in_flight -= 1
+        for _ in range(self.random.randint(0, 5)):
+            await asyncio.sleep(0)
+        return ChatReply(text=self.answer(request, number), model="scribe")
+
+    def drain(self) -> None: ...
 
     async def close(self) -> None: ...
 
 
 def good(request: ChatRequest, number: int) -> str:
-    seed = request.task.scenario.seed
-    return json.dumps(sample(request.reply_schema, random.Random(seed)))
+    return json.dumps(sample(request.reply_schema, random.Random(request.task.id)))
+
+
+class Generated(NamedTuple):
+    """What became of the scenarios, in their order."""
+
+    candidates: list[Candidate]
+    failures: list[Failure]
+
+
+async def collected(
+    scenarios: list[Scenario], teacher: Any, store: ReplyStore, config: TeacherConfig
+) -> Generated:
+    outcomes: dict[int, Candidate | Failure] = {}
+
+    def settle(number: int, outcome: Candidate | Failure) -> None:
+        assert number not in outcomes
+        outcomes[number] = outcome
+
+    await generate(scenarios, office.OFFICE, teacher, store, config, settle)
+    assert sorted(outcomes) == list(range(len(scenarios)))
+    ordered = [outcomes[number] for number in sorted(outcomes)]
+    return Generated(
+        [outcome for outcome in ordered if isinstance(outcome, Candidate)],
+        [outcome for outcome in ordered if isinstance(outcome, Failure)],
+    )
 
 
 def run(
@@ -368,12 +387,11 @@ def run(
     teacher: Any,
     store: ReplyStore | None = None,
     config: TeacherConfig = CONFIG,
-    **more: Any,
 ) -> Generated:
     if store is None:
         with ReplyStore(Path(":memory:")) as replies:
-            return run(scenarios, teacher, replies, config, **more)
-    return asyncio.run(generate(scenarios, office.OFFICE, teacher, store, config, **more))
+            return run(scenarios, teacher, replies, config)
+    return asyncio.run(collected(scenarios, teacher, store, config))
 
 
 FATES = ["good", "refused", "timeout", "malformed", "mended"]
@@ -410,20 +428,12 @@ def test_every_scenario_ends_as_exactly_one_thing_in_order(
 ) -> None:
     scenarios = office.scenarios(len(fates))
     teacher = Scribe(fated(fates))
-    calls: list[tuple[int, int]] = []
-    made = run(
-        scenarios,
-        teacher,
-        config=TeacherConfig(concurrency=concurrency),
-        progress=lambda done, total: calls.append((done, total)),
-    )
+    made = run(scenarios, teacher, config=TeacherConfig(concurrency=concurrency))
     expected = [fate in ("good", "mended") for fate in fates]
     kept = [s for s, ok in zip(scenarios, expected, strict=True) if ok]
     failed = [s for s, ok in zip(scenarios, expected, strict=True) if not ok]
     assert [candidate.scenario for candidate in made.candidates] == kept
     assert [failure.scenario for failure in made.failures] == failed
-    assert calls == [(n + 1, len(fates)) for n in range(len(fates))]
-    assert teacher.most_in_flight <= concurrency
 
 
 def test_the_result_does_not_depend_on_concurrency() -> None:
@@ -458,10 +468,19 @@ def test_a_reply_is_kept_before_it_is_used() -> None:
         def put(self, key: str, reply: ChatReply) -> ChatReply:
             raise WriteError("cannot be written", hint="free some space")
 
-    progress: list[int] = []
+    settled: list[int] = []
     with Full(Path(":memory:")) as store, pytest.raises(WriteError):
-        run(office.scenarios(20), Scribe(good), store, progress=lambda d, t: progress.append(d))
-    assert progress == []
+        asyncio.run(
+            generate(
+                office.scenarios(20),
+                office.OFFICE,
+                Scribe(good),
+                store,
+                CONFIG,
+                lambda number, outcome: settled.append(number),
+            )
+        )
+    assert settled == []
 
 
 def test_one_key_gets_one_answer_even_when_asked_twice_at_a_time() -> None:
@@ -475,15 +494,25 @@ def test_one_key_gets_one_answer_even_when_asked_twice_at_a_time() -> None:
 def test_malformed_replies_are_asked_again_with_the_error_shown() -> None:
     bad = ["nothing at all", call_text({"query": "x", "scope": "public"})]
     teacher = Scribe(lambda request, number: [*bad, call_text()][number - 1])
-    made = run([office.scenario()], teacher)
-    assert len(made.candidates) == 1
-    assert [len(asked.messages) for asked in teacher.asked] == [2, 4, 6]
-    roles = [message.role for message in teacher.asked[2].messages]
-    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
-    assert teacher.asked[2].messages[2].content == bad[0]
-    assert "no JSON object" in teacher.asked[2].messages[3].content
-    assert 'scope must be "internal"' in teacher.asked[2].messages[5].content
+    with ReplyStore(Path(":memory:")) as store:
+        made = run([office.scenario()], teacher, store)
+        asked = request(office.scenario(), office.OFFICE, CONFIG)
+        assert len(made.candidates) == 1
+        assert kept(asked, teacher, store, lambda text: read_reply(text, DOCUMENTS, "scribe"))
+    for turn, text, error in zip(
+        teacher.asked[1:], bad, ["no JSON object", 'scope must be "internal"'], strict=True
+    ):
+        # The last attempt alone: the price of a question does not grow with its attempts.
+        assert [m.role for m in turn.messages] == ["system", "user", "assistant", "user"]
+        assert turn.messages[2].content == text
+        assert error in turn.messages[3].content
     assert len({asked.digest for asked in teacher.asked}) == 3
+
+
+def test_one_malformed_reply_said_again_and_again_is_a_new_question_each_time() -> None:
+    teacher = Scribe(lambda request, number: "nonsense")
+    run([office.scenario()], teacher)
+    assert len({asked.digest for asked in teacher.asked}) == 1 + AGAIN
 
 
 def test_a_scenario_that_stays_malformed_is_owed_again(tmp_path: Path) -> None:
@@ -508,7 +537,7 @@ def test_a_teacher_that_fails_from_the_start_is_given_up_with_the_reason(
     with pytest.raises(TeacherError, match="because of this") as caught:
         run(office.scenarios(500), teacher)
     assert f"{HOPELESS} {reason}" in str(caught.value)
-    assert HOPELESS <= len(teacher.asked) <= HOPELESS + CONFIG.concurrency
+    assert HOPELESS <= len(teacher.asked) <= HOPELESS + CONFIG.concurrency * OVERLAP
 
 
 def test_replies_of_an_earlier_run_do_not_vouch_for_the_teacher_of_today(tmp_path: Path) -> None:
@@ -522,9 +551,10 @@ def test_replies_of_an_earlier_run_do_not_vouch_for_the_teacher_of_today(tmp_pat
 
 
 def test_a_few_failures_among_successes_do_not_stop_a_run() -> None:
-    fates = ["good", *["refused"] * (HOPELESS * 2), "good"]
-    made = run(office.scenarios(len(fates)), Scribe(fated(fates)))
-    assert (len(made.candidates), len(made.failures)) == (2, HOPELESS * 2)
+    fates = [*["good"] * OVERLAP, *["refused"] * (HOPELESS * 2), "good"]
+    config = TeacherConfig(concurrency=1)
+    made = run(office.scenarios(len(fates)), Scribe(fated(fates)), config=config)
+    assert (len(made.candidates), len(made.failures)) == (OVERLAP + 1, HOPELESS * 2)
 
 
 def test_fewer_failures_than_it_takes_are_failures() -> None:
@@ -548,20 +578,160 @@ def test_an_interrupt_is_noticed_though_the_teacher_never_waits() -> None:
         scenarios = [office.scenario(seed=seed) for seed in range(2000)]
         done = 0
 
-        def progress(count: int, total: int) -> None:
+        def settle(number: int, outcome: object) -> None:
             nonlocal done
-            done = count
-            if count == 10:
+            done += 1
+            if done == 10:
                 running.cancel()
 
         with ReplyStore(Path(":memory:")) as store:
-            work = generate(scenarios, office.OFFICE, teacher, store, CONFIG, progress=progress)
+            work = generate(scenarios, office.OFFICE, teacher, store, CONFIG, settle)
             running = asyncio.ensure_future(work)
             with pytest.raises(asyncio.CancelledError):
                 await running
         return done
 
-    assert asyncio.run(main()) < 100
+    assert asyncio.run(main()) < 200
+
+
+class Held(Scribe):
+    """A teacher whose replies wait at a gate, and which can be drained as a real one can."""
+
+    def __init__(self) -> None:
+        super().__init__(good)
+        self.gate = asyncio.Event()
+        self.drained = False
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        if self.drained:
+            raise DrainingError
+        reply = await super().complete(request)
+        await self.gate.wait()
+        return reply
+
+    def drain(self) -> None:
+        self.drained = True
+        self.gate.set()
+
+
+def test_replies_under_way_are_kept_when_the_run_is_interrupted() -> None:
+    async def main() -> tuple[int, int]:
+        teacher = Held()
+        with ReplyStore(Path(":memory:")) as store:
+            work = generate(
+                office.scenarios(500), office.OFFICE, teacher, store, CONFIG, lambda *_: None
+            )
+            running = asyncio.ensure_future(work)
+            while len(teacher.asked) < CONFIG.concurrency:
+                await asyncio.sleep(0)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            return len(teacher.asked), store.count()
+
+    asked, stored = asyncio.run(main())
+    assert CONFIG.concurrency <= asked == stored < 500
+
+
+def test_replies_under_way_are_kept_when_one_request_ends_the_run() -> None:
+    def fail(request: ChatRequest, number: int) -> str:
+        if number == 7:
+            raise TeacherError("no credit left", hint="add credit")
+        return good(request, number)
+
+    teacher = Scribe(fail)
+    with ReplyStore(Path(":memory:")) as store:
+        with pytest.raises(TeacherError, match="no credit"):
+            run(office.scenarios(500), teacher, store)
+        assert store.count() == len(teacher.asked) - 1
+
+
+# --- several scenarios in one request ---
+
+
+def numbered_texts(request: ChatRequest, number: int) -> str:
+    """What a good model writes for a batch: for each scenario what it would write alone."""
+    task = request.task
+    if not isinstance(task, BatchTask):
+        return good(request, number)
+    alone = [make_request(each.scenario) for each in task.tasks]
+    return json.dumps({str(n): json.loads(good(one, 0)) for n, one in enumerate(alone, start=1)})
+
+
+def make_request(scenario: Scenario) -> ChatRequest:
+    return request(scenario, office.OFFICE, CONFIG)
+
+
+def by_rule(count: int) -> list[Scenario]:
+    return sorted(office.scenarios(count), key=lambda each: each.rule)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 32])
+def test_a_batch_gives_what_single_requests_give(size: int) -> None:
+    scenarios = by_rule(50)
+    teacher = Scribe(numbered_texts)
+    with ReplyStore(Path(":memory:")) as store:
+        made = run(scenarios, teacher, store, TeacherConfig(batch=size))
+        assert store.count() == 50
+        again = Scribe(numbered_texts)
+        assert run(scenarios, again, store) == made
+    assert made == run(scenarios, Scribe(good))
+    assert len(teacher.asked) == 5 * -(-10 // size)
+    assert again.asked == []
+
+
+def test_the_schema_of_a_batch_is_strict_and_holds_what_it_is_read_as() -> None:
+    teacher = Scribe(lambda request, number: good(request, number))
+    made = run(by_rule(10), teacher, config=TeacherConfig(batch=2))
+    assert len(made.candidates) == 10
+    for asked in teacher.asked:
+        assert_strict(asked.reply_schema)
+        Draft202012Validator(asked.reply_schema).validate(json.loads(good(asked, 0)))
+
+
+def test_what_is_wrong_in_a_batch_is_asked_again_alone() -> None:
+    def careless(request: ChatRequest, number: int) -> str:
+        value = json.loads(numbered_texts(request, number))
+        if isinstance(request.task, BatchTask):
+            value["2"] = {"user": 3}
+            del value["3"]
+        return json.dumps(value)
+
+    teacher = Scribe(careless)
+    made = run(by_rule(20), teacher, config=TeacherConfig(batch=4))
+    assert len(made.candidates) == 20
+    alone = [asked for asked in teacher.asked if not isinstance(asked.task, BatchTask)]
+    assert len(alone) == 10
+    assert all(len(asked.messages) == 4 for asked in alone)
+
+
+@pytest.mark.parametrize("reason", FailureReason)
+def test_a_batch_that_comes_to_nothing(reason: FailureReason) -> None:
+    def refusing(request: ChatRequest, number: int) -> str:
+        if isinstance(request.task, BatchTask):
+            raise ReplyError(reason, "not all at once")
+        return good(request, number)
+
+    scenarios = [office.scenario(seed=seed) for seed in range(8)]
+    made = run(scenarios, Scribe(refusing), config=TeacherConfig(batch=4))
+    server_failed = reason in (FailureReason.SERVER, FailureReason.TIMEOUT)
+    assert len(made.failures) == (8 if server_failed else 0)
+
+
+@given(
+    tokens=st.tuples(st.integers(0, 9999), st.integers(0, 9999), st.integers(0, 999)),
+    count=st.integers(1, 32),
+)
+def test_the_usage_of_a_batch_is_shared_out_to_the_token(
+    tokens: tuple[int, int, int], count: int
+) -> None:
+    usage = Usage(prompt_tokens=tokens[0], cached_tokens=tokens[1], completion_tokens=tokens[2])
+    parts = split_batch(ChatReply(text="nonsense", model="m", usage=usage), count)
+    assert [part.text for part in parts] == [""] * count
+    for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+        shares = [getattr(part.usage, name) for part in parts]
+        assert sum(shares) == getattr(usage, name)
+        assert max(shares) - min(shares) <= 1
 
 
 # --- what a reply follows from ---
@@ -597,7 +767,7 @@ def test_the_grammar_teacher_writes_candidates_whatever_the_concurrency() -> Non
 async def served(scenarios: list[Scenario], config: TeacherConfig, store: ReplyStore) -> Generated:
     teacher = make_teacher(config)
     try:
-        return await generate(scenarios, office.OFFICE, teacher, store, config)
+        return await collected(scenarios, teacher, store, config)
     finally:
         await teacher.close()
 

@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).parents[2] / "distill"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "records", "files", "resources"}),
     frozenset({"config", "workflow", "prompts", "teachers.base"}),
-    frozenset({"plan", "generate", "checks", "grounding", "dedup", "balance", "split", "render"}),
+    frozenset("plan ask writing generate checks grounding dedup balance split render".split()),
     frozenset({"run", "teachers", "students", "train", "evaluate", "report"}),
-    frozenset({"pipeline", "terminal"}),
-    frozenset({"cli", "options", "__main__"}),
+    frozenset({"work", "pipeline", "terminal", "forecast"}),
+    frozenset({"cli", "commands", "options", "__main__"}),
 )
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "sklearn", "matplotlib", "openai")
 

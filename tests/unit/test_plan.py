@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill import plan
 from distill.config import DataConfig
-from distill.plan import quotas, scenarios, topics
-from distill.records import Cell, TargetKind
+from distill.plan import quotas, topics
+from distill.records import Cell, Scenario, TargetKind
 from distill.workflow.model import (
     CallSpec,
     CounterExample,
@@ -26,6 +28,10 @@ TOOL = Tool(
     description="Search.",
     parameters={"type": "object", "properties": {"query": {"type": "string"}}},
 )
+
+
+def scenarios(*given: Any) -> list[Scenario]:
+    return list(plan.scenarios(*given))
 
 
 def rule_of(name: str, things: int = 0, kind: TargetKind = "call", **fields: object) -> Rule:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,21 +20,26 @@ from kit import office, server
 from kit.server import ChatServer
 
 from distill.errors import RunError, RunLockedError, WriteError
+from distill.records import FailureReason
+from distill.run.ledger import LedgerEntry, Tally
 from distill.run.replies import ReplyStore
-from distill.teachers.base import ChatReply
+from distill.teachers.base import ChatReply, Usage
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
-REPLIES = st.builds(
-    ChatReply,
-    text=ANY_TEXT,
-    model=st.text(st.characters(exclude_categories=["Cs"])),
-    prompt_tokens=st.integers(0, 2**40),
-    completion_tokens=st.integers(0, 2**40),
+NAMES = st.text(st.characters(exclude_categories=["Cs"]))
+TOKENS = st.integers(0, 2**40)
+USAGES = st.builds(
+    Usage,
+    prompt_tokens=TOKENS,
+    cached_tokens=TOKENS,
+    completion_tokens=TOKENS,
+    estimated=st.booleans(),
 )
+REPLIES = st.builds(ChatReply, text=ANY_TEXT, model=NAMES, usage=USAGES)
 
 
 def reply(text: str) -> ChatReply:
-    return ChatReply(text=text, model="m", prompt_tokens=1, completion_tokens=2)
+    return ChatReply(text=text, model="m", usage=Usage(prompt_tokens=1, completion_tokens=2))
 
 
 @given(replies=st.dictionaries(st.text("abcdef", min_size=1), REPLIES))
@@ -43,6 +50,23 @@ def test_what_was_put_comes_back(replies: dict[str, ChatReply]) -> None:
             assert store.put(key, value) == value
         assert {key: store.get(key) for key in replies} == replies
         assert store.count() == len(replies)
+        assert store.keys() == set(replies)
+        assert all(map(store.has, replies))
+        assert not store.has("never there")
+
+
+@given(
+    first=st.dictionaries(st.text("abc", min_size=1, max_size=2), REPLIES),
+    then=st.lists(st.tuples(st.text("abc", min_size=1, max_size=2), REPLIES)),
+)
+def test_of_several_for_one_key_the_first_stands(
+    first: dict[str, ChatReply], then: list[tuple[str, ChatReply]]
+) -> None:
+    with ReplyStore(Path(":memory:")) as store:
+        store.put_all(first.items())
+        store.put_all(iter(then))
+        expected = dict(reversed(then)) | first
+        assert {key: store.get(key) for key in store.keys()} == expected  # noqa: SIM118
 
 
 def test_it_is_there_when_opened_again(tmp_path: Path) -> None:
@@ -69,6 +93,177 @@ def test_what_is_dropped_is_gone_and_the_rest_stays(tmp_path: Path) -> None:
         assert [store.get(key) for key in "abc"] == [None, reply("b"), None]
 
 
+def test_several_are_put_all_or_none(tmp_path: Path) -> None:
+    def pairs() -> Iterator[tuple[str, ChatReply]]:
+        yield "a", reply("a")
+        raise KeyError("the caller's own mistake")
+
+    with ReplyStore(tmp_path / "r") as store:
+        with pytest.raises(KeyError):
+            store.put_all(pairs())
+        store._db.execute("PRAGMA max_page_count = 6")
+        with pytest.raises(WriteError, match="full"):
+            store.put_all([("a", reply("a")), ("b", reply("x" * 100_000))])
+        assert store.keys() == set()
+        store.put_all([("a", reply("a"))])
+    with ReplyStore(tmp_path / "r") as store:
+        assert store.keys() == {"a"}
+
+
+@given(
+    charges=st.lists(
+        st.tuples(
+            st.sampled_from(["gate", "generate"]),
+            st.sampled_from(["one", "two"]),
+            st.sampled_from(["reply", FailureReason.REFUSED]),
+            USAGES,
+        )
+    )
+)
+def test_any_charges_add_up(charges: list[tuple[str, str, str, Usage]]) -> None:
+    with ReplyStore(Path(":memory:")) as store:
+        for charge in charges:
+            store.charge(*charge)
+        entries = store.entries()
+        for entry in entries:
+            place = (entry.stage, entry.model, entry.outcome)
+            assert added(usage for *where, usage in charges if tuple(where) == place) == Tally(
+                **entry.model_dump(include=set(Tally.model_fields))
+            )
+        assert len({(e.stage, e.model, e.outcome) for e in entries}) == len(entries)
+        assert store.spent() == added(usage for *_, usage in charges)
+
+
+def added(usages: Iterable[Usage]) -> Tally:
+    tally = Tally()
+    for usage in usages:
+        tally = tally.plus(usage)
+    return tally
+
+
+def test_what_is_dropped_was_paid_for_all_the_same(tmp_path: Path) -> None:
+    with ReplyStore(tmp_path / "r") as store:
+        store.put("a", reply("a"))
+        store.charge("generate", "m", "reply", reply("a").usage)
+        store.drop(["a"])
+    with ReplyStore(tmp_path / "r") as store:
+        assert store.spent() == Tally(requests=1, prompt_tokens=1, completion_tokens=2)
+
+
+def a_first_version(path: Path) -> None:
+    """A store as version 1 of its layout made it, statement by statement."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.executescript(
+        "BEGIN; CREATE TABLE replies (key TEXT PRIMARY KEY, text BLOB NOT NULL,"
+        " model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL"
+        ") WITHOUT ROWID; PRAGMA application_id = 1684632436; PRAGMA user_version = 1; COMMIT;"
+    )
+    db.execute("PRAGMA journal_mode = WAL")
+    rows = [(f"{number:03}", f"text {number}".encode(), "m", number, 2) for number in range(200)]
+    db.executemany("INSERT INTO replies VALUES (?, ?, ?, ?, ?)", rows)
+    db.close()
+
+
+def is_brought_up_to_date(path: Path) -> None:
+    with ReplyStore(path) as store:
+        assert store.count() == 200
+        usage = Usage(prompt_tokens=7, completion_tokens=2)
+        assert store.get("007") == ChatReply(text="text 7", model="m", usage=usage)
+        spent = Tally(requests=200, prompt_tokens=19900, completion_tokens=400)
+        assert store.entries() == [
+            LedgerEntry(stage="generate", model="m", outcome="reply", **spent.model_dump())
+        ]
+        assert store.put("new", reply("new")) == reply("new")
+
+
+def test_a_store_of_version_1_keeps_its_replies_and_what_they_took(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    a_first_version(path)
+    is_brought_up_to_date(path)
+    with ReplyStore(path) as store:
+        assert store.count() == 201
+
+
+MIGRATE = """
+import os, sqlite3, sys
+from pathlib import Path
+from distill.run.database import Database
+
+class Dies(sqlite3.Connection):
+    left = 0
+
+    def execute(self, *statement):
+        Dies.left -= 1
+        if not Dies.left:
+            os.kill(os.getpid(), 9)
+        return super().execute(*statement)
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *given, **more: connect(*given, **more, factory=Dies)
+for number, path in enumerate(sys.argv[1:], start=1):
+    child = os.fork()
+    if not child:
+        Dies.left = number
+        Database(Path(path)).close()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_migration_killed_at_any_statement_is_made_by_the_next_one(tmp_path: Path) -> None:
+    a_first_version(tmp_path / "first")
+    paths = [tmp_path / f"{statement:02}" for statement in range(1, 25)]
+    for path in paths:
+        shutil.copy(tmp_path / "first", path)
+    command = [sys.executable, "-c", MIGRATE, *map(str, paths)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    statuses = [int(status) for status in done.stdout.split()]
+    assert set(statuses[:12]) == {-signal.SIGKILL}
+    assert statuses[-1] == 0
+    for path in paths:
+        is_brought_up_to_date(path)
+
+
+PUT_AND_CHARGE = """
+import sys
+from pathlib import Path
+from distill.run.replies import ReplyStore
+from distill.teachers.base import ChatReply, Usage
+
+usage = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, estimated=True)
+with ReplyStore(Path(sys.argv[1])) as store:
+    for number in range(10**9):
+        store.charge("generate", "m", "reply", usage)
+        store.put(f"a{number}", ChatReply(text="x" * 300, model="m", usage=usage))
+        replies = [(f"{kind}{number}", ChatReply(text="", model="m")) for kind in "bc"]
+        store.put_all(replies)
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_returned_before_a_kill_is_there(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "r"
+    command = [sys.executable, "-c", PUT_AND_CHARGE, str(path)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for _ in range(random.Random(seed).randint(1, 1500)):
+            line = process.stdout.readline()
+        process.kill()
+        returned = 1 + int((line + process.stdout.read()).split()[-1])
+    with ReplyStore(path) as store:
+        kept = store.keys()
+        assert {f"{kind}{number}" for kind in "abc" for number in range(returned)} <= kept
+        # Several of one transaction, all or none; a charge at most ahead of its reply.
+        assert [key[1:] for key in sorted(kept) if key[0] == "b"] == [
+            key[1:] for key in sorted(kept) if key[0] == "c"
+        ]
+        spent, replies = store.spent(), sum(key[0] == "a" for key in kept)
+        assert spent.requests - replies in (0, 1)
+        assert spent.tokens == 5 * spent.requests
+        assert spent.cached_tokens == spent.estimated == spent.requests
+
+
 def a_text(path: Path) -> None:
     path.write_text("not a database, but long enough to look like one " * 50)
 
@@ -82,7 +277,7 @@ def a_foreign_database(path: Path) -> None:
 def a_later_version(path: Path) -> None:
     ReplyStore(path).close()
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
 
 
@@ -110,7 +305,7 @@ def test_a_full_disk_is_a_write_error_and_loses_nothing(tmp_path: Path) -> None:
     with ReplyStore(tmp_path / "r") as store:
         store.put("a", reply("kept"))
         # SQLite meets a limit of pages exactly as it meets a full disk: with SQLITE_FULL.
-        store._db.execute("PRAGMA max_page_count = 3")
+        store._db.execute("PRAGMA max_page_count = 6")
         with pytest.raises(WriteError, match="full"):
             store.put("b", reply("x" * 100_000))
         assert store.get("a") == reply("kept")
@@ -137,12 +332,18 @@ def test_another_writer_is_named(tmp_path: Path) -> None:
         other.close()
 
 
+def environment() -> dict[str, str]:
+    root = Path(__file__).parents[2]
+    return {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
+
+
 GENERATE = """
 import asyncio, sys
 from pathlib import Path
 from kit import office
 from distill.config import TeacherConfig
 from distill.files import write_records
+from distill.records import Failure
 from distill.generate import generate
 from distill.run.replies import ReplyStore
 from distill.teachers.make import make_teacher
@@ -151,25 +352,28 @@ url, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 settings = TeacherConfig(kind="openai", model="kit", base_url=url, concurrency=5)
 
 async def main(replies):
+    settled = {}
     teacher = make_teacher(settings)
     try:
-        return await generate(office.scenarios(count), office.OFFICE, teacher, replies, settings)
+        await generate(
+            office.scenarios(count), office.OFFICE, teacher, replies, settings, settled.__setitem__
+        )
     finally:
         await teacher.close()
+    return [settled[number] for number in sorted(settled)]
 
 with ReplyStore(folder / "replies.sqlite") as replies:
     made = asyncio.run(main(replies))
-write_records(folder / "candidates.jsonl", made.candidates)
-write_records(folder / "failures.jsonl", made.failures)
+for kind, wanted in {"candidates": False, "failures": True}.items():
+    chosen = [outcome for outcome in made if isinstance(outcome, Failure) == wanted]
+    write_records(folder / f"{kind}.jsonl", chosen)
 """
 COUNT = 120
 
 
 def start(url: str, folder: Path) -> subprocess.Popen[bytes]:
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
     command = [sys.executable, "-c", GENERATE, url, str(folder), str(COUNT)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
 
 
 def made(folder: Path) -> list[bytes]:
@@ -193,7 +397,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(
 
     # Quick answers for as long as it may go on, then ones that leave time to kill it.
     chat_server.script(*[server.slow(0.005)] * (COUNT - 20))
-    chat_server.default = server.slow(5)
+    chat_server.default = server.slow(2)
     process = start(chat_server.url, killed)
     wait_for(chat_server, COUNT + random.randint(1, COUNT - 20))
     process.send_signal(how)

@@ -73,15 +73,20 @@ def report(**fields: Any) -> Report:
     return Report(**{**given, **fields})
 
 
-def evaluated(tuned: int, base: int, tfidf: int, total: int, *, offset: int = 0) -> Report:
+def evaluated(
+    tuned: int, base: int, tfidf: int, total: int, *, teacher: int | None = None, offset: int = 0
+) -> Report:
     arms = {
         "base": arm("base", base, total),
         "tuned": arm("tuned", tuned, total),
         "tfidf": arm("tfidf", tfidf, total, offset=offset),
     }
+    if teacher is not None:
+        arms["teacher"] = arm("teacher", teacher, total)
     comparisons = [
         Comparison(dataset="gold", arm=name, **_paired(arms["tuned"], arms[name]))
-        for name in ("base", "tfidf")
+        for name in arms
+        if name != "tuned"
     ]
     return report(
         evaluations={"gold": {name: score(rows) for name, rows in arms.items()}},
@@ -109,6 +114,16 @@ def test_a_verdict_claims_what_the_rows_establish() -> None:
     assert "beats" not in verdict(evaluated(tuned=3, base=1, tfidf=2, total=4))
 
 
+def test_a_teacher_that_routed_gold_is_compared_with_and_is_no_baseline() -> None:
+    taught = evaluated(tuned=70, base=5, tfidf=60, total=84, teacher=84)
+    assert verdict(taught).endswith(
+        "the baseline tfidf: 71.4% (61.0 to 80.0), which it beats; "
+        "the teacher, with the rules before it: 100.0% (95.6 to 100.0), which it falls short of."
+    )
+    assert "The teacher on gold" not in render(taught)
+    assert "it was not asked to route" in render(evaluated(tuned=7, base=5, tfidf=6, total=8))
+
+
 def test_a_verdict_on_the_test_split_names_its_origin() -> None:
     whole = evaluated(tuned=8, base=1, tfidf=2, total=10)
     only_test = whole.model_copy(update={"evaluations": {"test": whole.evaluations["gold"]}})
@@ -124,7 +139,7 @@ def test_nothing_is_claimed_without_an_evaluation() -> None:
 
 
 def full_report() -> Report:
-    evaluations = evaluated(tuned=7, base=1, tfidf=6, total=8)
+    evaluations = evaluated(tuned=7, base=1, tfidf=6, total=8, teacher=8)
     return evaluations.model_copy(
         update={
             "settings": {"train": {"train.seed": 0, "train.student": "embedded"}},
@@ -325,6 +340,7 @@ def test_training_and_scores_are_collected(tmp_path: Path) -> None:
     run = trained(tmp_path)
     add_predictions(tmp_path, "test", arm("tuned", 2, 4), arm("base", 0, 4))
     add_predictions(tmp_path, "gold", arm("tuned", 9, 20), arm("tfidf", 20, 20))
+    add_predictions(tmp_path, "gold", arm("teacher", 19, 20))
     add_predictions(tmp_path, "a-file", arm("tuned", 1, 1))
     run.remember("evaluate", entry())
     found = collect(tmp_path)
@@ -342,7 +358,9 @@ def test_training_and_scores_are_collected(tmp_path: Path) -> None:
     ]
     assert [*found.evaluations] == ["gold", "test", "a-file"]
     assert found.evaluations["gold"]["tuned"] == score(arm("tuned", 9, 20))
+    assert found.evaluations["gold"]["teacher"] == score(arm("teacher", 19, 20))
     assert [(c.dataset, c.arm, c.better, c.worse) for c in found.comparisons] == [
+        ("gold", "teacher", 0, 10),
         ("gold", "tfidf", 0, 11),
         ("test", "base", 2, 0),
     ]

@@ -1,0 +1,273 @@
+"""What a run will ask for, and what that will cost: before spending, and after a probe.
+
+Without a probe nothing is sent: tokens are estimated from the length of the prompts. A probe asks
+for a few scenarios of the plan. Their replies are kept like any other, and what they took stands
+in for the estimates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from statistics import fmean
+
+from distill import checks, plan
+from distill.ask import ReplyCache, kept
+from distill.config import TeacherConfig
+from distill.errors import RunError, TeacherError
+from distill.evaluate.routing import route_request
+from distill.evaluate.statistics import wilson
+from distill.generate import OVERLAP, generate
+from distill.pipeline import first_round, gate_is_due
+from distill.records import Candidate, Failure, Record, Scenario
+from distill.run.asking import Asking
+from distill.run.folder import RunFolder
+from distill.run.owed import answered
+from distill.teachers.base import ChatReply, ChatRequest, Task, Teacher, Usage
+from distill.teachers.grammar import write
+from distill.teachers.prices import cost, price_for
+from distill.writing import batch_request, request
+
+# About so many characters make a token of English and JSON.
+CHARS_PER_TOKEN = 4
+# Seconds for a reply of a hosted model, where none was measured.
+ASSUMED_LATENCY = 2.0
+# Tokens of a reply, where the embedded teacher cannot show how long one is.
+ASSUMED_REPLY = 80
+# Requests that are rendered to estimate the length of all.
+SAMPLE = 100
+
+
+class Each(Record):
+    """What one request takes, on average."""
+
+    prompt_tokens: float
+    cached_tokens: float
+    completion_tokens: float
+    seconds: float
+
+
+class Probe(Record):
+    """What a few scenarios of the plan took, and what became of them."""
+
+    asked: int
+    accepted: int
+    """Those that passed every check of one row; duplicates show only in the whole."""
+    failed: int
+    each: Each
+
+
+class Amount(Record):
+    """What is still to be sent. Money in USD, None where the model's price is not known."""
+
+    scenarios: int
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    usd: float | None
+    seconds: float
+
+
+class Forecast(Record):
+    """What `distill gen` would still send, from the first round alone to the worst case."""
+
+    planned: int
+    """Scenarios of the first round."""
+    kept: int
+    """Of them, those that are answered already."""
+    gate: int
+    """Requests with which the teacher routes gold first."""
+    low: Amount
+    high: Amount
+    """Where as few replies pass as the probe allows for."""
+    probe: Probe | None
+
+
+def forecast(
+    run: RunFolder, teacher: Teacher, replies: ReplyCache, probe: Probe | None = None
+) -> Forecast:
+    """What the run would still send, by its plan, the replies there are and a probe's findings."""
+    planned = sum(first_round(run).values())
+    there = answered(run, teacher, replies, _planned(run))
+    routed = _gate_requests(run, teacher, replies)
+    each = probe.each if probe else _estimated(run)
+    amounts = [
+        _amount(run.config.teacher, each, max(needed - there, 0), routed)
+        for needed in _needed(run.config.data.target, planned, probe)
+    ]
+    return Forecast(
+        planned=planned, kept=there, gate=routed, low=amounts[0], high=amounts[1], probe=probe
+    )
+
+
+def probe(
+    run: RunFolder, asking: Asking, count: int, progress: Callable[[int, int], None]
+) -> Probe:
+    """Ask for `count` scenarios, spread over the plan, those that are kept aside.
+
+    Raises RunError where all are kept, and what `generate` raises.
+    """
+    teacher = Stopwatch(asking.teacher("probe"))
+    outcomes: list[Candidate | Failure] = []
+    # As many at a time as may be sent: a request that waits for its turn tells nothing.
+    settings = run.config.teacher.model_copy(
+        update={"concurrency": max(1, run.config.teacher.concurrency // OVERLAP)}
+    )
+
+    def settle(number: int, outcome: Candidate | Failure) -> None:
+        outcomes.append(outcome)
+        progress(len(outcomes), count)
+
+    async def ask(scenarios: Iterable[Scenario]) -> None:
+        await generate(scenarios, run.workflow, teacher, asking.replies, settings, settle)
+
+    chosen = list(_spread(run, count))
+    # The first one opens connections or starts a server: its time is not that of the others.
+    asking.wait(ask(chosen[:1]))
+    asking.wait(ask(chosen[1:]))
+    if not teacher.replies:
+        raise RunError(
+            "every scenario of the probe was answered before: there is nothing to measure",
+            place=run.path,
+            hint="ask for more with --probe, or leave it out",
+        )
+    candidates = [outcome for outcome in outcomes if isinstance(outcome, Candidate)]
+    accepted = checks.validate(candidates, run.workflow, run.config.data).kept
+    return Probe(
+        asked=len(outcomes),
+        accepted=len(accepted),
+        failed=len(outcomes) - len(candidates),
+        each=teacher.mean(),
+    )
+
+
+class Stopwatch:
+    """A teacher that notes what each request of another took."""
+
+    follows_messages = True
+
+    def __init__(self, inner: Teacher) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.fingerprint = inner.fingerprint
+        self.follows_messages = getattr(inner, "follows_messages", False)
+        self.replies: list[tuple[Usage, float]] = []
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        began = time.monotonic()
+        reply = await self.inner.complete(request)
+        self.replies.append((reply.usage, time.monotonic() - began))
+        return reply
+
+    def drain(self) -> None:
+        self.inner.drain()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    def mean(self) -> Each:
+        """The mean over the requests so far, of which there must be one; the first is not timed."""
+        return Each(
+            prompt_tokens=fmean(usage.prompt_tokens for usage, _ in self.replies),
+            cached_tokens=fmean(usage.cached_tokens for usage, _ in self.replies),
+            completion_tokens=fmean(usage.completion_tokens for usage, _ in self.replies),
+            seconds=fmean(seconds for _, seconds in self.replies[1:] or self.replies),
+        )
+
+
+def _planned(run: RunFolder) -> Iterator[Scenario]:
+    return plan.scenarios(run.workflow, run.config.data, first_round(run))
+
+
+def _estimated(run: RunFolder) -> Each:
+    """A request by the length of prompts of the plan, and of replies as the embedded teacher's."""
+    settings = run.config.teacher
+    chosen = [request(scenario, run.workflow, settings) for scenario in _spread(run, SAMPLE)]
+    if settings.batch > 1:
+        batches = [chosen[at : at + settings.batch] for at in range(0, len(chosen), settings.batch)]
+        sent = [batch_request(batch) for batch in batches]
+    else:
+        sent = chosen
+    return Each(
+        prompt_tokens=fmean(_prompt_tokens(one) for one in sent),
+        cached_tokens=0,
+        completion_tokens=fmean(_reply_tokens(one) for one in chosen) * len(chosen) / len(sent),
+        seconds=0 if settings.kind == "grammar" else ASSUMED_LATENCY,
+    )
+
+
+def _prompt_tokens(asked: ChatRequest) -> float:
+    # The schema is part of what a server puts before the model, or of what holds it.
+    said = sum(len(message.content) for message in asked.messages)
+    return (said + len(json.dumps(asked.reply_schema))) / CHARS_PER_TOKEN
+
+
+def _reply_tokens(asked: ChatRequest) -> float:
+    try:
+        said = write(_task(asked))
+    except TeacherError:
+        return ASSUMED_REPLY
+    return len(json.dumps(said)) / CHARS_PER_TOKEN
+
+
+def _gate_requests(run: RunFolder, teacher: Teacher, replies: ReplyCache) -> int:
+    if not gate_is_due(run):
+        return 0
+    asked = (route_request(case, run.workflow, run.config.teacher) for case in run.workflow.gold)
+    return sum(kept(one, teacher, replies, lambda text: text) is None for one in asked)
+
+
+def _needed(target: int, planned: int, probe: Probe | None) -> tuple[int, int]:
+    """Scenarios that it takes to get `target` examples: as the probe found, and at worst."""
+    if probe is None:
+        return planned, planned
+    share = probe.accepted / probe.asked
+    worst, _ = wilson(probe.accepted, probe.asked)
+    likely, most = (math.ceil(target / max(s, 0.05)) for s in (share, worst))
+    return max(planned, likely), max(planned, most)
+
+
+def _amount(settings: TeacherConfig, each: Each, scenarios: int, gate: int) -> Amount:
+    """What so many scenarios take; a request of the gate is counted like one of them."""
+    requests = math.ceil(scenarios / settings.batch) + gate
+    usage = Usage(
+        prompt_tokens=round(each.prompt_tokens * requests),
+        cached_tokens=round(each.cached_tokens * requests),
+        completion_tokens=round(each.completion_tokens * requests),
+    )
+    price = price_for(settings)
+    return Amount(
+        scenarios=scenarios,
+        requests=requests,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        usd=None if price is None else cost(usage, price),
+        seconds=_seconds(settings, each, requests),
+    )
+
+
+def _seconds(settings: TeacherConfig, each: Each, requests: int) -> float:
+    """As long as the slowest of the limits makes it: concurrency, or the rates that were set."""
+    tokens = (each.prompt_tokens + each.completion_tokens) * requests
+    return max(
+        requests * each.seconds / settings.concurrency,
+        requests / (settings.requests_per_minute or math.inf) * 60,
+        tokens / (settings.tokens_per_minute or math.inf) * 60,
+    )
+
+
+def _spread(run: RunFolder, count: int) -> Iterator[Scenario]:
+    """Up to `count` scenarios of the first round, at even distances."""
+    total = sum(first_round(run).values())
+    step = max(total / count, 1)
+    chosen = {int(at * step) for at in range(min(count, total))}
+    return (scenario for number, scenario in enumerate(_planned(run)) if number in chosen)
+
+
+def _task(asked: ChatRequest) -> Task:
+    assert isinstance(asked.task, Task)
+    return asked.task

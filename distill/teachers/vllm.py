@@ -1,0 +1,198 @@
+"""The teacher that distill serves itself: vLLM, found, started when it is needed, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from distill.errors import MissingExtraError, TeacherError, UsageError
+from distill.files import file_digest
+from distill.records import FailureReason, digest
+from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Teacher
+from distill.teachers.vllm_server import MODULE, Notice, VllmServer
+
+__all__ = ["VllmServer", "VllmTeacher", "vllm_command"]
+
+
+def vllm_command(given: str = "") -> list[str]:
+    """The words that start vLLM: those given, else from this environment, else from PATH.
+
+    Raises UsageError for a command that cannot be run, MissingExtraError where there is no vLLM.
+    """
+    if given.strip():
+        return _checked_command(given)
+    spec = find_spec("vllm")
+    # A folder that happens to be called vllm has no origin.
+    if spec is not None and spec.origin is not None:
+        return [sys.executable, "-m", MODULE]
+    found = shutil.which("vllm")
+    if found:
+        return [found, "serve"]
+    raise MissingExtraError(
+        "the vllm teacher needs vLLM, which is neither in this environment nor on PATH",
+        hint="install it into an environment of its own and name that one: "
+        f'--vllm-command "/opt/vllm/bin/python -m {MODULE}"',
+    )
+
+
+def _checked_command(given: str) -> list[str]:
+    try:
+        first, *rest = shlex.split(given)
+    except ValueError as error:
+        raise UsageError(
+            f"cannot be read: {error}", place="--vllm-command", hint=f"it was given as: {given}"
+        ) from None
+    path = os.path.expanduser(first)
+    found = shutil.which(path)
+    if found is None:
+        cause = "is not executable" if os.path.isfile(path) else "is no command here"
+        raise UsageError(
+            f'"{first}" {cause}',
+            place="--vllm-command",
+            hint=f'name it as, for example: "/opt/vllm/bin/python -m {MODULE}"',
+        )
+    return [found, *rest]
+
+
+class VllmTeacher:
+    """A model that distill serves with vLLM, from the first request until it is closed.
+
+    A run whose replies are all kept never starts the server. Its fingerprint is the model's hub
+    id, or a digest of what the model's folder holds.
+
+    make_server: makes the server, not yet started
+    make_client: makes the teacher that asks it, from its URL
+    """
+
+    follows_messages = True
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        make_server: Callable[[], VllmServer],
+        make_client: Callable[[str], Teacher],
+        notice: Notice = logging.getLogger(__name__).info,
+    ) -> None:
+        self._model = model
+        self._make_server = make_server
+        self._make_client = make_client
+        self._notice = notice
+        self._server: VllmServer | None = None
+        self._client: Teacher | None = None
+        self._starting: asyncio.Task[Teacher] | None = None
+        self._draining = False
+        self._since = self._until = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"vllm:{self._model}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return f"vllm/{_identity(self._model)}"
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """The reply. Raises as the client does, and TeacherError when the server is lost."""
+        client = await self._served()
+        self._since = self._since or time.monotonic()
+        try:
+            return await client.complete(request)
+        except ReplyError as error:
+            if error.reason in (FailureReason.SERVER, FailureReason.TIMEOUT):
+                await self._require_server()
+            raise
+        except TeacherError:
+            await self._require_server()
+            raise
+        finally:
+            self._until = time.monotonic()
+
+    def drain(self) -> None:
+        self._draining = True
+        if self._client is not None:
+            self._client.drain()
+        elif self._server is not None:
+            self._server.halt()
+
+    async def close(self) -> None:
+        """Say how fast the server was, release connections and stop it."""
+        server, self._server = self._server, None
+        client, self._client = self._client, None
+        starting, self._starting = self._starting, None
+        if server is None or starting is None:
+            return
+        try:
+            if client is not None:
+                await asyncio.to_thread(self._tell_speed, server)
+                await client.close()
+        finally:
+            # Waited for here even when cancelled: without this, its end would be the guardian's.
+            await asyncio.to_thread(server.stop)
+            await asyncio.wait([starting])
+            if not starting.cancelled():
+                starting.exception()
+
+    async def _served(self) -> Teacher:
+        """The client of the one server, which the first caller starts and all wait for."""
+        if self._draining and self._client is None:
+            raise DrainingError
+        if self._starting is None:
+            self._server = self._make_server()
+            self._starting = asyncio.create_task(self._start(self._server))
+        try:
+            return await asyncio.shield(self._starting)
+        except TeacherError:
+            if self._draining:
+                raise DrainingError from None
+            raise
+
+    async def _start(self, server: VllmServer) -> Teacher:
+        await asyncio.to_thread(server.start)
+        self._client = self._make_client(server.url)
+        if self._draining:
+            self._client.drain()
+        return self._client
+
+    async def _require_server(self) -> None:
+        server = self._server
+        if server is not None and await asyncio.to_thread(server.lost):
+            await asyncio.to_thread(server.stop)
+            raise server.died() from None
+
+    def _tell_speed(self, server: VllmServer) -> None:
+        try:
+            counts = server.counts()
+        except (OSError, ValueError):
+            return
+        seconds = self._until - self._since
+        if seconds <= 0 or not counts.completion_tokens:
+            return
+        hits = counts.prefix_hit_rate
+        self._notice(
+            f"vLLM wrote {counts.completion_tokens:,} tokens in {seconds:.0f} s "
+            f"({counts.completion_tokens / seconds:,.0f} tokens/s) and read "
+            f"{counts.prompt_tokens:,}"
+            + ("" if hits is None else f", {hits:.0%} of them from its prefix cache")
+        )
+
+
+def _identity(model: str) -> str:
+    """A hub id as it is; a folder's contents, so that another model at its path is another one."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return model
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    # Weights by name and size: reading gigabytes at each start would cost minutes.
+    small = [path for path in files if path.suffix in (".json", ".jinja", ".model", ".txt")]
+    sizes = [[path.name, path.stat().st_size] for path in files if path not in small]
+    return f"folder@{digest([sizes, [[path.name, file_digest(path)] for path in small]])}"
