@@ -19,7 +19,7 @@ from distill.writing import batch_request, read_reply, request, split_batch
 # When this many scenarios failed and none ever succeeded, the teacher is at fault.
 HOPELESS = 10
 # Scenarios under way for each request that may be: those that wait for a retry hold no place.
-OVERLAP = 4
+OVERLAP = 3
 
 Settle = Callable[[int, Candidate | Failure], None]
 """Told what became of a scenario, by its number in the plan, as soon as it is known."""

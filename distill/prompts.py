@@ -7,6 +7,7 @@ begin its messages; what stands before the first of them is a note for people an
 from __future__ import annotations
 
 import json
+import operator
 import re
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import jinja2.meta
 
 from distill.errors import InputFileError
 from distill.files import read_text
-from distill.records import Message, digest
+from distill.records import Message, Record, digest
 from distill.resources import resource
 
 Role = Literal["system", "user", "assistant"]
@@ -53,6 +54,8 @@ class Prompt:
         self.parts = parts
         self.place = place
         self._templates = [self._compile(part) for part in parts]
+        self._needs = [sorted(_variables(part)) for part in parts]
+        self._last: dict[int, tuple[list[Any], str]] = {}
 
     @classmethod
     def parse(cls, text: str, place: Path) -> Self:
@@ -82,10 +85,7 @@ class Prompt:
     @cached_property
     def variables(self) -> frozenset[str]:
         """The names of the values that the prompt needs."""
-        env = _environment()
-        trees = [env.parse(part.source) for part in self.parts]
-        names = set[str]().union(*map(jinja2.meta.find_undeclared_variables, trees))
-        return frozenset(names - set(env.globals))
+        return frozenset().union(*map(_variables, self.parts))
 
     def render(self, values: dict[str, Any]) -> tuple[Message, ...]:
         """`render_prompt` for this prompt."""
@@ -97,11 +97,22 @@ class Prompt:
                 hint=f"give them, or use only: {', '.join(sorted(values)) or 'no value at all'}",
             )
         return tuple(
-            Message(role=part.role, content=self._text(template, values))
-            for part, template in zip(self.parts, self._templates, strict=True)
+            Message(role=part.role, content=self._text(number, values))
+            for number, part in enumerate(self.parts)
         )
 
-    def _text(self, template: jinja2.Template, values: dict[str, Any]) -> str:
+    def _text(self, number: int, values: dict[str, Any]) -> str:
+        # A workflow's rules and tools stand in thousands of prompts: they are written once.
+        needed = [values[name] for name in self._needs[number]]
+        kept, text = self._last.get(number, ([], ""))
+        if kept and all(map(operator.is_, kept, needed)):
+            return text
+        text = self._filled_in(self._templates[number], values)
+        if all(isinstance(value, Record) for value in needed):
+            self._last[number] = (needed, text)
+        return text
+
+    def _filled_in(self, template: jinja2.Template, values: dict[str, Any]) -> str:
         try:
             return template.render(values).strip()
         except jinja2.TemplateError as error:
@@ -120,6 +131,11 @@ class Prompt:
                 place=f"{self.place}:{part.line + error.lineno - 1}",
                 hint="see https://jinja.palletsprojects.com for the syntax",
             ) from None
+
+
+def _variables(part: Part) -> set[str]:
+    env = _environment()
+    return jinja2.meta.find_undeclared_variables(env.parse(part.source)) - set(env.globals)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from distill.records import Case, FailureReason, Json, Message, Record, Scenario, digest
@@ -49,6 +50,12 @@ class RouteTask:
         return self.case.id
 
 
+@lru_cache(maxsize=64)
+def text_digest(text: str) -> str:
+    """`digest`, remembered: thousands of requests begin with the same text."""
+    return digest(text)
+
+
 @dataclass(frozen=True)
 class ChatRequest:
     """What is asked of a chat model."""
@@ -64,7 +71,7 @@ class ChatRequest:
     @property
     def digest(self) -> str:
         """The identity of what is sent: two requests with one digest deserve one reply."""
-        said = [message.model_dump() for message in self.messages]
+        said = [[message.role, text_digest(message.content)] for message in self.messages]
         return digest([said, self.reply_schema, self.temperature, self.max_tokens, self.seed])
 
 

@@ -33,7 +33,7 @@ UNLIKELY = 2.5
 # Parts of the limit at which trouble was met last, between which it is approached in small steps.
 NEAR, PAST = 0.9, 1.25
 # Epochs for which the share that was found to be independent of the load is taken as normal.
-FIRST_HOLD, LONGEST_HOLD = 4, 32
+FIRST_HOLD, LONGEST_HOLD = 8, 32
 # Refusals in a row, with none under way that may still be answered, that speak for all.
 WAVE = 16
 # Seconds' worth that a rate limit lets through at once after a rest.

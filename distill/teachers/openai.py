@@ -18,9 +18,9 @@ from distill.teachers.address import Address
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Usage
 from distill.teachers.completion import read_completion
 from distill.teachers.dialect import Dialect, UnsupportedError, Wording
-from distill.teachers.gate import Gate
 from distill.teachers.limits import Outcome, TokenGuess
 from distill.teachers.retry import FIRST_WAIT, Passing, may_pass, retries, retry_after
+from distill.teachers.slots import Slots
 
 if TYPE_CHECKING:
     import openai
@@ -79,7 +79,7 @@ class OpenAITeacher:
         self._patience = patience
         self._key_env = key_env
         self._first_wait = first_wait
-        self._gate = Gate(
+        self._slots = Slots(
             concurrency,
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -100,12 +100,12 @@ class OpenAITeacher:
 
     @property
     def stats(self) -> Stats:
-        gate = self._gate
+        slots = self._slots
         return Stats(
-            in_flight=gate.in_flight,
-            waiting=gate.waiting,
-            limit=gate.limit,
-            attempts=gate.started,
+            in_flight=slots.in_flight,
+            waiting=slots.waiting,
+            limit=slots.limit,
+            attempts=slots.started,
             retries=self._retries,
             rate_limited=self._rate_limited,
         )
@@ -117,7 +117,7 @@ class OpenAITeacher:
         is sent for any other request either. Raises DrainingError after `drain`.
         """
         policy = retries(
-            self._attempts, self._patience, sleep=self._gate.pause, first_wait=self._first_wait
+            self._attempts, self._patience, sleep=self._slots.pause, first_wait=self._first_wait
         )
         try:
             async for attempt in policy:
@@ -130,11 +130,11 @@ class OpenAITeacher:
 
     def drain(self) -> None:
         """Send nothing more: requests under way end, those that wait raise DrainingError."""
-        self._gate.shut(DrainingError)
+        self._slots.shut(DrainingError)
 
     async def close(self) -> None:
         """Release connections; the next request opens new ones, in whatever loop it runs."""
-        self._gate.rest()
+        self._slots.rest()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -155,30 +155,30 @@ class OpenAITeacher:
 
     async def _attempt(self, request: ChatRequest, wording: Wording, *, again: bool) -> ChatReply:
         size = sum(len(message.content) for message in request.messages)
-        slot = await self._gate.enter(self._guess.of(size, request.max_tokens), again=again)
+        slot = await self._slots.enter(self._guess.of(size, request.max_tokens), again=again)
         try:
             body = await self._sent(wording)
             reply = read_completion(body, request, self._model, self._address.hide)
         except Passing as error:
             self._rate_limited += error.limited
             until = error.retry_after if error.limited and may_pass(error) else None
-            self._gate.leave(slot, error.outcome, retry_after=until)
+            self._slots.leave(slot, error.outcome, retry_after=until)
             raise
         except ReplyError as error:
-            self._gate.leave(slot, Outcome.ANSWERED, spent=self._learned(size, error.usage))
+            self._slots.leave(slot, Outcome.ANSWERED, spent=self._learned(size, error.usage))
             raise
         except UnsupportedError:
-            self._gate.leave(slot, Outcome.ANSWERED, spent=0.0)
+            self._slots.leave(slot, Outcome.ANSWERED, spent=0.0)
             raise
         except TeacherError as error:
             problems = error.problems
-            self._gate.shut(lambda: TeacherError.of(problems))
-            self._gate.leave(slot, None)
+            self._slots.shut(lambda: TeacherError.of(problems))
+            self._slots.leave(slot, None)
             raise
         except BaseException:
-            self._gate.leave(slot, None)
+            self._slots.leave(slot, None)
             raise
-        self._gate.leave(slot, Outcome.ANSWERED, spent=self._learned(size, reply.usage))
+        self._slots.leave(slot, Outcome.ANSWERED, spent=self._learned(size, reply.usage))
         return reply
 
     def _learned(self, size: int, usage: Usage | None) -> float:
@@ -195,6 +195,8 @@ class OpenAITeacher:
         import httpx2
         import openai
 
+        from distill.teachers.transport import is_broken_connection
+
         try:
             async with asyncio.timeout(self._timeout):
                 response = await self._opened().post(
@@ -202,9 +204,9 @@ class OpenAITeacher:
                 )
         except TimeoutError:
             raise _too_late(f"no reply within {self._timeout:g} s") from None
-        except openai.APITimeoutError:
-            raise _too_late(f"{self._address.place}: no connection in time") from None
         except openai.APIConnectionError as error:
+            if isinstance(error, openai.APITimeoutError) and not is_broken_connection(error):
+                raise _too_late(f"{self._address.place}: no connection in time") from None
             raise self._unreachable(error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
@@ -218,8 +220,8 @@ class OpenAITeacher:
         return self._client
 
     def _unreachable(self, error: openai.APIConnectionError) -> Passing:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        detail = self._clean(f"{self._address.place}: {error.message.rstrip('.')}{cause}")
+        cause = f": {error.__cause__}" if error.__cause__ and str(error.__cause__) else ""
+        detail = self._clean(f"{self._address.place}: Connection error{cause}")
         return Passing(FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE)
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:

@@ -104,7 +104,7 @@ class _Course:
         if asked is None:
             return random.uniform(longest / 2, longest)
         # A server that asks for no time at all, again and again, must not be asked in a circle.
-        return max(random.uniform(asked, 1.1 * asked), longest / 8)
+        return max(random.uniform(asked, 1.05 * asked), longest / 8)
 
 
 def _error(state: RetryCallState) -> Passing:

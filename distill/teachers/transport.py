@@ -1,82 +1,35 @@
-"""The HTTP client under the openai client: the same, with its connections in several small pools.
-
-httpcore2's pool looks at all of its connections for each request and for each response, which at
-128 connections costs more than all the rest of a request. Imported only when a request is sent.
-"""
+"""The HTTP client under the openai client. Imported only when a request is sent."""
 
 from __future__ import annotations
 
-import ssl
+import ipaddress
 import urllib.request
 
+import aiohttp
 import httpx2
 import openai
 
 from distill.teachers.address import Address
 
-# Connections in one pool: enough that a single pool does for most runs against a small server.
-POOL = 8
-
-
-class _Pool:
-    def __init__(self, context: ssl.SSLContext) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        self.transport = httpx2.AsyncHTTPTransport(verify=context, limits=limits)
-        self.load = 0
-
-
-class PooledTransport(httpx2.AsyncBaseTransport):
-    """As many small pools as the requests under way need; the first that has room takes one."""
-
-    def __init__(self) -> None:
-        self._pools: dict[str, list[_Pool]] = {}
-        self._contexts: dict[str, ssl.SSLContext] = {}
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        pool = self._with_room(request.url.scheme)
-        pool.load += 1
-        try:
-            return await pool.transport.handle_async_request(request)
-        finally:
-            # The body is still to be read. By then the pool has a few connections more, at most.
-            pool.load -= 1
-
-    async def aclose(self) -> None:
-        for pools in self._pools.values():
-            for pool in pools:
-                await pool.transport.aclose()
-
-    def _with_room(self, scheme: str) -> _Pool:
-        pools = self._pools.setdefault(scheme, [])
-        for pool in pools:
-            if pool.load < POOL:
-                return pool
-        pools.append(_Pool(self._context(scheme)))
-        return pools[-1]
-
-    def _context(self, scheme: str) -> ssl.SSLContext:
-        # Certificates take longer to load than many a request, and plain HTTP needs none: its
-        # context trusts nobody.
-        if scheme not in self._contexts:
-            plain = scheme == "http"
-            self._contexts[scheme] = (
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx2.create_ssl_context()
-            )
-        return self._contexts[scheme]
-
 
 def open_client(address: Address, timeout: float) -> openai.AsyncOpenAI:
     """A client without retries of its own. timeout: seconds that a connection may take to open
 
-    The proxies of the environment are used, as by openai's own client.
+    It stands on aiohttp: httpx's own pool looks at all of its connections for each request and
+    each response, which at 128 of them costs more than the rest of a request. A proxy of the
+    environment is used, though never for this machine, with httpx, which knows every kind.
     """
-    # An attempt as a whole is timed by the teacher.
+    own = _is_loopback(address.host)
+    proxied = not own and _is_proxied(address)
+    make = openai.DefaultAsyncHttpxClient if proxied else openai.DefaultAioHttpClient
+    # An attempt as a whole is timed by the teacher, and what is under way is counted there.
     connect = min(timeout, openai.DEFAULT_TIMEOUT.connect or timeout)
     limits = httpx2.Timeout(None, connect=connect)
-    http_client = openai.DefaultAsyncHttpxClient(
-        transport=None if _is_proxied(address) else PooledTransport(),
+    http_client = make(
         auth=address.auth,
         timeout=limits,
+        limits=httpx2.Limits(max_connections=None if proxied else 0),
+        trust_env=not own,
     )
     return openai.AsyncOpenAI(
         api_key=address.key,
@@ -85,6 +38,20 @@ def open_client(address: Address, timeout: float) -> openai.AsyncOpenAI:
         timeout=limits,
         http_client=http_client,
     )
+
+
+def is_broken_connection(error: openai.APITimeoutError) -> bool:
+    """Whether a connection broke rather than took too long: the client tells both as a timeout."""
+    mapped = error.__cause__
+    root = mapped.__cause__ if mapped else None
+    return isinstance(root, aiohttp.ClientError) and not isinstance(root, TimeoutError)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _is_proxied(address: Address) -> bool:

@@ -26,7 +26,7 @@ from kit.storm import Storm
 
 from distill.config import TeacherConfig
 from distill.files import file_digest, read_records
-from distill.records import Candidate, Failure, Message, Scenario, digest
+from distill.records import Candidate, Failure, Scenario, digest
 from distill.run.folder import RunFolder
 from distill.writing import request
 
@@ -92,8 +92,7 @@ class Desk:
 
 def key_of(body: Body) -> str:
     """The key under which distill keeps the reply to what was sent."""
-    messages = [Message(role=m["role"], content=m["content"]) for m in body["messages"]]
-    said = [message.model_dump() for message in messages]
+    said = [[message["role"], digest(message["content"])] for message in body["messages"]]
     schema = body["response_format"]["json_schema"]["schema"]
     asked = digest([said, schema, body["temperature"], body["max_tokens"], body["seed"]])
     return digest(["openai/kit", asked])

@@ -16,7 +16,20 @@ PACKAGE = Path(__file__).parents[2] / "distill"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "records", "files", "resources"}),
     frozenset({"config", "workflow", "prompts", "teachers.base"}),
-    frozenset("plan ask writing generate checks grounding dedup balance split render".split()),
+    frozenset(
+        [
+            "plan",
+            "ask",
+            "writing",
+            "generate",
+            "checks",
+            "grounding",
+            "dedup",
+            "balance",
+            "split",
+            "render",
+        ]
+    ),
     frozenset({"run", "teachers", "students", "train", "evaluate", "report"}),
     frozenset({"work", "pipeline", "terminal", "forecast"}),
     frozenset({"cli", "commands", "options", "__main__"}),

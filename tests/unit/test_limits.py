@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from kit.virtual_time import run_virtually
 
 from distill.records import FailureReason
-from distill.teachers.gate import Gate, Slot
 from distill.teachers.limits import (
     BURST,
     AdaptiveLimit,
@@ -25,6 +24,7 @@ from distill.teachers.limits import (
     tokens_of,
 )
 from distill.teachers.retry import Passing, retries
+from distill.teachers.slots import Slot, Slots
 
 LATENCY, REFUSAL = 0.5, 0.02
 
@@ -110,23 +110,23 @@ def driven(
     limits = [(0.0, cap)]
 
     async def main() -> None:
-        gate = Gate(cap)
+        slots = Slots(cap, stagger=0)
 
         async def attempt(slot: Slot) -> None:
-            limits.append((now(), gate.limit))
+            limits.append((now(), slots.limit))
             if await server.answers():
-                gate.leave(slot, Outcome.ANSWERED)
+                slots.leave(slot, Outcome.ANSWERED)
                 return
-            gate.leave(slot, Outcome.OVERLOADED, retry_after=retry_after)
+            slots.leave(slot, Outcome.OVERLOADED, retry_after=retry_after)
             raise Passing(FailureReason.SERVER, "", limited=True, retry_after=retry_after)
 
         async def work() -> None:
             while now() < seconds:
                 try:
-                    async for tried in retries(8, 600, sleep=gate.pause):
+                    async for tried in retries(8, 600, sleep=slots.pause):
                         with tried:
                             again = tried.retry_state.attempt_number > 1
-                            await attempt(await gate.enter(again=again))
+                            await attempt(await slots.enter(again=again))
                 except Passing:
                     continue
 
@@ -246,7 +246,7 @@ def test_attempts_that_were_given_up_say_nothing() -> None:
     assert limit.limit == 64
 
 
-# --- the gate ---
+# --- the slots ---
 
 
 def test_a_wave_of_refusals_closes_the_door_for_all() -> None:
@@ -260,11 +260,11 @@ def test_a_wave_of_refusals_closes_the_door_for_all() -> None:
 @pytest.mark.parametrize("refused", [1, 5])
 def test_a_few_refusals_do_not_stop_the_others(refused: int) -> None:
     async def main() -> float:
-        gate = Gate(8)
+        slots = Slots(8, stagger=0)
         for number in range(100):
-            slot = await gate.enter()
+            slot = await slots.enter()
             wait = 60.0 if number % 20 < refused else None
-            gate.leave(slot, Outcome.OVERLOADED if wait else Outcome.ANSWERED, retry_after=wait)
+            slots.leave(slot, Outcome.OVERLOADED if wait else Outcome.ANSWERED, retry_after=wait)
         return now()
 
     assert run_virtually(main()) == 0.0
@@ -272,12 +272,12 @@ def test_a_few_refusals_do_not_stop_the_others(refused: int) -> None:
 
 def test_the_door_stays_open_while_an_earlier_request_may_be_answered() -> None:
     async def main() -> float:
-        gate = Gate(8)
-        earlier = await gate.enter()
+        slots = Slots(8, stagger=0)
+        earlier = await slots.enter()
         for _ in range(100):
-            gate.leave(await gate.enter(), Outcome.OVERLOADED, retry_after=60.0)
-        gate.leave(earlier, Outcome.ANSWERED)
-        await gate.enter()
+            slots.leave(await slots.enter(), Outcome.OVERLOADED, retry_after=60.0)
+        slots.leave(earlier, Outcome.ANSWERED)
+        await slots.enter()
         return now()
 
     assert run_virtually(main()) == 0.0
@@ -285,13 +285,13 @@ def test_the_door_stays_open_while_an_earlier_request_may_be_answered() -> None:
 
 def test_retries_go_first() -> None:
     async def main() -> list[str]:
-        gate, order = Gate(1), []
+        slots, order = Slots(1, stagger=0), []
 
         async def one(name: str, again: bool) -> None:
-            slot = await gate.enter(again=again)
+            slot = await slots.enter(again=again)
             order.append(name)
             await asyncio.sleep(1)
-            gate.leave(slot, Outcome.ANSWERED)
+            slots.leave(slot, Outcome.ANSWERED)
 
         await asyncio.gather(one("first", False), one("second", False), one("retry", True))
         return order
@@ -301,16 +301,16 @@ def test_retries_go_first() -> None:
 
 def test_a_shut_gate_wakes_everybody() -> None:
     async def main() -> list[type[object]]:
-        gate = Gate(1, requests_per_minute=60)
-        slot = await gate.enter()
-        tasks = [asyncio.create_task(gate.enter()) for _ in range(3)]
-        tasks.append(asyncio.create_task(gate.pause(3600)))  # type: ignore[arg-type]
+        slots = Slots(1, requests_per_minute=60, stagger=0)
+        slot = await slots.enter()
+        tasks = [asyncio.create_task(slots.enter()) for _ in range(3)]
+        tasks.append(asyncio.create_task(slots.pause(3600)))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        assert gate.waiting == 4
-        gate.shut(KeyError)
-        ends = await asyncio.gather(*tasks, gate.enter(), gate.pause(1), return_exceptions=True)
-        gate.leave(slot, Outcome.ANSWERED)
-        assert (gate.waiting, gate.in_flight, now()) == (0, 0, 0.0)
+        assert slots.waiting == 4
+        slots.shut(KeyError)
+        ends = await asyncio.gather(*tasks, slots.enter(), slots.pause(1), return_exceptions=True)
+        slots.leave(slot, Outcome.ANSWERED)
+        assert (slots.waiting, slots.in_flight, now()) == (0, 0, 0.0)
         return [type(end) for end in ends]
 
     assert run_virtually(main()) == [KeyError] * 6
@@ -318,16 +318,16 @@ def test_a_shut_gate_wakes_everybody() -> None:
 
 def test_a_slot_that_comes_as_its_task_is_cancelled_is_passed_on() -> None:
     async def main() -> None:
-        gate = Gate(1)
-        slot = await gate.enter()
-        task = asyncio.create_task(gate.enter())
-        other = asyncio.create_task(gate.enter())
+        slots = Slots(1, stagger=0)
+        slot = await slots.enter()
+        task = asyncio.create_task(slots.enter())
+        other = asyncio.create_task(slots.enter())
         await asyncio.sleep(0)
-        gate.leave(slot, Outcome.ANSWERED)
+        slots.leave(slot, Outcome.ANSWERED)
         task.cancel()
-        gate.leave(await other, Outcome.ANSWERED)
+        slots.leave(await other, Outcome.ANSWERED)
         assert task.cancelled()
-        assert (gate.waiting, gate.in_flight) == (0, 0)
+        assert (slots.waiting, slots.in_flight) == (0, 0)
 
     run_virtually(main())
 
@@ -341,13 +341,13 @@ def sent(
     """When each of `count` requests goes out, where slots are no matter."""
 
     async def main() -> list[float]:
-        gate, times = Gate(1000, **limits), []
+        slots, times = Slots(1000, stagger=0, **limits), []
 
         async def one() -> None:
-            slot = await gate.enter(tokens)
+            slot = await slots.enter(tokens)
             times.append(now())
             await asyncio.sleep(LATENCY)
-            gate.leave(slot, Outcome.ANSWERED, spent=spent)
+            slots.leave(slot, Outcome.ANSWERED, spent=spent)
 
         await asyncio.gather(*(one() for _ in range(count)))
         return times
@@ -418,3 +418,36 @@ def test_tokens_of_a_text(text: str, tokens: int) -> None:
 def test_a_ticket_names_its_attempt() -> None:
     limit = AdaptiveLimit(4)
     assert [limit.start(1.0), limit.start(2.0)] == [Ticket(0, 1.0), Ticket(1, 2.0)]
+
+
+def test_the_first_requests_go_out_one_by_one_and_the_others_at_once() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        slots, times = Slots(4, stagger=0.5), list[float]()
+
+        async def attempt() -> None:
+            slot = await slots.enter()
+            times.append(loop.time())
+            await asyncio.sleep(10)
+            slots.leave(slot, Outcome.ANSWERED)
+
+        await asyncio.gather(*(attempt() for _ in range(8)))
+        return [time - times[0] for time in times]
+
+    assert run_virtually(main()) == pytest.approx([0, 0.5, 1, 1.5, 10, 10.5, 11, 11.5])
+
+
+def test_a_slot_that_comes_free_passes_those_that_were_cancelled() -> None:
+    async def main() -> tuple[int, int]:
+        slots = Slots(1, stagger=0)
+        held = await slots.enter()
+        waiting = [asyncio.create_task(slots.enter()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in waiting[:2]:
+            task.cancel()
+        slots.leave(held, Outcome.ANSWERED)
+        slots.leave(await waiting[2], Outcome.ANSWERED)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return slots.in_flight, slots.waiting
+
+    assert run_virtually(main()) == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,6 +12,10 @@ from distill.teachers.limits import AdaptiveLimit, Bucket, Door, Outcome, Ticket
 
 # A timer may fire a little early by the clock that set it.
 _SOON = 1e-6
+# Seconds between the first requests, one for each slot. Sent all at once they come back all at
+# once, wave after wave, and the client's time between two waves is lost: at 128 slots one part in
+# ten. A server that refuses everybody is also found out before all have asked.
+STAGGER = 0.0035
 
 
 class _Waiting(NamedTuple):
@@ -25,10 +30,11 @@ class Slot(NamedTuple):
     tokens: float
 
 
-class Gate:
+class Slots:
     """Lets attempts out one by one, as far as the server and the settings allow.
 
     cap: attempts under way at one time, at most; the limit adapts below it
+    stagger: seconds between the first `cap` attempts
     """
 
     def __init__(
@@ -37,7 +43,11 @@ class Gate:
         *,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        stagger: float = STAGGER,
     ) -> None:
+        self._cap = cap
+        self._stagger = stagger
+        self._latest = -math.inf
         self._load = AdaptiveLimit(cap)
         self._door = Door()
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
@@ -140,6 +150,9 @@ class Gate:
         self.rest()
         loop = asyncio.get_running_loop()
         while self._waiting and self._load.in_flight < self._load.limit:
+            if self._waiting[0].slot.done():
+                self._waiting.popleft()  # cancelled, and not yet told
+                continue
             now = loop.time()
             wait = self._wait(self._waiting[0].tokens, now)
             if wait > _SOON:
@@ -149,10 +162,13 @@ class Gate:
             for bucket, amount in ((self._requests, 1.0), (self._tokens, waiting.tokens)):
                 if bucket:
                     bucket.take(amount, now)
+            self._latest = now
             waiting.slot.set_result(Slot(self._load.start(now), waiting.tokens))
 
     def _wait(self, tokens: float, now: float) -> float:
         wait = self._door.opens - now
+        if self._load.started < self._cap:
+            wait = max(wait, self._latest + self._stagger - now)
         for bucket, amount in ((self._requests, 1.0), (self._tokens, tokens)):
             if bucket:
                 wait = max(wait, bucket.wait(amount, now))
