@@ -10,7 +10,7 @@ GEN_FLAGS ?=
 TRAIN_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help data train test test-vllm lint types bench clean
+.PHONY: help data train test test-storm test-vllm lint types bench bench-teacher clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ train: $(VENV)/.done ## data, training, evaluation and report
 
 test: $(VENV)/.done lint types ## lint, types and every test
 	$(BIN)/pytest -n 2
+
+test-storm: $(VENV)/.done ## thousands of scenarios, a server at its worst, kill -9: minutes
+	$(BIN)/pytest -m storm
 
 # vLLM pins a torch of its own. What pip brings along for pictures and sound fits another torch.
 $(VLLM_VENV)/.done: constraints-vllm.txt
@@ -53,5 +56,10 @@ types: $(VENV)/.done ## mypy, strict
 bench: train ## the README's numbers: two more training seeds, about 12 minutes
 	$(BIN)/python benchmarks/main_job.py --run $(RUN)
 
+bench-teacher: $(VENV)/.done ## requests per second beside four peers, each in its own environment: 2 GB, half an hour
+	$(BIN)/python benchmarks/teacher_throughput.py
+	$(BIN)/python benchmarks/teacher_throughput.py --storm
+	$(BIN)/python benchmarks/generate_memory.py
+
 clean: ## remove the environments and the caches; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache

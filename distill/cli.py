@@ -274,6 +274,7 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     setting("train", "seed", "--train-seed"),
     setting("train", "epochs"),
     threads_option,
+    setting("evaluate", "backend"),
 )
 @config_option
 @redo_option
