@@ -33,7 +33,7 @@ test: $(VENV)/.done lint types ## lint, types and every test
 	$(BIN)/pytest -n 2
 
 test-storm: $(VENV)/.done ## thousands of scenarios, a server at its worst, kill -9: minutes
-	$(BIN)/pytest -m storm
+	$(BIN)/pytest -m storm -s
 
 # vLLM pins a torch of its own. What pip brings along for pictures and sound fits another torch.
 $(VLLM_VENV)/.done: constraints-vllm.txt
@@ -44,7 +44,7 @@ $(VLLM_VENV)/.done: constraints-vllm.txt
 
 test-vllm: $(VENV)/.done $(VLLM_VENV)/.done ## the tests that start a real vLLM, on CPU: 3.5 GB, minutes
 	DISTILL_VLLM_COMMAND="$(CURDIR)/$(VLLM_VENV)/bin/python -m vllm.entrypoints.openai.api_server" \
-		$(BIN)/pytest -m vllm tests/vllm
+		$(BIN)/pytest -m vllm -s tests/vllm
 
 lint: $(VENV)/.done ## ruff
 	$(BIN)/ruff check .

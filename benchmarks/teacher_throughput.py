@@ -6,32 +6,30 @@
 
 The teacher is the tests' own server, anew for each contender, in a process of its own. Everybody
 gets distill's prompts, some 13,000 characters each (with --light one line, distill excepted), and
-wants one reply for each. Contenders run one at a time, in an order that
-is shuffled per repeat, each in the environment it wants; those of peers are made on first use.
-Active time, from the first request to the last reply, is read off the server, the same for all.
+wants one reply for each. Contenders run one at a time, in an order that is shuffled per repeat,
+each in the environment it wants; those of peers are made on first use. Active time, from the first
+request to the last reply, is read off the server, the same for all.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from peers.contenders import CONTENDERS, Contender
+from peers.environments import NotRun, interpreter, version
+from peers.processes import Used, last_line, surroundings, watched
 from rich.console import Console
 from rich.table import Table
 
@@ -44,90 +42,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RULES = ROOT / "schemas" / "knowledge_router" / "rules.md"
 RULE = "policies-and-benefits"
-CALL = {"name": "search_knowledge_base", "arguments": {"query": "vacation days carry over"}}
-REPLY = json.dumps({"user": "how many vacation days can i carry over", "calls": [CALL]})
 STORM = {"rate-limited": 0.2, "retry-after": 1, "broken": 0.05, "truncated": 0.05}
-# Seconds that a contender has to put its affairs in order once it is told to stop.
-GRACE = 10.0
-# Seconds between looks at a contender; its memory is looked at every so many of them.
-GLANCE = 0.05
-SAMPLED = 10
 MEBIBYTE = 2**20
-QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "ANONYMIZED_TELEMETRY": "False",
-    "TELEMETRY_ENABLED": "false",
-    "NEMO_TELEMETRY_ENABLED": "false",
-    "DEEPFABRIC_NO_UPDATE_CHECK": "1",
-    "NO_PROXY": "127.0.0.1",
-    "no_proxy": "127.0.0.1",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "OPENAI_API_KEY": "none",
-    # Wide enough that nobody wraps what is logged.
-    "COLUMNS": "200",
-}
-
-
-class Contender(NamedTuple):
-    """Somebody who does the job. Without a `package`, in the environment of this script."""
-
-    name: str
-    script: str
-    package: str = ""
-    version: str = ""
-    extras: tuple[str, ...] = ()
-    """Further requirements, that it needs and does not name."""
-    parts: tuple[str, ...] = ()
-    """Distributions of the same project and version, in case it has to be taken apart."""
-    loose: tuple[str, ...] = ()
-    """Requirements whose pin is let go where no index has it."""
-    variant: str = ""
-    calm: bool = True
-    """Whether it takes part without a storm, too."""
-    reply: str = REPLY
-
-    @property
-    def environment(self) -> str:
-        return self.package.partition("[")[0]
-
-    @property
-    def requirements(self) -> list[str]:
-        return [f"{self.package}=={self.version}", *self.extras] if self.package else []
-
-
-def conversation(user: str, assistant: str) -> str:
-    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-    return json.dumps({"messages": turns})
-
-
-DATA_DESIGNER = Contender(
-    "datadesigner",
-    "run_datadesigner.py",
-    "data-designer",
-    "0.9.7",
-    parts=("data-designer", "data-designer-config", "data-designer-engine"),
-    loose=("certifi",),
-)
-CONTENDERS = (
-    Contender("distill", "run_distill.py"),
-    Contender("openai", "run_openai.py"),
-    Contender("curator", "run_curator.py", "bespokelabs-curator", "0.1.31"),
-    DATA_DESIGNER,
-    DATA_DESIGNER._replace(name="datadesigner-tuned", variant="tuned", calm=False),
-    Contender(
-        "distilabel", "run_distilabel.py", "distilabel[openai]", "1.5.3", extras=("requests",)
-    ),
-    Contender(
-        "deepfabric",
-        "run_deepfabric.py",
-        "deepfabric",
-        "4.13.0",
-        reply=conversation("how many vacation days can i carry over", REPLY),
-    ),
-)
 
 
 class Job(NamedTuple):
@@ -156,82 +72,6 @@ class Job(NamedTuple):
         """The same when the last wave is not full."""
         seconds = math.ceil(self.requests / self.concurrency) * self.latency
         return self.requests / seconds if seconds else math.inf
-
-
-class Used(NamedTuple):
-    """What a process and its children took, and how it ended."""
-
-    wall: float
-    cpu: float
-    peak: float
-    stopped: bool
-    status: int
-
-
-class NotRun(Exception):  # noqa: N818 - it is no error of this script
-    """Why a contender takes no part."""
-
-
-# --- environments ---
-
-
-def interpreter(contender: Contender, envs: Path) -> Path:
-    """The Python that runs a contender, in an environment that is made when it is missing."""
-    if not contender.package:
-        return Path(sys.executable)
-    folder = envs.resolve() / contender.environment
-    python, done = folder / "bin" / "python", folder / ".installed"
-    wanted = "\n".join(contender.requirements)
-    if not done.exists() or done.read_text("utf-8") != wanted:
-        say(f"installing {wanted.replace(chr(10), ', ')} into {folder}")
-        run_pip([sys.executable, "-m", "venv", "--clear", str(folder)])
-        install(python, contender)
-        done.write_text(wanted, "utf-8")
-    return python
-
-
-def install(python: Path, contender: Contender) -> None:
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    try:
-        run_pip([*pip, *contender.requirements])
-    except NotRun:
-        if not contender.loose:
-            raise
-        own = [f"{part}=={contender.version}" for part in contender.parts]
-        run_pip([*pip, "--no-deps", *own])
-        run_pip([*pip, *loosened(python, contender), *contender.extras])
-
-
-def loosened(python: Path, contender: Contender) -> list[str]:
-    """What the parts of a contender require, without the pins that are let go."""
-    code = (
-        "import importlib.metadata as m, sys\n"
-        "for name in sys.argv[1:]: print(*m.requires(name) or (), sep='\\n')"
-    )
-    command = [str(python), "-c", code, *contender.parts]
-    named = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    found = set()
-    for line in filter(None, named):
-        name = re.split(r"[^\w.-]", line)[0]
-        if name in contender.loose:
-            found.add(name)
-        elif name not in contender.parts and "extra ==" not in line:
-            found.add(line)
-    return sorted(found)
-
-
-def run_pip(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise NotRun(f"cannot be installed: {last_line(done.stderr, having='ERROR')}")
-
-
-def versions(python: Path, contender: Contender) -> str:
-    """The contender's version, as its environment says."""
-    package = contender.environment or contender.name
-    code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-    done = subprocess.run([str(python), "-c", code, package], capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 # --- the teacher ---
@@ -308,90 +148,6 @@ def prompts(job: Job) -> dict[str, Any]:
     return {"system": system, "users": users}
 
 
-def surroundings(envs: Path, folder: Path, url: str) -> dict[str, str]:
-    """The environment variables of a contender: a home of its own, nothing told to anybody."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    own = {"HOME": str(folder), "PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": url}
-    # Those who count tokens with tiktoken would download its tables; litellm, which some peer has,
-    # brings them along.
-    tables = next(envs.glob("*/lib/python*/site-packages/litellm/**/tokenizers"), None)
-    if tables:
-        own["TIKTOKEN_CACHE_DIR"] = str(tables)
-    return {**kept, **QUIET, **own}
-
-
-def watched(
-    command: Sequence[str], folder: Path, environment: dict[str, str], timeout: float
-) -> Used:
-    """Run a command in a session of its own, and count what the whole session takes."""
-    began, peak, stopped = time.monotonic(), 0.0, False
-    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
-        )
-    try:
-        for turn in count():
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            lasted = time.monotonic() - began
-            if lasted > timeout:
-                signalled(process.pid, signal.SIGKILL if stopped else signal.SIGINT)
-                stopped, timeout = True, lasted + GRACE
-            peak = max(peak, high_water(process.pid))
-            if turn % SAMPLED == 0:
-                peak = max(peak, memory_of_session(process.pid))
-            time.sleep(GLANCE)
-    finally:
-        # Children that outlived it, and on a way out of here the contender itself.
-        signalled(process.pid, signal.SIGKILL)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Used(
-        wall=time.monotonic() - began,
-        cpu=usage.ru_utime + usage.ru_stime,
-        # Of a child the kernel counts what its parent had before exec, too: for want of better.
-        peak=peak or usage.ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0),
-        stopped=stopped,
-        status=process.returncode,
-    )
-
-
-def signalled(session: int, number: int) -> None:
-    try:
-        os.killpg(session, number)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def high_water(pid: int) -> float:
-    """The most bytes that a process has had so far; 0 where that cannot be told."""
-    return field(Path(f"/proc/{pid}/status"), "VmHWM:")
-
-
-def memory_of_session(session: int) -> float:
-    """Bytes that the processes of a session take together, what they share counted once."""
-    members = [entry for entry in Path("/proc").glob("[0-9]*") if session_of(entry) == session]
-    if len(members) < 2:
-        return 0.0  # of a single one the high-water mark says more
-    return sum(field(process / "smaps_rollup", "Pss:") for process in members)
-
-
-def session_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[3])
-    except (OSError, ValueError, IndexError):
-        return -1  # it is gone
-
-
-def field(path: Path, name: str) -> float:
-    """Bytes in a line of a file of /proc; 0 where there is none."""
-    try:
-        lines = path.read_text("utf-8", "replace").split("\n")
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith(name)), 0.0)
-
-
 def figures(job: Job, used: Used, server: dict[str, Any], folder: Path) -> dict[str, Any]:
     delivered = delivery(folder / "stdout")
     valid, rows = delivered or (0, 0)
@@ -442,12 +198,6 @@ def note(
     return f"exit {used.status}" if used.status else ""
 
 
-def last_line(text: str, having: str = "") -> str:
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    chosen = [line for line in lines if having in line] or lines or ["no reason given"]
-    return chosen[-1][:300]
-
-
 # --- all of them ---
 
 
@@ -461,19 +211,19 @@ def compete(
     for one in contenders:
         try:
             pythons[one.name] = interpreter(one, envs)
-        except NotRun as reason:
+        except (NotRun, OSError) as reason:
             missing[one.name] = str(reason)
     order = [one for one in contenders if one.name in pythons]
     for turn in range(repeat):
         random.Random(job.seed + turn).shuffle(order)
         for one in order:
-            say(f"{one.name}, {turn + 1} of {repeat}")
+            click.echo(f"{one.name}, {turn + 1} of {repeat}", err=True)
             measured(one, pythons[one.name], job.warm_up, envs)
             found[one.name].append(measured(one, pythons[one.name], job, envs))
     return {
         one.name: {"not_run": missing[one.name]}
         if one.name in missing
-        else {"version": versions(pythons[one.name], one), **middle(found[one.name])}
+        else {"version": version(pythons[one.name], one), **middle(found[one.name])}
         for one in contenders
     }
 
@@ -524,10 +274,6 @@ def cells(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def say(text: str) -> None:
-    click.echo(text, err=True)
-
-
 def chosen(only: str, quick: bool, storm: bool) -> list[Contender]:
     names = [name.strip() for name in only.split(",") if name.strip()]
     known = [one.name for one in CONTENDERS]
@@ -557,7 +303,7 @@ def chosen(only: str, quick: bool, storm: bool) -> list[Contender]:
 @click.option("--seed", default=1, show_default=True, help="Of the storm, and of the order.")
 @click.option(
     "--envs",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, resolve_path=True),
     default=HERE / ".peers",
     help="Folder of the peers' environments.",
 )

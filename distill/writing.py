@@ -28,7 +28,7 @@ from distill.records import (
 )
 from distill.teachers.base import BatchTask, ChatReply, ChatRequest, Task, Usage
 from distill.workflow.model import CallSpec, Rule, RuleExample, Workflow
-from distill.workflow.strict import strict_arguments, without_nulls
+from distill.workflow.strict import closed, strict_arguments, without_nulls
 from distill.workflow.values import argument_faults, slots_in
 
 # Examples of the rule that one prompt shows.
@@ -100,7 +100,7 @@ def reply_schema(task: Task) -> Json:
     """
     user: Json = {"type": "string", "description": "the person's message"}
     if task.scenario.target != "call":
-        return _closed({"user": user, "reply": {"type": "string", "description": "the answer"}})
+        return closed({"user": user, "reply": {"type": "string", "description": "the answer"}})
     definitions: Json = {}
     wanted = [_call_schema(call, task, definitions) for call in task.rule.then.calls]
     distinct = [schema for index, schema in enumerate(wanted) if schema not in wanted[:index]]
@@ -110,7 +110,7 @@ def reply_schema(task: Task) -> Json:
         "minItems": len(wanted),
         "maxItems": len(wanted),
     }
-    schema = _closed({"user": user, "calls": calls})
+    schema = closed({"user": user, "calls": calls})
     return {**schema, "$defs": definitions} if definitions else schema
 
 
@@ -146,7 +146,7 @@ def _batch_schema(schemas: Sequence[Json]) -> Json:
         parts[str(number)] = {key: value for key, value in schema.items() if key != "$defs"}
         found = schema.get("$defs")
         definitions |= found if isinstance(found, dict) else {}
-    whole = _closed(parts)
+    whole = closed(parts)
     return {**whole, "$defs": definitions} if definitions else whole
 
 
@@ -176,19 +176,10 @@ def _shown_examples(rule: Rule, seed: int) -> list[RuleExample]:
     return random.Random(seed).sample(rule.examples, shown)
 
 
-def _closed(properties: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
 def _call_schema(call: CallSpec, task: Task, definitions: Json) -> Json:
     tool = task.workflow.by_name[call.tool]
     arguments = strict_arguments(tool, _fixed(call), call.arguments, definitions)
-    return _closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
+    return closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
 
 
 def _fixed(call: CallSpec) -> Json:

@@ -17,7 +17,7 @@ from distill.render import Parsed
 from distill.teachers.base import ChatRequest, RouteTask
 from distill.workflow.model import Tool, Workflow
 from distill.workflow.problems import listed, start_of
-from distill.workflow.strict import strict_arguments, without_nulls
+from distill.workflow.strict import closed, strict_arguments, without_nulls
 
 
 def route_request(case: Case, workflow: Workflow, settings: TeacherConfig) -> ChatRequest:
@@ -119,19 +119,10 @@ def _reply_schema(workflow: Workflow, tools: Sequence[Tool]) -> Json:
         items: Json = wanted[0] if len(wanted) == 1 else {"anyOf": list(wanted)}
         properties["calls"] = {"type": "array", "items": items}
     properties["reply"] = {"type": "string", "description": "the words to the person, if any"}
-    schema = _closed(properties)
+    schema = closed(properties)
     return {**schema, "$defs": definitions} if definitions else schema
 
 
 def _call_schema(tool: Tool, definitions: Json) -> Json:
     arguments = strict_arguments(tool, {}, (), definitions)
-    return _closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
-
-
-def _closed(properties: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})

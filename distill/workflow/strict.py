@@ -62,6 +62,16 @@ def without_nulls(tool: Tool, arguments: Json) -> Json:
     return dropped if isinstance(dropped, dict) else arguments
 
 
+def closed(properties: Json) -> Json:
+    """An object with exactly these properties, as strict mode wants it."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 class _Converter:
     def __init__(self, tool: Tool, definitions: Json) -> None:
         self.tool = tool
@@ -78,12 +88,7 @@ class _Converter:
             else:
                 converted = self.schema(schema)
                 properties[name] = converted if name in required else _nullable(converted)
-        return {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
+        return closed(properties)
 
     def schema(self, node: Any) -> Json:
         if not isinstance(node, dict):

@@ -152,6 +152,14 @@ def test_all_are_accounted_for_and_only_the_failed_are_owed(desk: Path, scenario
             for each in failures
         }
         assert {body["messages"][1]["content"] for body in chat.requests[before:]} == prompts
+        sifted = [run.counts(stage) for stage in ("validate", "dedup", "balance")]
+        rejected = sum(sum(counts["rejected"].values()) for counts in sifted)
+        print(
+            f"\n  {made['in']} asked with {before} requests, {made['failures']} failed at first; "
+            f"then {chat.count - before} requests: {sifted[-1]['kept']} accepted, {rejected} "
+            f"rejected, 0 failed"
+        )
+        assert sifted[-1]["kept"] + rejected == made["in"]
 
 
 @pytest.mark.parametrize(("scenarios", "kills"), [(250, 3), pytest.param(5000, 20, marks=slow)])
@@ -187,6 +195,8 @@ def test_killed_at_random_it_ends_in_the_same_bytes_and_pays_once(
         code, said = run.gen()
         assert code in (0, 3), said
         sent_keys = [key_of(body) for body in chat.requests]
+    kills_at = [count for count, _ in snapshots]
+    print(f"\n  killed after requests {kills_at}: {len(sent_keys)} in all, {sent} without a kill")
     for count, committed in snapshots:
         assert [key for key in sent_keys[count:] if key in committed] == []
     assert len(snapshots[-1][1]) > len(snapshots[0][1]) > 0
