@@ -131,7 +131,7 @@ def _pass_gate(context: Context) -> None:
     run = context.run
     if not gate_is_due(run):
         return
-    if not _ready(run, [GATE]):
+    if stage_status(GATE, run).state != "done":
         _run(GATE, context)
     require_gate(read_gate(run), run.config.teacher.gate, run.path)
 

@@ -35,6 +35,10 @@ from distill.workflow.model import Workflow
 R = TypeVar("R", bound=Record)
 
 
+# Stages that only ask: after them rules and settings may change, as they are meant to.
+ASKED = {"gate"}
+
+
 class RunSettings(Record):
     """config.json: what the run was made with, so that a run is explained by its own folder."""
 
@@ -201,6 +205,8 @@ class RunFolder:
         self.record()
 
     def _refuse_other(self, settings: RunSettings, workflow: Workflow) -> None:
+        if not self.manifest.stages.keys() - ASKED:
+            return  # nothing was made yet that could contradict
         then = _identity(self.settings, self.workflow)
         found = changes(then, _identity(settings, workflow))
         if found:

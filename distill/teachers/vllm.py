@@ -38,7 +38,7 @@ def vllm_command(given: str = "") -> list[str]:
     if found:
         return [found, "serve"]
     raise MissingExtraError(
-        "the vllm teacher needs vLLM, which is neither in this environment nor on PATH",
+        "vLLM is neither in this environment nor on PATH",
         hint="install it into an environment of its own and name that one: "
         f'--vllm-command "/opt/vllm/bin/python -m {MODULE}"',
     )

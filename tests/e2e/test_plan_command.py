@@ -78,7 +78,9 @@ def test_a_probe_measures_and_its_replies_are_the_runs(
         assert probe["each"]["seconds"] >= 0.05
         assert found["low"]["prompt_tokens"] == 11 * found["low"]["requests"]
         assert found["low"]["requests"] <= found["high"]["requests"]
-        done = distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
+        # Nothing was made of the probe's settings yet: others are no contradiction.
+        more = ("--target", 50, "--concurrency", 4)
+        done = distill("gen", "--rules", desk / "rules.md", "--out", "run", *given, *more)
         assert done.returncode in (0, 3), done.stderr
         bodies = [body.digest for body in chat.requests]
         assert len(bodies) == len(set(bodies))

@@ -49,7 +49,13 @@ def test_the_same_command_continues(tmp_path: Path) -> None:
 def test_another_workflow_seed_or_teacher_is_refused_by_name(
     tmp_path: Path, other: Workflow, settings: dict[str, dict[str, object]], names: str
 ) -> None:
-    RunFolder.create(tmp_path, workflow(), Config())
+    run = RunFolder.create(tmp_path, workflow(), Config())
+    entry = StageEntry(settings={}, inputs={}, outputs={}, counts={}, seconds=0)
+    run.remember("gate", entry)
+    # Nothing was made yet: a probe or a gate is there to change one's mind after it.
+    RunFolder.create(tmp_path, other, Config.load(None, settings))
+    run = RunFolder.create(tmp_path, workflow(), Config())
+    run.remember("plan", entry)
     with pytest.raises(StaleRunError) as caught:
         RunFolder.create(tmp_path, other, Config.load(None, settings))
     assert names in str(caught.value)

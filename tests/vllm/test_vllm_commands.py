@@ -76,7 +76,7 @@ def test_eval_serves_base_and_adapter_and_scores_them_alike(made: Made, tmp_path
     for backend, more in backends.items():
         done = distill(tmp_path, "eval", "runs/shop", "--redo", "--backend", backend, *more)
         assert done.returncode == 0, done.stderr
-        folder = tmp_path / "runs" / "shop" / "8-evaluate" / "test"
+        folder = tmp_path / "runs" / "shop" / "8-evaluate" / "gold"
         raw[backend] = {
             arm: [
                 json.loads(line)["raw"] for line in (folder / f"{arm}.jsonl").open(encoding="utf-8")
