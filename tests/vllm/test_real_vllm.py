@@ -227,8 +227,10 @@ def title(pid: int) -> str:
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+# A shell that starts this in the background has it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from distill.teachers.vllm_server import VllmServer
 model, log, *words = sys.argv[1:]
 cut = words.index("--")

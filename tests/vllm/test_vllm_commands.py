@@ -12,6 +12,9 @@ import pytest
 from conftest import ARGUMENTS, Made
 from kit.processes import below
 
+from distill.files import read_records
+from distill.records import Prediction
+
 pytestmark = pytest.mark.vllm
 
 VLLM = [f"--vllm-arg={argument}" for argument in ARGUMENTS]
@@ -78,9 +81,7 @@ def test_eval_serves_base_and_adapter_and_scores_them_alike(made: Made, tmp_path
         assert done.returncode == 0, done.stderr
         folder = tmp_path / "runs" / "shop" / "8-evaluate" / "gold"
         raw[backend] = {
-            arm: [
-                json.loads(line)["raw"] for line in (folder / f"{arm}.jsonl").open(encoding="utf-8")
-            ]
+            arm: [each.raw for each in read_records(folder / f"{arm}.jsonl", Prediction)]
             for arm in ("base", "tuned")
         }
     assert set(below(os.getpid())) <= before
