@@ -208,7 +208,10 @@ def status(run: Path, as_json: bool) -> None:
     from distill.teachers.prices import SPENDING, spending_rows
 
     opened = RunFolder.open(run)
-    states, spent = stages(opened), commands.spending(opened)
+    states = stages(opened)
+    if not as_json:
+        terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
+    spent = commands.spending(opened)
     if as_json:
         terminal.print_json(
             {
@@ -216,9 +219,7 @@ def status(run: Path, as_json: bool) -> None:
                 "spent": [entry.model_dump() for entry in spent],
             }
         )
-        return
-    terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
-    if spent:
+    elif spent:
         rows = spending_rows(spent, opened.config.teacher)
         terminal.out.print(terminal.table("spent", SPENDING, rows))
 

@@ -13,6 +13,7 @@ from distill.run.folder import RunFolder, locked
 from distill.run.ledger import LedgerEntry
 from distill.run.replies import ReplyStore
 from distill.teachers.make import make_teacher, named_teacher
+from distill.teachers.metered import Budget
 from distill.teachers.prices import money
 from distill.workflow.model import Workflow
 
@@ -32,8 +33,7 @@ def generate(
     from distill.pipeline import make_data
 
     run = planned(workflow, rules, out, config, flags)
-    # A teacher that cannot be made is said before a run is begun with it.
-    make_teacher(run.config.teacher)
+    _require_teacher(run)
     with locked(run.path, create=True), terminal.TerminalWatcher() as watcher:
         begun = RunFolder.create(run.path, workflow, run.config, anew=redo)
         make_data(begun, watcher)
@@ -62,7 +62,7 @@ def forecast(run: RunFolder, count: int | None) -> Forecast:
         there = run.path / REPLIES
         with ReplyStore(there if there.exists() else Path(":memory:")) as replies:
             return forecasts.forecast(run, named_teacher(settings), replies)
-    make_teacher(settings)
+    _require_teacher(run)
     with locked(run.path, create=True), terminal.TerminalWatcher() as watcher:
         begun = RunFolder.create(run.path, run.workflow, run.config)
         watcher.begins("probe")
@@ -71,9 +71,18 @@ def forecast(run: RunFolder, count: int | None) -> Forecast:
             return forecasts.forecast(begun, asking.inner, asking.replies, measured)
 
 
+def _require_teacher(run: RunFolder) -> None:
+    """A teacher or a budget that cannot be is said before anything of a run is written."""
+    make_teacher(run.config.teacher)
+    Budget.of(run.config.teacher, spending(run))
+
+
 def show_forecast(run: RunFolder, found: Forecast) -> None:
     settings, rows = run.config.teacher, []
-    for label, amount in (("likely", found.low), ("at most", found.high)):
+    for label, amount in (
+        ("likely" if found.probe else "first round", found.low),
+        ("if all goes badly", found.high),
+    ):
         rows.append(
             (
                 label,

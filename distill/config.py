@@ -101,7 +101,11 @@ class TeacherConfig(Section):
     max_tokens: int = Field(512, ge=16, description="upper bound of a reply, in tokens")
     batch: int = Field(1, ge=1, le=32, description="scenarios of one rule asked for in one request")
     concurrency: int = operational(
-        16, "requests under way at one time, at most", "results are written in plan order", ge=1
+        16,
+        "requests under way at one time, at most",
+        "results are written in plan order",
+        ge=1,
+        le=2048,
     )
     requests_per_minute: float | None = operational(
         None, "requests per minute, at most", "results are written in plan order", gt=0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from statistics import fmean
 
@@ -20,8 +21,8 @@ from distill.errors import RunError, TeacherError
 from distill.evaluate.routing import route_request
 from distill.evaluate.statistics import wilson
 from distill.generate import OVERLAP, generate
-from distill.pipeline import first_round, gate_is_due
-from distill.records import Candidate, Failure, Record, Scenario
+from distill.pipeline import ask_more, first_round, gate_is_due
+from distill.records import Candidate, Cell, Failure, Record, Scenario
 from distill.run.asking import Asking
 from distill.run.folder import RunFolder
 from distill.run.owed import answered
@@ -49,6 +50,13 @@ class Each(Record):
     seconds: float
 
 
+class Passed(Record):
+    """How many scenarios of one rule were asked for, and how many passed."""
+
+    asked: int = 0
+    accepted: int = 0
+
+
 class Probe(Record):
     """What a few scenarios of the plan took, and what became of them."""
 
@@ -56,6 +64,7 @@ class Probe(Record):
     accepted: int
     """Those that passed every check of one row; duplicates show only in the whole."""
     failed: int
+    by_rule: dict[str, Passed]
     each: Each
 
 
@@ -82,7 +91,7 @@ class Forecast(Record):
     """Requests with which the teacher routes gold first."""
     low: Amount
     high: Amount
-    """Where as few replies pass as the probe allows for."""
+    """Where of each rule as few replies pass as the probe leaves possible."""
     probe: Probe | None
 
 
@@ -96,7 +105,7 @@ def forecast(
     each = probe.each if probe else _estimated(run)
     amounts = [
         _amount(run.config.teacher, each, max(needed - there, 0), routed)
-        for needed in _needed(run.config.data.target, planned, probe)
+        for needed in _needed(run, probe)
     ]
     return Forecast(
         planned=planned, kept=there, gate=routed, low=amounts[0], high=amounts[1], probe=probe
@@ -130,16 +139,20 @@ def probe(
     asking.wait(ask(chosen[1:]))
     if not teacher.replies:
         raise RunError(
-            "every scenario of the probe was answered before: there is nothing to measure",
+            "every scenario of the probe is answered already: there is nothing to measure",
             place=run.path,
-            hint="ask for more with --probe, or leave it out",
+            hint="ask for more than that with --probe, or leave it out",
         )
     candidates = [outcome for outcome in outcomes if isinstance(outcome, Candidate)]
     accepted = checks.validate(candidates, run.workflow, run.config.data).kept
+    asked, passed = (
+        Counter(each.scenario.rule for each in several) for several in (outcomes, accepted)
+    )
     return Probe(
         asked=len(outcomes),
         accepted=len(accepted),
         failed=len(outcomes) - len(candidates),
+        by_rule={rule: Passed(asked=n, accepted=passed[rule]) for rule, n in asked.items()},
         each=teacher.mean(),
     )
 
@@ -220,14 +233,36 @@ def _gate_requests(run: RunFolder, teacher: Teacher, replies: ReplyCache) -> int
     return sum(kept(one, teacher, replies, lambda text: text) is None for one in asked)
 
 
-def _needed(target: int, planned: int, probe: Probe | None) -> tuple[int, int]:
-    """Scenarios that it takes to get `target` examples: as the probe found, and at worst."""
+def _needed(run: RunFolder, probe: Probe | None) -> tuple[int, int]:
+    """Scenarios over all rounds: as the probe found each rule, and as badly as it may yet be."""
     if probe is None:
+        planned = sum(first_round(run).values())
         return planned, planned
-    share = probe.accepted / probe.asked
-    worst, _ = wilson(probe.accepted, probe.asked)
-    likely, most = (math.ceil(target / max(s, 0.05)) for s in (share, worst))
-    return max(planned, likely), max(planned, most)
+    overall, (lowest, _) = probe.accepted / probe.asked, wilson(probe.accepted, probe.asked)
+
+    def likely(cell: Cell) -> float:
+        passed = probe.by_rule.get(cell.rule, Passed())
+        # A rule that few were asked for is taken to be like the others, as far as one row tells.
+        return (passed.accepted + overall) / (passed.asked + 1)
+
+    def worst(cell: Cell) -> float:
+        passed = probe.by_rule.get(cell.rule)
+        return wilson(passed.accepted, passed.asked)[0] if passed else lowest
+
+    return _over_rounds(run, likely), _over_rounds(run, worst)
+
+
+def _over_rounds(run: RunFolder, share: Callable[[Cell], float]) -> int:
+    """Scenarios that are asked for in all when `share` of each cell passes."""
+    quotas = plan.quotas(run.workflow, run.config.data.target)
+    asked = first_round(run)
+    for _ in range(run.config.data.max_rounds - 1):
+        passing = {cell: int(count * share(cell)) for cell, count in asked.items()}
+        short = {cell: n - passing[cell] for cell, n in quotas.items() if passing[cell] < n}
+        if not short:
+            break
+        asked = ask_more(asked, quotas, short)
+    return sum(asked.values())
 
 
 def _amount(settings: TeacherConfig, each: Each, scenarios: int, gate: int) -> Amount:

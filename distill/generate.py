@@ -179,5 +179,5 @@ _WAYS_OUT = {
     FailureReason.EMPTY: "look into the server's log",
     FailureReason.TRUNCATED: "raise max_tokens in [teacher]; a model that thinks first needs more",
     FailureReason.TIMEOUT: "raise timeout or lower concurrency in [teacher]",
-    FailureReason.SERVER: "look into the server's log",
+    FailureReason.SERVER: "check --base-url, and look into the server's log",
 }

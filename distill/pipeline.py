@@ -146,7 +146,7 @@ def _rounds(context: Context, quotas: Mapping[Cell, int]) -> dict[Cell, int]:
         short = _short(run, quotas)
         if not short:
             break
-        asked = _ask_more(asked, quotas, short)
+        asked = ask_more(asked, quotas, short)
     return short
 
 
@@ -261,7 +261,7 @@ def _way_to(stage: str, path: Path) -> str:
     return f"distill {command} {path}"
 
 
-def _ask_more(
+def ask_more(
     asked: Mapping[Cell, int], quotas: Mapping[Cell, int], short: Mapping[Cell, int]
 ) -> dict[Cell, int]:
     """Ask again for what is missing, by the share that survived so far."""

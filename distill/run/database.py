@@ -6,6 +6,7 @@ instant leaves what was committed, and no half of a transaction.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,7 +156,8 @@ class Database:
     def _translated(self, error: sqlite3.Error) -> DistillError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the bits say more
         if code in _UNWRITABLE:
-            return WriteError.from_os(OSError(None, str(error)), self.path)
+            number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else None
+            return WriteError.from_os(OSError(number, str(error)), self.path)
         if code in _BUSY:
             return RunLockedError(
                 "another process is writing replies here",

@@ -30,6 +30,7 @@ from distill.errors import (
 from distill.files import file_digest, parse_json, read_text, write_json
 from distill.records import Json, Record, digest
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
+from distill.teachers.address import shown
 from distill.workflow.model import Workflow
 
 R = TypeVar("R", bound=Record)
@@ -163,7 +164,10 @@ class RunFolder:
 
     def record(self) -> None:
         """Write the settings into the run: later commands use them unless told otherwise."""
-        write_json(self.path / "config.json", self.settings.model_dump(mode="json"))
+        settings = self.settings.model_dump(mode="json")
+        teacher = settings["config"]["teacher"]
+        teacher["base_url"] = shown(teacher["base_url"])
+        write_json(self.path / "config.json", settings)
 
     @property
     def manifest(self) -> Manifest:

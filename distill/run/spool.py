@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -51,7 +52,9 @@ class Spool:
                 "INSERT INTO lines VALUES (?, ?, ?)", (lane, number, encoded(record_line(record)))
             )
         except sqlite3.OperationalError as error:
-            raise WriteError.from_os(OSError(None, str(error)), self._path) from None
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            code = errno.ENOSPC if full else None
+            raise WriteError.from_os(OSError(code, str(error)), self._path) from None
         self.counts[lane] += 1
 
     def lines(self, lane: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
+from distill.errors import DistillError
 from distill.files import iter_records, read_records, write_records
 from distill.prompts import prompt_digest
 from distill.records import Cell, Json, Record, Scenario
@@ -119,7 +120,18 @@ def stage_status(stage: Stage, run: RunFolder) -> StageStatus:
         for name, value in run.digests(stage.reads).items()
         if name in entry.inputs and entry.inputs[name] != value
     ]
-    return StageStatus(stage.name, "stale" if stale else "done", "; ".join(stale))
+    if stale:
+        return StageStatus(stage.name, "stale", "; ".join(stale))
+    return StageStatus(stage.name, "done", _outcome(entry))
+
+
+def _outcome(entry: StageEntry) -> str:
+    """What has to be known of a finished stage's result: what is owed, how a gate was passed."""
+    counts = entry.counts
+    failures = counts.get("failures")
+    if isinstance(failures, dict) and failures:
+        return f"owed: {', '.join(f'{count} {reason}' for reason, count in failures.items())}"
+    return f"{counts['right']} of {counts['cases']} cases right" if "right" in counts else ""
 
 
 def _progress(stage: Stage, run: RunFolder) -> str:
@@ -127,9 +139,12 @@ def _progress(stage: Stage, run: RunFolder) -> str:
     folder = run.path / stage.folder
     planned = run.path / "1-plan" / "scenarios.jsonl"
     if stage.name == "generate" and (run.path / REPLIES).exists() and planned.exists():
-        with ReplyStore(run.path / REPLIES) as replies:
-            scenarios = list(iter_records(planned, Scenario))
-            there = answered(run, named_teacher(run.config.teacher), replies, scenarios)
+        scenarios = list(iter_records(planned, Scenario))
+        try:
+            with ReplyStore(run.path / REPLIES) as replies:
+                there = answered(run, named_teacher(run.config.teacher), replies, scenarios)
+        except DistillError as error:
+            return f"the replies {error.problems[0].cause}"
         return f"{there:,} of {len(scenarios):,} scenarios answered" if there else ""
     if stage.name == "train" and any((folder / "checkpoints").glob("checkpoint-*")):
         return "checkpoints to go on from"

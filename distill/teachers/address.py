@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+import re
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 # Shorter words, such as the "none" of servers without keys, are no secrets but parts of others.
 SHORTEST_SECRET = 5
@@ -11,17 +12,18 @@ SHORTEST_SECRET = 5
 class Address:
     """A server's base URL and its key.
 
-    url: the base URL without user and password; auth: these two, if it had them
+    url: the base URL without user, password and query; auth: the former two, if it had them
     """
 
     def __init__(self, base_url: str, key: str) -> None:
         parts = urlsplit(base_url)
         self.key = key
-        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self.url = shown(base_url)
+        self.query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.auth = _user_and_password(parts)
         self.host = parts.hostname or ""
         self.scheme = parts.scheme
-        self.place = urlunsplit((parts.scheme, urlsplit(self.url).netloc, parts.path, "", ""))
+        self.place = self.url
         """The address as people may see it."""
         said = [key, parts.password or "", *(self.auth or ())[1:], *_values(parts.query)]
         self._secrets = sorted({s for s in said if len(s) >= SHORTEST_SECRET}, key=len)[::-1]
@@ -32,6 +34,11 @@ class Address:
             if secret in text:
                 text = text.replace(secret, "***")
         return text
+
+
+def shown(url: str) -> str:
+    """A server's address as people may see it: without user, password and query."""
+    return re.sub(r"(?<=//)[^/?#]*@", "", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 def _user_and_password(parts: SplitResult) -> tuple[str, str] | None:

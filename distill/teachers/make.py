@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from distill.config import TeacherConfig
 from distill.errors import TeacherError, UsageError
+from distill.teachers.address import shown
 from distill.teachers.base import Teacher
 
 
@@ -53,16 +54,21 @@ def _vllm(
     from distill.teachers.vllm import VllmServer, VllmTeacher
 
     _require_model(settings, "give a hub id or a folder, for example: --model Qwen/Qwen3-8B")
-    return VllmTeacher(
-        settings.model,
-        make_server=lambda: VllmServer(
+
+    def make_server() -> VllmServer:
+        return VllmServer(
             settings.model,
             command=command,
             arguments=settings.vllm_args,
             log=log,
             deadline=settings.start_timeout,
             notice=notice,
-        ),
+        )
+
+    make_server()  # not started: what it says of its arguments is said now
+    return VllmTeacher(
+        settings.model,
+        make_server=make_server,
         make_client=lambda url: OpenAITeacher(
             model=settings.model, base_url=url, api_key="none", **_limits(settings), notice=notice
         ),
@@ -78,7 +84,7 @@ def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if base_url and not _is_address(base_url):
         raise UsageError(
-            f'"{base_url}" is not the address of a server',
+            f'"{shown(base_url)}" is not the address of a server',
             place="--base-url",
             hint="give it with its scheme and path, for example: http://localhost:8000/v1",
         )

@@ -96,6 +96,8 @@ def entry_cost(entry: LedgerEntry, settings: TeacherConfig) -> float | None:
         return 0.0
     own = entry.model == settings.model
     price = price_for(settings) if own else price_of(entry.model, settings.prices)
+    if price is None and price_for(settings) == FREE:
+        price = FREE  # where the server is one's own, so it was, most likely, for other models
     return None if price is None else cost(entry, price)
 
 

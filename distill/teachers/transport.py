@@ -34,6 +34,7 @@ def open_client(address: Address, timeout: float) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         api_key=address.key,
         base_url=address.url,
+        default_query=address.query,
         max_retries=0,
         timeout=limits,
         http_client=http_client,

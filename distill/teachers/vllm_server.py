@@ -314,7 +314,7 @@ def _refuse_chosen(arguments: Sequence[str]) -> None:
         if flag in CHOSEN:
             raise UsageError(
                 f"{flag} is set by distill itself",
-                place=f"--vllm-arg={argument}",
+                place=f"--vllm-arg={flag}",
                 hint="leave it out; a server that you start yourself is used with --teacher openai "
                 "--base-url",
             )

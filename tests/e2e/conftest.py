@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -99,12 +99,14 @@ def desk(tmp_path: Path) -> Path:
 def distill(tmp_path: Path) -> Run:
     """The command line as a person calls it, in a folder of its own."""
 
-    def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, timeout: float = 120, environment: Mapping[str, str] = {}
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "distill.cli", *map(str, arguments)]
-        environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
-        environment.pop("OPENAI_API_KEY", None)
+        known = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+        known |= {"NO_COLOR": "1", "COLUMNS": "200", **environment}
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
+            command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=timeout
         )
 
     return run

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from kit import server
+from kit.answers import Answer, Body
 from kit.server import ChatServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+EMPTY = {"name": "search_collection", "arguments": {"query": "x"}}
 MODEL = ("--teacher", "openai", "--model", "gpt-5-mini")
 
 
@@ -104,3 +106,55 @@ def test_status_says_how_much_is_owed(desk: Path, distill: Run) -> None:
         assert stopped.returncode == 1
     shown = distill("status", "run")
     assert "20 of 101 scenarios answered" in " ".join(shown.stdout.split())
+
+
+def test_the_worst_case_is_not_exceeded_where_a_rule_never_passes(desk: Path, distill: Run) -> None:
+    """A teacher that cannot write one rule is where the money goes."""
+
+    def answer(body: Body) -> Answer:
+        if "Rule: collection" in body["messages"][-1]["content"]:
+            return server.completion(json.dumps({"user": " ", "calls": [EMPTY]}))
+        return server.good(body)
+
+    with ChatServer(answer) as chat:
+        given = (*MODEL, "--base-url", chat.url, "--target", 9, "--gate", 0)
+        found = forecast(distill, desk, *given, "--probe", 12)
+        probed = chat.count
+        done = distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
+        assert done.returncode == 3, done.stderr
+        assert found["low"]["requests"] > 40
+        assert chat.count - probed <= found["high"]["requests"]
+
+
+def test_what_failed_is_said_to_be_owed(desk: Path, distill: Run) -> None:
+    with ChatServer(server.Storm(1, refused=0.2)) as chat:
+        given = (*MODEL, "--base-url", chat.url, "--target", 40, "--gate", 0)
+        distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
+    assert "refused" in distill("status", "run").stdout
+
+
+def test_no_secret_of_an_address_is_written(desk: Path, distill: Run, tmp_path: Path) -> None:
+    with ChatServer() as chat:
+        url = chat.url.replace("//", "//me:hunter2secret@") + "?key=sk-in-the-query"
+        given = (*MODEL, "--base-url", url, "--target", 12, "--gate", 0)
+        done = distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
+        assert done.returncode in (0, 3), done.stderr
+        assert chat.count > 10
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            assert b"hunter2secret" not in path.read_bytes()
+            assert b"sk-in-the-query" not in path.read_bytes()
+
+
+def test_what_cannot_be_paid_leaves_a_finished_run_as_it_is(
+    desk: Path, distill: Run, tmp_path: Path
+) -> None:
+    gen = ("gen", "--rules", desk / "rules.md", "--out", "run", "--target", 12)
+    assert distill(*gen).returncode == 0
+    before = (tmp_path / "run" / "manifest.json").read_bytes()
+    more = ("--teacher", "openai", "--model", "newest", "--budget-usd", 1, "--redo")
+    environment = {"OPENAI_API_KEY": "sk-0123456789"}
+    refused = distill(*gen, *more, environment=environment)
+    assert refused.returncode == 2, refused.stderr
+    assert "newest" in refused.stderr
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == before
