@@ -227,10 +227,8 @@ def title(pid: int) -> str:
 
 
 PARENT = """
-import signal, sys, time
+import sys, time
 from pathlib import Path
-# A shell that starts this in the background has it ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from distill.teachers.vllm_server import VllmServer
 model, log, *words = sys.argv[1:]
 cut = words.index("--")
