@@ -160,8 +160,6 @@ def probe(
 class Stopwatch:
     """A teacher that notes what each request of another took."""
 
-    follows_messages = True
-
     def __init__(self, inner: Teacher) -> None:
         self.inner = inner
         self.name = inner.name

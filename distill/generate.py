@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple
 
-from distill.ask import ReplyCache, ask, reply_key
+from distill.ask import ReplyCache, ask, finished, reply_key
 from distill.config import TeacherConfig
 from distill.errors import TeacherError
 from distill.records import Candidate, Failure, FailureReason, Scenario
@@ -49,19 +49,9 @@ async def generate(
     """
     writer = _Writer(workflow, teacher, replies, settings, settle)
     pending = _chunks(scenarios, settings.batch)
-    workers = [
-        asyncio.create_task(writer.work(pending)) for _ in range(settings.concurrency * OVERLAP)
-    ]
-    going = set(workers)
-    try:
-        _, going = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        if going:
-            writer.stop()
-        ended = await asyncio.gather(*workers, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, BaseException):
-            raise error
+    count = settings.concurrency * OVERLAP
+    workers = [asyncio.create_task(writer.work(pending)) for _ in range(count)]
+    await finished(workers, writer.stop)
 
 
 class _Writer:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from distill.ask import ReplyCache, ask
+from distill.ask import ReplyCache, ask, finished
 from distill.config import TeacherConfig
 from distill.errors import GateError, TeacherError
 from distill.evaluate.routing import read_route, route_request
@@ -90,17 +90,7 @@ async def route_cases(
     # Twice what may be under way: who waits for a retry holds no slot.
     count = min(len(cases), 2 * settings.concurrency)
     workers = [asyncio.create_task(router.work()) for _ in range(count)]
-    going = set(workers)
-    try:
-        if workers:
-            _, going = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        if going:
-            router.stop()
-        ended = await asyncio.gather(*workers, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, BaseException):
-            raise error
+    await finished(workers, router.stop)
     return router.ordered()
 
 
