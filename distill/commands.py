@@ -14,7 +14,7 @@ from distill.run.ledger import LedgerEntry
 from distill.run.replies import ReplyStore
 from distill.teachers.make import make_teacher, named_teacher
 from distill.teachers.metered import Budget
-from distill.teachers.prices import money
+from distill.teachers.prices import money, spending_line
 from distill.workflow.model import Workflow
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def generate(
     with locked(run.path, create=True), terminal.TerminalWatcher() as watcher:
         begun = RunFolder.create(run.path, workflow, run.config, anew=redo)
         make_data(begun, watcher)
+    if entries := [entry for entry in spending(begun) if entry.tokens]:
+        said = spending_line(entries, run.config.teacher)
+        terminal.err.print(f"spent so far: {said}", markup=False)
     return begun
 
 
