@@ -61,12 +61,6 @@ class ReplyStore(Ledger):
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM replies WHERE key = ?", rows)
 
-    def has(self, key: str) -> bool:
-        """Whether a reply is kept under `key`, without reading it."""
-        with self._database.guarded():
-            found = self._db.execute("SELECT 1 FROM replies WHERE key = ?", (key,)).fetchone()
-        return found is not None
-
     def keys(self) -> set[str]:
         """The keys of all replies."""
         with self._database.guarded():
