@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from distill import __version__, commands, terminal
+from distill import __version__, commands, student_commands, terminal
 from distill.errors import DistillError, UsageError, WriteError
 from distill.options import (
     PATH,
@@ -20,12 +20,12 @@ from distill.options import (
     redo_option,
     run_argument,
     setting,
+    sharing_options,
     threads_option,
-    vllm_options,
     workflow_options,
 )
 from distill.run.folder import RunFolder, locked
-from distill.workflow import lint, load_workflow, read_cases, scaffold
+from distill.workflow import lint, load_workflow, scaffold
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -132,59 +132,6 @@ def gen(
 
 @cli.command()
 @run_argument
-@options(
-    setting("train", "student"),
-    setting("train", "seed"),
-    setting("train", "epochs"),
-    threads_option,
-    setting("train", "learning_rate"),
-    setting("train", "batch_size"),
-)
-@config_option
-@redo_option
-def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
-    """LoRA-tune a student on RUN's training split.
-
-    Settings are those that RUN was made with; --config and flags change them, and are recorded.
-    """
-    commands.go_on(run, "train", "train", config, redo, flags)
-    terminal.out.print(str(run / "7-train" / "adapter"), markup=False)
-    commands.next_is(f"distill eval {shlex.quote(str(run))}")
-
-
-@cli.command(name="eval")
-@run_argument
-@click.option("--data", type=PATH, help="Evaluate on this JSON Lines file instead.")
-@threads_option
-@options(setting("evaluate", "backend"), vllm_options)
-@json_option
-@config_option
-@redo_option
-def evaluate(
-    run: Path,
-    data: Path | None,
-    as_json: bool,
-    config: Path | None,
-    redo: bool,
-    **flags: Any,
-) -> None:
-    """Score base, tuned and baselines on the test split and on gold, or on a file."""
-    if data is None:
-        made = commands.go_on(run, "evaluate", "evaluate", config, redo, flags)
-        scored = commands.evaluated(made)
-    else:
-        from distill.evaluate.stage import evaluate_file
-
-        with locked(run), terminal.TerminalWatcher() as watcher:
-            made = commands.reopen(run, config, flags)
-            cases = read_cases(data, tools=made.workflow.tools)
-            watcher.begins("evaluate")
-            scored = [evaluate_file(made, data, cases, watcher.progress, watcher.notice)]
-    commands.show_scores(run, scored, as_json)
-
-
-@cli.command()
-@run_argument
 @json_option
 def report(run: Path, as_json: bool) -> None:
     """Write RUN/report.md and RUN/report.json from what RUN holds so far."""
@@ -245,28 +192,6 @@ def show(run: Path, rejected: bool, rule: str | None, count: int, as_json: bool)
     terminal.out.print(terminal.table("", columns, rows))
 
 
-@cli.command()
-@run_argument
-@click.argument("text")
-@threads_option
-@json_option
-def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
-    """Route one request with RUN's tuned student."""
-    from distill.evaluate.stage import route as ask
-
-    parsed, raw = ask(commands.reopen(run, None, flags), text)
-    if as_json:
-        calls = [call.model_dump() for call in parsed.calls]
-        terminal.print_json(
-            {"calls": calls, "reply": parsed.reply, "malformed": parsed.malformed, "raw": raw}
-        )
-    elif parsed.calls:
-        for call in parsed.calls:
-            terminal.out.print(f"{call.name} {_arguments(call.arguments)}", markup=False)
-    else:
-        terminal.out.print(raw if parsed.malformed else parsed.reply, markup=False)
-
-
 @cli.command(name="run")
 @workflow_options
 @data_options
@@ -275,6 +200,7 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     setting("train", "seed", "--train-seed"),
     setting("train", "epochs"),
     threads_option,
+    sharing_options,
     setting("evaluate", "backend"),
 )
 @config_option
@@ -299,10 +225,8 @@ def run_all(
     terminal.out.print(f"report: {made.path / 'report.md'}", markup=False)
 
 
-def _arguments(arguments: Any) -> str:
-    import json
-
-    return json.dumps(arguments, ensure_ascii=False)
+for command in student_commands.COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -160,8 +160,28 @@ class TrainConfig(Section):
     max_length: int | None = Field(None, ge=16, description="tokens; longer rows are rejected")
     lora_r: int | None = Field(None, ge=1, description="LoRA rank")
     lora_alpha: int | None = Field(None, ge=1, description="LoRA scale")
-    declarations: Literal["full", "none"] | None = Field(
-        None, description="whether the prompt carries the tool declarations"
+    declarations: Literal["full", "names", "none"] | None = Field(
+        None, description="what the prompt says of the tools"
+    )
+    tuning: Literal["lora", "full"] = Field(
+        "lora", description="whether an adapter is trained, or every weight"
+    )
+    prefix_sharing: Literal["auto", "cache", "flat", "off"] = operational(
+        "auto",
+        "how the beginning that rows share is computed once",
+        "the same result, rounding aside",
+    )
+    rows_at_once: int = operational(
+        16,
+        "rows whose activations are held at one time, beside the shared beginning",
+        "the same result, rounding aside",
+        ge=1,
+    )
+    gradient_checkpointing: Literal["on", "off"] = operational(
+        "off", "whether activations are computed twice to save memory", "the same result"
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = operational(
+        "auto", "what computes attention", "the same result, rounding aside"
     )
     threads: int = operational(
         0, "threads to compute with, 0 for every core", "the same result, rounding aside", ge=0

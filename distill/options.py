@@ -65,6 +65,17 @@ workflow_options = options(
     click.option("--tools", type=PATH, help="tools.json or tools.py. [default: beside the rules]"),
     click.option("--gold", type=PATH, help="Trusted cases, JSON Lines. [default: gold.jsonl]"),
 )
+sharing_options = options(
+    setting("train", "prefix_sharing"),
+    click.option(
+        "--no-prefix-sharing",
+        "train__prefix_sharing",
+        flag_value="off",
+        default=None,
+        help="The same as --prefix-sharing off.",
+    ),
+    setting("train", "rows_at_once"),
+)
 vllm_options = options(
     setting("teacher", "vllm_command"), setting("teacher", "vllm_args", "--vllm-arg")
 )

@@ -30,9 +30,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "render",
         ]
     ),
-    frozenset({"run", "teachers", "students", "train", "evaluate", "report"}),
-    frozenset({"work", "pipeline", "terminal", "forecast"}),
-    frozenset({"cli", "commands", "options", "__main__"}),
+    frozenset({"run", "teachers", "students", "sharing", "train", "evaluate", "report"}),
+    frozenset({"work", "pipeline", "terminal", "forecast", "export", "ablate"}),
+    frozenset({"cli", "student_commands", "commands", "options", "__main__"}),
 )
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "sklearn", "matplotlib", "openai")
 
