@@ -10,7 +10,7 @@ GEN_FLAGS ?=
 TRAIN_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help data train test test-storm test-vllm lint types bench bench-teacher clean
+.PHONY: help data train test test-storm test-vllm test-gpu lint types bench bench-teacher bench-training clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ test-vllm: $(VENV)/.done $(VLLM_VENV)/.done ## the tests that start a real vLLM,
 	DISTILL_VLLM_COMMAND="$(CURDIR)/$(VLLM_VENV)/bin/python -m vllm.entrypoints.openai.api_server" \
 		$(BIN)/pytest -m vllm -s tests/vllm
 
+test-gpu: $(VENV)/.done ## the tests that need a GPU; DISTILL_GPU_TESTS_ON=cpu runs them without one
+	$(BIN)/pytest -m gpu -s tests/gpu
+
 lint: $(VENV)/.done ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,6 +63,9 @@ bench-teacher: $(VENV)/.done ## requests per second beside four peers, each in i
 	$(BIN)/python benchmarks/teacher_throughput.py
 	$(BIN)/python benchmarks/teacher_throughput.py --storm
 	$(BIN)/python benchmarks/generate_memory.py
+
+bench-training: $(VENV)/.done ## seconds per optimizer step beside TRL; hours on a CPU, see the script for less
+	$(BIN)/python benchmarks/training.py --prefix 200 --prefix 600 --prefix 2000
 
 clean: ## remove the environments and the caches; runs/ stays
 	rm -rf $(VENV) $(VLLM_VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache

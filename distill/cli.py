@@ -25,12 +25,14 @@ from distill.options import (
     workflow_options,
 )
 from distill.run.folder import RunFolder, locked
+from distill.train import processes
 from distill.workflow import lint, load_workflow, scaffold
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="distill")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Move a team's routing workflow, tools and rules, into a small model.
 
     \b
@@ -39,6 +41,8 @@ def cli() -> None:
     distill run --rules shop/rules.md    data, training, evaluation, report
     distill route runs/shop "where is my parcel?"
     """
+    if context.invoked_subcommand != "train":
+        processes.require_one(context.invoked_subcommand or "")
 
 
 @cli.command()
@@ -234,7 +238,8 @@ def main() -> None:
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if processes.leads():
+            error.show()
         code = UsageError.exit_code if isinstance(error, click.UsageError) else 1
     except DistillError as error:
         terminal.err.print(f"error: {error}", style="red", markup=False)

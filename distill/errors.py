@@ -11,6 +11,7 @@ DistillError                 exit 1   the user can fix it
 ├── WriteError               exit 1   the disk is full, or the folder is read-only
 ├── TeacherError             exit 1   the teacher cannot be used at all
 ├── StudentError             exit 1   the student cannot be loaded or used
+├── ExportError              exit 1   a student that cannot be written or published as asked
 ├── MissingExtraError        exit 1   an optional part of distill is not installed
 └── GateError                exit 3   the run worked, the result is not good enough
     └── BudgetError          exit 3   the next request would not fit into the budget
@@ -108,6 +109,10 @@ class TeacherError(DistillError):
 
 class StudentError(DistillError):
     """The student cannot be found, verified, loaded or trained."""
+
+
+class ExportError(DistillError):
+    """A trained student that cannot be written in a format, or published at a model hub."""
 
 
 class MissingExtraError(DistillError):

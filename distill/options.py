@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -40,13 +40,12 @@ def _sentence(text: str) -> str:
 
 
 def _click_type(annotation: Any) -> Any:
-    choices = [c for c in getattr(annotation, "__args__", ()) if isinstance(c, str)]
+    """What click makes of a flag's word; the annotation may be one type or `type | None`."""
+    kinds = [annotation, *get_args(annotation)]
+    choices = [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
     if choices:
         return click.Choice(choices)
-    for kind in (int, float):
-        if annotation is kind or kind in getattr(annotation, "__args__", ()):
-            return kind
-    return str
+    return next((kind for kind in (int, float) if kind in kinds), str)
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:

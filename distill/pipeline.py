@@ -178,6 +178,14 @@ def run_from(run: RunFolder, watcher: Watcher, first: str, last: str) -> None:
     finished one no longer is what it was.
     """
     wanted = STAGES[NAMES.index(first) : NAMES.index(last) + 1]
+    require_before(run, first)
+    for stage in wanted:
+        if not _ready(run, [stage]):
+            _run(stage, Context(run, watcher))
+
+
+def require_before(run: RunFolder, first: str) -> None:
+    """Raise what `run_from` raises when a stage before `first` is not done as it should be."""
     for before in STAGES[1 : NAMES.index(first)]:
         if not _ready(run, [before]):
             raise RunError(
@@ -185,9 +193,6 @@ def run_from(run: RunFolder, watcher: Watcher, first: str, last: str) -> None:
                 place=run.path,
                 hint=_way_to(before.name, run.path),
             )
-    for stage in wanted:
-        if not _ready(run, [stage]):
-            _run(stage, Context(run, watcher))
 
 
 def make_report(run: RunFolder, watcher: Watcher) -> None:

@@ -263,3 +263,7 @@ class Prediction(Record):
     grounding_f1: float | None
     detail: str = ""
     """Why the output is malformed, or what else has to be known of it."""
+    confidence: float | None = None
+    """The probability that the arm does what it did: opens a call of this tool, or of none."""
+    label_nll: float | None = None
+    """The loss of the expected call, per token; None where it is not known or was not computed."""

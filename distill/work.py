@@ -116,9 +116,13 @@ def _sieved(context: Context, folder: str, sifted: Sifted[Example]) -> Json:
 
 
 def run_train(context: Context) -> Json:
+    from distill.export.card import write_card
     from distill.train.stage import run_training
 
-    return run_training(context.run, context.watcher.progress, context.watcher.notice)
+    run = context.run
+    counts = run_training(run, context.watcher.progress, context.watcher.notice)
+    write_card(run, run.path / "7-train" / "adapter")
+    return counts
 
 
 def run_evaluate(context: Context) -> Json:

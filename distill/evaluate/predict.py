@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from distill.evaluate.decode import batches, context_of, greedy
+from distill.evaluate.confidence import OpeningsOf
 from distill.evaluate.score import judge
-from distill.records import Case, Prediction
+from distill.records import Case, Prediction, Target, ToolCall
 from distill.render import Parsed, Renderer, RenderError
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Called with rows done, rows in all, and the arm."""
+_NOTES = {
+    "none": "the row's own tools were not shown: this student's prompts declare none",
+    # A tool that was never trained on is then a name whose arguments nobody said.
+    "names": "of the row's own tools the names were shown, and nothing else",
+}
 
 
 def predict(
@@ -26,29 +32,41 @@ def predict(
     arm: str,
     max_new_tokens: int,
     batch_size: int,
+    opens: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """The verdict on each case, in order.
 
     A case that cannot be rendered, or is longer than the student's context, is a malformed
     prediction whose detail says so; so is an answer that does not end in `max_new_tokens`.
+    opens: see `distill.evaluate.decode.answers`.
     """
+    from distill.evaluate.decode import answers, context_of
+
     limit = context_of(model) or math.inf
     prompts, verdicts = prepared(renderer, cases, arm, limit)
+    openings_of = OpeningsOf(renderer)
     waiting = list(prompts)
-    lengths = [len(prompts[at]) for at in waiting]
+    rooms = {at: int(min(limit - len(prompts[at]), sys.maxsize)) for at in waiting}
+    openings = {at: openings_of(cases[at].tools) for at in waiting}
     model.eval()  # type: ignore[no-untyped-call]
-    # What can no longer be read is not decoded to its end: untuned students ramble.
-    ends = (*renderer.stop_ids, *renderer.dead_ids)
-    # What has no room for the longest answer is decoded alone, in the room that it has.
-    for batch in batches(lengths, batch_size, alone_from=limit - max_new_tokens + 1):
-        chosen = [waiting[index] for index in batch]
-        longest = max(len(prompts[at]) for at in chosen)
-        room = int(min(max_new_tokens, limit - longest))
-        said = greedy(model, [prompts[at] for at in chosen], ends, room)
-        for at, ids in zip(chosen, said, strict=True):
-            parsed = renderer.parse(ids)
-            verdicts[at] = judged(renderer, cases[at], parsed, arm, renderer.text(ids))
+    found = answers(
+        model,
+        [prompts[at] for at in waiting],
+        # What can no longer be read is not decoded to its end: untuned students ramble.
+        (*renderer.stop_ids, *renderer.dead_ids),
+        [min(max_new_tokens, rooms[at]) for at in waiting],
+        drafts=[_label(renderer, cases[at], prompts[at], limit) for at in waiting],
+        paths=[openings[at].paths if openings[at].longest <= rooms[at] else () for at in waiting],
+        opens=opens,
+        batch_size=batch_size,
+    )
+    for index, answer in found:
+        at = waiting[index]
+        parsed, raw = renderer.parse(answer.ids), renderer.text(answer.ids)
+        verdict = judged(renderer, cases[at], parsed, arm, raw)
+        sure = openings[at].confidence(answer.opened).of(parsed) if answer.opened else None
+        verdicts[at] = verdict.model_copy(update={"confidence": sure, "label_nll": answer.nll})
         if progress is not None:
             progress(len(verdicts), len(cases), arm)
     return [verdicts[at] for at in range(len(cases))]
@@ -69,10 +87,9 @@ def prepared(
 
 
 def judged(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: str) -> Prediction:
-    """The verdict on what was said, with a note where the row's own tools were not shown."""
-    note = ""
-    if case.tools not in (None, renderer.tools) and renderer.declarations == "none":
-        note = "the row's own tools were not shown: this student's prompts declare none"
+    """The verdict on what was said, with a note where the row's own tools were not shown whole."""
+    own = case.tools not in (None, renderer.tools)
+    note = _NOTES.get(renderer.declarations, "") if own else ""
     return judge(case, parsed, arm, raw, note=note)
 
 
@@ -81,3 +98,20 @@ def _prompt(renderer: Renderer, case: Case, limit: float) -> list[int]:
     if len(prompt) >= limit:
         raise RenderError(f"a prompt of {len(prompt)} tokens, and the student attends to {limit}")
     return prompt
+
+
+def _label(renderer: Renderer, case: Case, prompt: Sequence[int], limit: float) -> list[int]:
+    """The ids of the answer that the case expects; none where it leaves a word of it open."""
+    calls = tuple(
+        ToolCall(name=call.name, arguments=call.arguments)
+        for call in case.calls
+        if call.arguments is not None
+    )
+    if case.kind != "call" or not calls or len(calls) < len(case.calls):
+        return []
+    try:
+        row = renderer.example(case.messages, Target(kind="call", calls=calls), case.tools)
+    except RenderError:
+        return []
+    answer = [token for token, own in zip(row.ids, row.mask, strict=True) if own]
+    return answer if len(prompt) + len(answer) <= limit else []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from distill.evaluate.overlap import argument_f1, grounding_f1
-from distill.evaluate.statistics import Interval, wilson
+from distill.evaluate.statistics import Interval, calibration_error, wilson
 from distill.records import (
     Case,
     Example,
@@ -31,6 +31,17 @@ class Share(Record):
     """Wilson, 95%."""
 
 
+class Calibration(Record):
+    """How far an arm's confidence can be trusted, on the `n` rows where it has one."""
+
+    n: int
+    error: float
+    """The expected calibration error, of ten bins; 0 is best."""
+    surer_half: float
+    """The right tool's share in the half of the rows of which the arm is surer."""
+    other_half: float
+
+
 class Scores(Record):
     """What an arm's predictions are worth; shares and F1 as fractions, None where it has none."""
 
@@ -53,6 +64,10 @@ class Scores(Record):
     """Every outcome, in the order of their definition."""
     by_rule: dict[str, Share]
     by_target: dict[str, Share]
+    label_loss: float | None = None
+    """The mean over rows of the expected call's loss per token, where that was computed."""
+    calibration: Calibration | None = None
+    """None for arms without confidence, and for fewer than two rows."""
 
 
 def cases_of(examples: Sequence[Example]) -> tuple[Case, ...]:
@@ -128,6 +143,8 @@ def score(predictions: Sequence[Prediction]) -> Scores:
         outcomes={outcome: counted[outcome] for outcome in Outcome},
         by_rule=_shares(predictions, lambda p: p.rule),
         by_target=_shares(predictions, lambda p: p.kind),
+        label_loss=_mean(p.label_nll for p in predictions),
+        calibration=_calibration(predictions),
     )
 
 
@@ -180,6 +197,22 @@ def _shares(
         if (name := key(prediction)) is not None:
             groups.setdefault(name, []).append(prediction.tool_correct)
     return {name: _share(groups[name]) for name in sorted(groups)}
+
+
+def _calibration(predictions: Sequence[Prediction]) -> Calibration | None:
+    known = [(p.confidence, p.tool_correct) for p in predictions if p.confidence is not None]
+    if len(known) < 2:
+        return None
+    # Of equally sure rows the wrong ones come last, that the surer half be not flattered.
+    known.sort(key=lambda row: (row[0], not row[1]))
+    sure, right = zip(*known, strict=True)
+    half = len(known) // 2
+    return Calibration(
+        n=len(known),
+        error=calibration_error(sure, right),
+        surer_half=sum(right[-half:]) / half,
+        other_half=sum(right[:-half]) / (len(known) - half),
+    )
 
 
 def _share(right: Sequence[bool]) -> Share:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill.errors import InputFileError, RunError
 from distill.evaluate.baselines import Majority, MiniLM, Tfidf
+from distill.evaluate.confidence import Confidence, tool_probabilities
 from distill.evaluate.predict import Progress, predict
 from distill.evaluate.score import Scores, cases_of, score
 from distill.evaluate.served import predict_served, served_student
@@ -22,7 +24,7 @@ from distill.evaluate.tables import scores_object
 from distill.evaluate.teacher import teacher_arm
 from distill.files import file_digest, read_records, write_json, write_records
 from distill.records import Case, Example, Json, Message, Prediction
-from distill.render import Parsed
+from distill.render import Parsed, Renderer
 from distill.run.folder import RunFolder, read_json
 from distill.students import Student, load_student
 from distill.students.embedded import PACKAGE, encode
@@ -31,9 +33,22 @@ from distill.teachers.vllm_server import Notice
 from distill.train.sft import set_threads
 from distill.train.stage import student_renderer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 FOLDER = "8-evaluate"
 ADAPTER = Path("7-train") / "adapter"
 Cases = Sequence[Case]
+
+
+class Routed(NamedTuple):
+    """What a student does with a request."""
+
+    parsed: Parsed
+    raw: str
+    """Its words as they came."""
+    confidence: Confidence | None = None
+    """None where what it does has no probability: malformed, or a tool that there is not."""
 
 
 def run_evaluation(run: RunFolder, progress: Progress, notice: Notice) -> Json:
@@ -56,13 +71,18 @@ def evaluate_file(
 
     Raises InputFileError for a file without cases.
     """
+    name = dataset_name(path, cases)
+    _score_all(run, {name: cases}, progress, notice)
+    return name
+
+
+def dataset_name(path: Path, cases: Cases) -> str:
+    """The name under which a file's cases are kept. Raises InputFileError when there are none."""
     if not cases:
         raise InputFileError("holds no cases", place=path, hint="write one JSON object a line")
     stem = re.sub(r"[^\w-]+", "-", path.stem).strip("-") or "data"
     # Two files of one name are two data sets.
-    name = f"{stem}-{file_digest(path)[:8]}"
-    _score_all(run, {name: cases}, progress, notice)
-    return name
+    return f"{stem}-{file_digest(path)[:8]}"
 
 
 def read_scores(folder: Path, dataset: str) -> dict[str, Scores]:
@@ -72,14 +92,20 @@ def read_scores(folder: Path, dataset: str) -> dict[str, Scores]:
     return {arm: Scores.model_validate(scores) for arm, scores in found.items()}
 
 
-def route(run: RunFolder, text: str) -> tuple[Parsed, str]:
-    """What the tuned student does with one request, and its words as they came."""
+def route(run: RunFolder, text: str) -> Routed:
+    """What the tuned student does with one request."""
     _require_adapter(run)
     set_threads(run.config.train.threads)
-    student = load_student(run.config.train.student, run.workflow.tools)
+    student = _student(run)
+    model, renderer = student.load(run.path / ADAPTER), student_renderer(student, run)
     case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
-    (said,) = _predicted(run, student, "tuned", [case], lambda *_: None)
-    return Parsed(said.calls, said.reply, bool(said.malformed), said.detail), said.raw
+    (said,) = _said(run, model, renderer, "tuned", [case], lambda *_: None)
+    parsed = Parsed(said.calls, said.reply, bool(said.malformed), said.detail)
+    if said.confidence is None:
+        return Routed(parsed, said.raw)
+    prompts = [renderer.prompt(case.messages)]
+    found = tool_probabilities(model, renderer, prompts, renderer.tools, opens=_opens(model))
+    return Routed(parsed, said.raw, found[0])
 
 
 def _score_all(
@@ -125,9 +151,9 @@ def _student_arms(
     if settings.backend == "vllm":
         # The server first: a command that is wrong is said before a tokenizer is read.
         command = vllm_command(teacher.vllm_command)
-    student = load_student(run.config.train.student, run.workflow.tools)
+    student = _student(run)
     if settings.backend == "transformers":
-        yield lambda arm: _predicted(run, student, arm, cases, progress)
+        yield lambda arm: predicted(run, student, arm, cases, progress)
         return
     renderer = student_renderer(student, run)
     with served_student(
@@ -152,18 +178,42 @@ def _student_arms(
         )
 
 
-def _predicted(
+def predicted(
     run: RunFolder, student: Student, arm: str, cases: Cases, progress: Progress
 ) -> list[Prediction]:
+    """What the run's student, `base` or `tuned`, says to every case; its weights are read anew."""
+    model = student.load(run.path / ADAPTER if arm == "tuned" else None)
+    return _said(run, model, student_renderer(student, run), arm, cases, progress)
+
+
+def _said(
+    run: RunFolder,
+    model: PreTrainedModel,
+    renderer: Renderer,
+    arm: str,
+    cases: Cases,
+    progress: Progress,
+) -> list[Prediction]:
     return predict(
-        student.load(run.path / ADAPTER if arm == "tuned" else None),
-        student_renderer(student, run),
+        model,
+        renderer,
         cases,
         arm=arm,
         max_new_tokens=run.config.evaluate.max_new_tokens,
         batch_size=run.config.evaluate.batch_size,
+        opens=_opens(model),
         progress=progress,
     )
+
+
+def _student(run: RunFolder) -> Student:
+    settings = run.config.train
+    return load_student(settings.student, run.workflow.tools, attention=settings.attention)
+
+
+def _opens(model: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens behind which a model reads in both directions, as the embedded student does."""
+    return tuple(getattr(model.config, "user_heads", ()))
 
 
 def _require_adapter(run: RunFolder) -> None:

@@ -44,3 +44,15 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     n, fewer = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
     return min(1.0, float(2 * tail / 2**n))
+
+
+def calibration_error(sure: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+    """The expected calibration error: how far confidence and share of right answers lie apart.
+
+    Rows fall into equally wide bins by confidence, from 0 to 1; the distances are weighted by the
+    rows in a bin. Source: Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.
+    """
+    gaps = [0.0] * bins
+    for p, was_right in zip(sure, right, strict=True):
+        gaps[min(int(p * bins), bins - 1)] += p - was_right
+    return sum(map(abs, gaps)) / len(sure) if sure else 0.0

@@ -66,9 +66,15 @@ def declare(tool: Mapping[str, Any]) -> str:
     return f"{DECLARATION[0]}declaration:{name}{_object(fields)}{DECLARATION[1]}"
 
 
-def developer_turn(tools: Iterable[Mapping[str, Any]], instructions: str) -> str:
+def declare_name(tool: Mapping[str, Any]) -> str:
+    """A declaration that says no more of a tool than its name, as the published template does."""
+    name = _named(tool.get("function", tool)["name"])
+    return f"{DECLARATION[0]}declaration:{name}{_object({'description': ''})}{DECLARATION[1]}"
+
+
+def developer_turn(declarations: Iterable[str], instructions: str) -> str:
     """The turn that holds the trigger sentence, further instructions and the declarations."""
-    return f"{TURN[0]}developer\n{instructions}{''.join(map(declare, tools))}{TURN[1]}\n"
+    return f"{TURN[0]}developer\n{instructions}{''.join(declarations)}{TURN[1]}\n"
 
 
 def conversation(messages: Sequence[Message]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from distill.errors import StudentError
 from distill.records import Json, Message, Target, ToolCall, canonical_json, digest
@@ -49,8 +49,8 @@ class Renderer:
 
     stop_ids: the tokens that end a generation.
     dead_ids: the tokens after which it is malformed whatever follows.
-    declarations: "full" puts the tools into the prompt; "none" leaves them to be learned, and
-        rows cannot bring tools of their own.
+    declarations: "full" puts the tools into the prompt, "names" no more than their names; what
+        is not shown is left to be learned. With "none" rows cannot bring tools of their own.
     format: how calls are written; None asks the chat template.
 
     Raises StudentError when the tokenizer or its template cannot be used.
@@ -61,18 +61,19 @@ class Renderer:
         tokenizer: PreTrainedTokenizerBase,
         tools: Sequence[Tool],
         *,
-        declarations: Literal["full", "none"] = "full",
+        declarations: Literal["full", "names", "none"] = "full",
         format: Format | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.tools: tuple[Json, ...] = tuple(tool.openai() for tool in tools)
         self.declarations = declarations
         self._writer: TemplateWriter | PlainWriter
+        names = declarations == "names"
         try:
             if tokenizer.chat_template:
-                self._writer = TemplateWriter(tokenizer, format)
+                self._writer = TemplateWriter(tokenizer, format, names=names)
             else:
-                self._writer = PlainWriter(tokenizer, format)
+                self._writer = PlainWriter(tokenizer, format, names=names)
             self.format = self._writer.format
             self.stop_ids = self._holding(self._writer.stops)
             self.dead_ids = self._holding(self.format.dead, but=self.stop_ids)
@@ -91,7 +92,19 @@ class Renderer:
 
         Raises RenderError for a conversation that cannot be rendered.
         """
-        return self._encode(self._prompt_text(messages, tools))
+        return self._encode(self.prompt_text(messages, tools))
+
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[Json] | None = None) -> str:
+        """`prompt` before it is tokenized, special tokens included."""
+        return self._writer.prompt(messages, self._shown(tools))
+
+    def handed(
+        self, messages: Sequence[Message]
+    ) -> tuple[list[dict[str, Any]], list[Any] | None] | None:
+        """What the chat template is given for a conversation; None where there is no template."""
+        if isinstance(self._writer, PlainWriter):
+            return None
+        return self._writer.handed(messages, self._shown(None))
 
     def example(
         self,
@@ -103,7 +116,7 @@ class Renderer:
 
         Raises RenderError for what cannot be rendered, or would not be read back as it is.
         """
-        text = self._prompt_text(messages, tools)
+        text = self.prompt_text(messages, tools)
         turn = self._writer.turn(messages, target, self._shown(tools), text)
         self._check(turn, target)
         prompt = self._encode(text)
@@ -153,9 +166,6 @@ class Renderer:
         if self.declarations == "none":
             return ()
         return self.tools if tools is None else tools
-
-    def _prompt_text(self, messages: Sequence[Message], tools: Sequence[Json] | None) -> str:
-        return self._writer.prompt(messages, self._shown(tools))
 
     def _encode(self, text: str) -> list[int]:
         return encode(self.tokenizer, text)

@@ -26,6 +26,13 @@ _WORDS = "zebra quartz"
 _TOOL_NAME = "probe_tool"
 _CALL = ToolCall(name=_TOOL_NAME, arguments={"place": "north gate", "count": 2})
 _TOOL = Tool(name=_TOOL_NAME, description="Probe.", parameters={"type": "object"}).openai()
+_OTHER = Tool(name="second_tool", description="Probe.", parameters={"type": "object"}).openai()
+_BESIDE: tuple[Json, ...] = (
+    {},
+    {"description": ""},
+    {"description": "", "parameters": {"type": "object", "properties": {}}},
+)
+"""What may stand beside a tool's name where no more than names is shown, the shortest first."""
 
 
 class PlainWriter:
@@ -39,8 +46,11 @@ class PlainWriter:
     whole = False
     source = "built in"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format | None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names: bool = False
+    ) -> None:
         self.format = format or FUNCTION_GEMMA
+        self.declare = functiongemma.declare_name if names else functiongemma.declare
         self.bos = tokenizer.bos_token or ""
         vocabulary = tokenizer.get_vocab()
         missing = [marker for marker in functiongemma.MARKERS if marker not in vocabulary]
@@ -58,7 +68,7 @@ class PlainWriter:
             system = next((m.content for m in messages[:1] if m.role == "system"), None)
             rest = messages if system is None else messages[1:]
             instructions = functiongemma.safe(_instructions(system))
-            head += functiongemma.developer_turn(tools, instructions)
+            head += functiongemma.developer_turn(map(self.declare, tools), instructions)
         return head + functiongemma.conversation(rest)
 
     def turn(
@@ -68,13 +78,19 @@ class PlainWriter:
 
 
 class TemplateWriter:
-    """The tokenizer's own chat template, which is asked how it writes calls and ends a turn."""
+    """The tokenizer's own chat template, which is asked how it writes calls and ends a turn.
+
+    With `names` it is shown the tools' names, and what it cannot do without beside them.
+    """
 
     whole = True
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format | None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.source = str(tokenizer.chat_template)
+        self.beside: Json | None = None
         self.developer = False
         self.writes_calls = True
         self.shows_tools = True
@@ -85,6 +101,8 @@ class TemplateWriter:
         except RenderError as error:
             raise _unusable(f"fails on a plain conversation: {error}") from None
         self.developer = self.format is FUNCTION_GEMMA
+        if names:
+            self.beside = next(filter(self._suffices, _BESIDE[:-1]), _BESIDE[-1])
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Json]) -> str:
         return self._apply(messages, tools)
@@ -112,20 +130,29 @@ class TemplateWriter:
             return Message(role="assistant", content=target.reply, tool_calls=target.calls)
         return Message(role="assistant", content=_said(self.format, target))
 
+    def handed(
+        self, messages: Sequence[Message], tools: Sequence[Json]
+    ) -> tuple[list[dict[str, Any]], list[Any] | None]:
+        """The turns and the tools that the chat template is given for a conversation."""
+        turns = [_openai(message, at) for at, message in enumerate(messages)]
+        if not turns:
+            raise RenderError("an empty conversation")
+        if self.beside is not None:
+            tools = [_reduced(tool, self.beside) for tool in tools]
+        return self._instructed(turns, tools), list(tools) or None
+
     def _apply(
         self, messages: Sequence[Message], tools: Sequence[Json], prompting: bool = True
     ) -> str:
         from jinja2 import TemplateError
 
-        turns = [_openai(message, at) for at, message in enumerate(messages)]
-        if not turns:
-            raise RenderError("an empty conversation")
+        turns, shown = self.handed(messages, tools)
         try:
             # A router answers at once: templates that can think are asked not to.
             switches: dict[str, Any] = {"enable_thinking": False}
             text = self.tokenizer.apply_chat_template(
-                self._instructed(turns, tools),
-                tools=list(tools) or None,
+                turns,
+                tools=shown,
                 add_generation_prompt=prompting,
                 tokenize=False,
                 **switches,
@@ -144,9 +171,23 @@ class TemplateWriter:
         rest = turns if system is None else turns[1:]
         if self.developer:
             return [{"role": "developer", "content": _instructions(system)}, *rest]
-        declared = "\n".join(map(canonical_json, tools))
+        shown = tools if self.beside is None else [tool["function"] for tool in tools]
+        declared = "\n".join(map(canonical_json, shown))
         content = "\n".join(filter(None, [system, _UNDECLARED, declared]))
         return [{"role": "system", "content": content}, *rest]
+
+    def _suffices(self, beside: Json) -> bool:
+        """Whether the template shows tools of which it is told a name and `beside` alone.
+
+        A key that it writes itself, once for each tool, is a key whose value it wants.
+        """
+        self.beside = beside
+        try:
+            one, two = (self._apply([_PROBE], tools) for tools in ([_TOOL], [_TOOL, _OTHER]))
+        except RenderError:
+            return False
+        wanted = [key for key in _BESIDE[-1] if one.count(key) != two.count(key)]
+        return _TOOL_NAME in one and beside.keys() >= {*wanted}
 
     def _detect(self, chosen: Format | None) -> Format:
         """The format that reads back what the template writes for a call.
@@ -184,6 +225,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     except (UnicodeError, TypeError) as error:
         raise RenderError(f"the text is not Unicode that can be tokenized: {error}") from None
+
+
+def _reduced(tool: Json, beside: Json) -> Json:
+    """The tool without all but its name and what is to stand `beside` it."""
+    function = tool.get("function", tool)
+    assert isinstance(function, dict)
+    return {"type": "function", "function": {"name": function["name"], **beside}}
 
 
 def _said(format: Format, target: Target) -> str:

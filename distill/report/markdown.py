@@ -69,6 +69,7 @@ def _evaluations(report: Report) -> Iterator[str]:
     for dataset, arms in report.evaluations.items():
         yield f"### {safe(dataset)}: {_origin(dataset)}"
         yield _scores(arms)
+        yield _calibration(arms)
         yield from _by_rule(arms)
         yield _outcomes(arms)
 
@@ -96,6 +97,18 @@ def _scores(arms: Mapping[str, Scores]) -> str:
             ]
         )
     return table([*columns, ">grounding F1"], rows)
+
+
+def _calibration(arms: Mapping[str, Scores]) -> str:
+    """What the tuned student's confidence is worth; nothing where it has none."""
+    found = arms["tuned"].calibration if "tuned" in arms else None
+    if found is None:
+        return ""
+    return (
+        f"The tuned student's confidence: right tool {_share(found.surer_half)} in the half of the "
+        f"{found.n} rows of which it is surer, {_share(found.other_half)} in the other; expected "
+        f"calibration error {100 * found.error:.1f}."
+    )
 
 
 def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:

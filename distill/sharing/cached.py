@@ -14,9 +14,9 @@ by the chain rule, since KV(p) is a node of the graph that N suffixes read:
     dL/dw = sum_n dl(s_n, KV)/dw + (sum_n dl(s_n, KV)/dKV) dKV/dw
 
 The second term is one backward pass through the prefix. Its first factor is a sum over rows, and
-can be collected chunk by chunk: `_Chunks` runs forward and backward of some rows at a time, keeps
-only the sums, and hands them to autograd. Then memory holds the prefix and one chunk, however many
-rows there are, and each row is still computed once.
+can be collected chunk by chunk: `_InChunks` runs forward and backward of some rows at a time and
+keeps only the sums, then runs the backward pass of the prefix, and hands all to autograd. Memory
+holds one prefix and one chunk, however many rows there are, and each row is still computed once.
 
 This needs causal attention and a cache that is only its keys and values. A sliding window is no
 hindrance: the mask is made from positions. Dropout would differ in one point, as the prefix is
@@ -31,7 +31,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from distill.sharing.groups import partition
 
@@ -60,8 +62,15 @@ class Batch(NamedTuple):
         """The batch in parts of at most so many rows, each as wide as its longest one."""
         for start in range(0, len(self.suffixes), rows):
             own = slice(start, start + rows)
-            width = int(self.real[own].sum(1).max())
-            yield Batch(self.prefix, *(part[own, :width] for part in self[1:]))
+            yield self.only(own)
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
+
+    def only(self, rows: slice | Tensor) -> Batch:
+        """Some of the rows, as wide as the longest one of them."""
+        width = int(self.real[rows].sum(1).max())
+        return Batch(self.prefix, *(part[rows, :width] for part in self[1:]))
 
 
 def regroup(
@@ -73,27 +82,31 @@ def regroup(
     model reads part of a row in both directions, `opens` holds the ids of the tokens that open
     such a part: a prefix ends before the last one of them.
     """
-    real = attention_mask.bool()
-    ids = [row[own] for row, own in zip(input_ids, real, strict=True)]
+    # On the processor: a GPU would have to be waited for at each row.
+    table, labels, real = input_ids.cpu(), labels.cpu(), attention_mask.cpu().bool()
+    limits = _limits(table, labels, real, opens).tolist()
+    ids = [row[own] for row, own in zip(table, real, strict=True)]
     wanted = [row[own] for row, own in zip(labels, real, strict=True)]
-    limits = [_limit(*row, opens) for row in zip(ids, wanted, strict=True)]
     groups = partition([row.tolist() for row in ids], limits)
     return [
         _batch(
             ids[group.rows[0]][: group.shared],
             [ids[at] for at in group.rows],
             [wanted[at] for at in group.rows],
-        )
+        ).to(input_ids.device)
         for group in groups
     ]
 
 
-def _limit(ids: Tensor, labels: Tensor, opens: Sequence[int]) -> int:
-    """How long a prefix of the row may be."""
-    labelled = (labels[1:] != IGNORED).nonzero()
-    limit = int(labelled[0]) if len(labelled) else len(ids) - 1
-    opened = torch.isin(ids, ids.new_tensor(list(opens))).nonzero()
-    return min(limit, int(opened[-1])) if len(opened) else limit
+def _limits(ids: Tensor, labels: Tensor, real: Tensor, opens: Sequence[int]) -> Tensor:
+    """How long a prefix of each row may be, [rows]."""
+    place = real.cumsum(1) - 1
+    labelled = real & (labels != IGNORED) & (place > 0)
+    last = place.amax(1)
+    limits = torch.where(labelled, place - 1, last[:, None]).amin(1)
+    opened = real & torch.isin(ids, torch.tensor(list(opens), dtype=ids.dtype))
+    start = torch.where(opened, place, -1).amax(1)
+    return torch.where(start < 0, limits, torch.minimum(limits, start))
 
 
 def _batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:
@@ -112,16 +125,19 @@ def _batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> 
 def shared_loss(model: Any, batches: Sequence[Batch], score: Score, *, rows_at_once: int) -> Tensor:
     """The sum of `score` over all labels of all batches, with gradients where they are on.
 
-    At most `rows_at_once` rows are held at one time, beside one prefix for each batch.
+    At most `rows_at_once` rows are held at one time, beside one prefix. Raises ValueError for a
+    model whose cache is more than keys and values.
     """
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    rows = sum(len(batch.suffixes) for batch in batches)
+    if rows > rows_at_once and trained and torch.is_grad_enabled():
+        apply: Any = _InChunks.apply
+        in_chunks: Tensor = apply(model, batches, score, rows_at_once, *trained)
+        return in_chunks
     losses = []
     for batch in batches:
         cache = prefix_cache(model, batch.prefix) if len(batch.prefix) else None
-        chunks = list(batch.chunks(rows_at_once))
-        if len(chunks) > 1 and torch.is_grad_enabled():
-            losses.append(_in_chunks(model, cache, chunks, score))
-        else:
-            losses += [_chunk_loss(model, cache, chunk, score) for chunk in chunks]
+        losses += [_chunk_loss(model, cache, part, score) for part in batch.chunks(rows_at_once)]
     return torch.stack(losses).sum()
 
 
@@ -133,7 +149,18 @@ def prefix_cache(model: Any, ids: Tensor) -> Any:
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.past_key_values
+    return _checked(model, output.past_key_values)
+
+
+def _checked(model: Any, cache: Any) -> Any:
+    """The cache, if it is all that the model remembers: keys and values, layer by layer."""
+    kinds = {type(layer) for layer in getattr(cache, "layers", ())}
+    if not kinds:
+        raise ValueError(f"{type(model).__name__} keeps no keys and values")
+    if others := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
+        names = ", ".join(sorted(kind.__name__ for kind in others))
+        raise ValueError(f"{type(model).__name__} keeps {names}, not keys and values alone")
+    return cache
 
 
 def suffix_logits(model: Any, cache: Any, suffixes: Tensor, real: Tensor, keep: Tensor) -> Tensor:
@@ -185,40 +212,78 @@ def _chunk_loss(model: Any, cache: Any, chunk: Batch, score: Score) -> Tensor:
     return score(logits, chunk.targets[keep], chunk.first[keep])
 
 
-def _in_chunks(model: Any, cache: Any, chunks: Sequence[Batch], score: Score) -> Tensor:
-    parts = _parts(cache) if cache is not None else []
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+class _InChunks(torch.autograd.Function):
+    """The loss of all rows, whose gradients are collected while each chunk is at hand.
 
-    def loss_of(chunk: Batch, leaves: Sequence[Tensor]) -> Tensor:
-        return _chunk_loss(model, cache and _with(cache, leaves), chunk, score)
-
-    apply: Any = _Chunks.apply
-    loss: Tensor = apply(loss_of, chunks, len(parts), *parts, *trained)
-    return loss
-
-
-class _Chunks(torch.autograd.Function):
-    """The loss of all chunks; its gradients are collected while each chunk is at hand."""
+    Weights are inputs, so that autograd, and whatever listens to it, is given their gradients as
+    if one graph had been kept.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, loss_of: Any, chunks: Sequence[Batch], count: int, *inputs: Tensor
+        ctx: Any,
+        model: Any,
+        batches: Sequence[Batch],
+        score: Score,
+        rows_at_once: int,
+        *trained: Tensor,
     ) -> Tensor:
-        leaves = [part.detach().requires_grad_() for part in inputs[:count]]
-        sources = [*leaves, *inputs[count:]]
-        sums: list[Tensor | None] = [None] * len(sources)
-        total = torch.zeros((), device=inputs[-1].device)
-        for chunk in chunks:
-            with torch.enable_grad():
-                loss = loss_of(chunk, leaves)
-            total += loss.detach()
-            for at, found in enumerate(torch.autograd.grad(loss, sources, allow_unused=True)):
-                if found is not None:
-                    so_far = sums[at]
-                    sums[at] = found if so_far is None else so_far + found
+        sums = _Sums(trained)
+        with torch.enable_grad():
+            losses = [_collect(model, batch, score, rows_at_once, sums) for batch in batches]
         ctx.sums = sums
-        return total
+        return torch.stack(losses).sum()
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> Any:
-        return None, None, None, *(s if s is None else s * outer[0] for s in ctx.sums)
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> Any:
+        # Handed over, not kept: there is one copy of each gradient.
+        found, ctx.sums = ctx.sums.found, None
+        return None, None, None, None, *(s if s is None else s.mul_(outer) for s in found)
+
+
+class _Sums:
+    """Gradients with respect to `sources`, added up."""
+
+    def __init__(self, sources: Sequence[Tensor]) -> None:
+        self.sources = sources
+        self.found: list[Tensor | None] = [None] * len(sources)
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        for at, gradient in enumerate(gradients):
+            so_far = self.found[at]
+            if gradient is not None:
+                # What autograd returns may be a view, or the same tensor twice: a copy is ours.
+                self.found[at] = gradient.clone() if so_far is None else so_far.add_(gradient)
+
+
+def _collect(model: Any, batch: Batch, score: Score, rows_at_once: int, weights: _Sums) -> Tensor:
+    """The loss of one batch; its gradients are added to those of the weights."""
+    cache = prefix_cache(model, batch.prefix) if len(batch.prefix) else None
+    parts = _parts(cache) if cache is not None else []
+    ends = _Sums([part.detach().requires_grad_() for part in parts])
+    own = _with(cache, ends.sources) if cache is not None else None
+    total = torch.zeros((), device=batch.suffixes.device)
+    for chunk in batch.chunks(rows_at_once):
+        loss = _chunk_loss(model, own, chunk, score)
+        found = _gradients([loss], [*ends.sources, *weights.sources])
+        ends.add(found[: len(parts)])
+        weights.add(found[len(parts) :])
+        total += loss.detach()
+    through = [
+        at for at, part in enumerate(parts) if part.requires_grad and ends.found[at] is not None
+    ]
+    if through:
+        outer = [ends.found[at] for at in through]
+        weights.add(_gradients([parts[at] for at in through], weights.sources, outer))
+    return total
+
+
+def _gradients(
+    values: Sequence[Tensor],
+    sources: Sequence[Tensor],
+    outer: Sequence[Tensor | None] | None = None,
+) -> Sequence[Tensor | None]:
+    # A backward pass has the number types of its forward pass, and no others.
+    with torch.autocast(values[0].device.type, enabled=False):
+        return torch.autograd.grad(values, sources, outer, allow_unused=True)

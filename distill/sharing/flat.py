@@ -39,8 +39,11 @@ class _Row(NamedTuple):
 def flat_loss(model: Any, batches: Sequence[Batch], score: Score) -> Tensor:
     """The sum of `score` over all labels of all batches, in one forward pass.
 
-    Raises ValueError for models whose layers attend in other ways than to all or to a window.
+    Raises ValueError for models whose layers attend in other ways than to all before them or to a
+    window of it, and for what computes attention without a ready mask.
     """
+    if getattr(model, "reads_both_ways", False):
+        raise ValueError("the model reads a part of each row in both directions")
     row = _one_row(batches)
     seen = (row.owner[:, None] == row.owner) | (row.prefix[:, None] == row.owner)
     distance = row.positions[:, None] - row.positions
@@ -93,6 +96,8 @@ def attention_masks(model: Any, seen: Tensor, distance: Tensor) -> Any:
     Gemma3 would silently give one bare tensor to its windowed and its other layers alike.
     """
     config = model.config.get_text_config(decoder=True)
+    if "flash" in config._attn_implementation:
+        raise ValueError(f"{config._attn_implementation} takes no ready mask")
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     if unknown := kinds - {"full_attention", "sliding_attention"}:

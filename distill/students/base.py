@@ -20,6 +20,7 @@ class TrainDefaults:
 
     epochs: float
     learning_rate: float
+    """Of an adapter."""
     batch_size: int
     max_length: int
     lora_r: int
@@ -33,6 +34,10 @@ class TrainDefaults:
     first_token_weight: float = 1.0
     """How often the token counts in the loss that chooses between tools and words."""
 
+    def rate(self, tuning: str) -> float:
+        """The peak learning rate: weights that were trained before take a tenth of an adapter's."""
+        return self.learning_rate / 10 if tuning == "full" else self.learning_rate
+
 
 @dataclass(frozen=True)
 class Student:
@@ -40,43 +45,71 @@ class Student:
 
     name: str
     tokenizer: PreTrainedTokenizerBase
-    declarations: Literal["full", "none"]
+    declarations: Literal["full", "names", "none"]
     """Whether its prompts carry the tool declarations, unless the settings say otherwise."""
     defaults: TrainDefaults
     fingerprint: str
     """The identity of its weights: a digest, or a hub revision."""
     context: int
     """Positions that it can attend to."""
-    read: Callable[[], PreTrainedModel] = field(repr=False)
-    """Reads the weights anew."""
+    read: Callable[..., PreTrainedModel] = field(repr=False)
+    """Reads the weights anew; given the folder of a fully tuned copy, that copy's."""
 
     def load(self, adapter: Path | None = None) -> PreTrainedModel:
-        """The model in eval mode, with `adapter` merged into its weights.
+        """The model in eval mode, tuned as the folder `adapter` says, on the GPU if there is one.
 
+        That folder holds a LoRA adapter, which is merged into the weights, or every weight.
         Raises StudentError when the weights or the adapter cannot be used.
         """
-        model: Any = self.read()
-        if adapter is not None:
-            model = _merged(model, adapter)
+        model: Any
+        if adapter is None:
+            model = self.read()
+        elif (adapter / "adapter_config.json").is_file():
+            model = _merged(self.read(), adapter)
+        elif (adapter / "config.json").is_file():
+            model = self._fully_tuned(adapter)
+        else:
+            raise StudentError(
+                "holds no adapter", place=adapter, hint="train one first: distill train RUN"
+            )
         model.eval()
-        return model  # type: ignore[no-any-return]
+        return _placed(model)  # type: ignore[no-any-return]
+
+    def _fully_tuned(self, folder: Path) -> Any:
+        model: Any = self.read(folder)
+        if model.get_input_embeddings().num_embeddings < len(self.tokenizer):
+            raise _misfit(folder, "it knows fewer tokens")
+        return model
+
+
+def computes_bf16() -> bool:
+    """Whether there is a GPU that computes in bf16, and does not only emulate it."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _placed(model: Any) -> Any:
+    import torch
+
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _misfit(adapter: Path, cause: str) -> StudentError:
+    return StudentError(
+        f"the adapter does not fit the student: {cause}",
+        place=adapter,
+        hint="use the student that it was trained from, or train again",
+    )
 
 
 def _merged(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    if not (adapter / "adapter_config.json").is_file():
-        raise StudentError(
-            "holds no adapter", place=adapter, hint="train one first: distill train RUN"
-        )
     try:
         with peft_warnings_ignored():
             merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
-        raise StudentError(
-            f"the adapter does not fit the student: {str(error).splitlines()[0]}",
-            place=adapter,
-            hint="use the student that it was trained from, or train again",
-        ) from None
+        raise _misfit(adapter, str(error).splitlines()[0]) from None
     return merged

@@ -9,6 +9,12 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel
 
 
+class MiniLMConfig(BertConfig):  # type: ignore[no-untyped-call]
+    """BERT's settings under a name of their own: BERT's own class would read left to right only."""
+
+    model_type = "minilm-decoder"
+
+
 class MiniLMDecoder(BertLMHeadModel):  # type: ignore[no-untyped-call]
     """BertLMHeadModel whose last user turn, up to the head of the answer, sees itself whole.
 
@@ -17,6 +23,10 @@ class MiniLMDecoder(BertLMHeadModel):  # type: ignore[no-untyped-call]
     a prefix can be cached. `config.user_heads` and `config.model_heads` hold the ids of the tokens
     that open the two turns. Positions are counted without padding.
     """
+
+    config_class = MiniLMConfig
+    reads_both_ways = True
+    """What a ready mask, made for causal models, would not know."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -39,8 +49,9 @@ class MiniLMDecoder(BertLMHeadModel):  # type: ignore[no-untyped-call]
         if position_ids is None and attention_mask.dim() == 2:
             position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)[:, -length:]
         if length > 1 and attention_mask.dim() == 2:
-            seen = self._seen(input_ids, past)
-            attention_mask = seen & _real(attention_mask, past)
+            attention_mask = self._seen(input_ids, past) & _real(attention_mask, past)
+            if self.config._attn_implementation == "eager":
+                attention_mask = _added(attention_mask, self.dtype)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -73,3 +84,8 @@ def _real(mask: Tensor, past: int) -> Tensor:
     own = torch.eye(length, dtype=torch.bool, device=mask.device)
     own = torch.nn.functional.pad(own, (past, 0), value=False)
     return (mask.bool()[:, None, :] | own)[:, None]
+
+
+def _added(seen: Tensor, kind: torch.dtype) -> Tensor:
+    """The mask as eager attention takes it: what is added to the scores."""
+    return torch.zeros_like(seen, dtype=kind).masked_fill(~seen, torch.finfo(kind).min)

@@ -51,8 +51,11 @@ DEFAULTS = TrainDefaults(
 )
 
 
-def embedded_student(tools: Sequence[Tool]) -> Student:
-    """MiniLM as a student of `tools`; MissingExtraError or StudentError when it is not at hand."""
+def embedded_student(tools: Sequence[Tool], *, attention: str | None = None) -> Student:
+    """MiniLM as a student of `tools`; MissingExtraError or StudentError when it is not at hand.
+
+    attention: what transformers computes it with, None for its own choice.
+    """
     folder = verified_folder()
     tokenizer = load_tokenizer(folder / "vocab.txt", tools)
     return Student(
@@ -62,7 +65,7 @@ def embedded_student(tools: Sequence[Tool]) -> Student:
         defaults=DEFAULTS,
         fingerprint=SHA256["model.safetensors"][:16],
         context=CONTEXT,
-        read=partial(_decoder, folder, tokenizer),
+        read=partial(_decoder, folder, tokenizer, attention),
     )
 
 
@@ -108,10 +111,8 @@ def verify(folder: Path) -> None:
         )
 
 
-def _config(**changes: Any) -> BertConfig:
-    from transformers import BertConfig
-
-    return BertConfig(
+def _config(kind: type[BertConfig], **changes: Any) -> BertConfig:
+    return kind(
         vocab_size=30522,
         hidden_size=384,
         num_hidden_layers=6,
@@ -134,17 +135,25 @@ def _weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     return {f"{prefix}{name}": w for name, w in weights.items() if not name.startswith(unused)}
 
 
-def _decoder(folder: Path, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def _decoder(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    attention: str | None,
+    tuned: Path | None = None,
+) -> PreTrainedModel:
     import torch
 
-    from distill.students.decoder import MiniLMDecoder
+    from distill.students.decoder import MiniLMConfig, MiniLMDecoder
 
+    if tuned is not None:
+        return _tuned_decoder(tuned, attention)
     heads = {
         f"{role}_heads": [tokenizer.convert_tokens_to_ids(head) for head in turn_heads(role)]
         for role in ("user", "model")
     }
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    model = MiniLMDecoder(_config(is_decoder=True, **ends, **heads))
+    config = _config(MiniLMConfig, is_decoder=True, attn_implementation=attention, **ends, **heads)
+    model = MiniLMDecoder(config)
     weights = _weights(folder, "bert.")
     _spread(weights["bert.embeddings.word_embeddings.weight"], folder)
     model.load_state_dict(weights, strict=False)
@@ -156,6 +165,25 @@ def _decoder(folder: Path, tokenizer: PreTrainedTokenizerFast) -> PreTrainedMode
         head.bias.zero_()
     model.tie_weights()
     return model
+
+
+def _tuned_decoder(folder: Path, attention: str | None) -> PreTrainedModel:
+    """The weights of a decoder that was tuned as a whole; StudentError for any others."""
+    from safetensors import SafetensorError
+
+    from distill.students.decoder import MiniLMDecoder
+
+    try:
+        read: PreTrainedModel = MiniLMDecoder.from_pretrained(
+            str(folder), attn_implementation=attention
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise StudentError(
+            f"the adapter does not fit the student: {str(error).splitlines()[0]}",
+            place=folder,
+            hint="use the student that it was trained from, or train again",
+        ) from None
+    return read
 
 
 def _spread(rows: Tensor, folder: Path) -> None:
@@ -170,9 +198,9 @@ def _spread(rows: Tensor, folder: Path) -> None:
 
 @cache
 def _encoder(folder: Path) -> BertModel:
-    from transformers import BertModel
+    from transformers import BertConfig, BertModel
 
-    model = BertModel(_config(), add_pooling_layer=False)
+    model = BertModel(_config(BertConfig), add_pooling_layer=False)
     model.load_state_dict(_weights(folder))
     model.train(False)
     return model

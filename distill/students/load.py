@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import MissingExtraError, StudentError
 from distill.files import file_digest
 from distill.records import digest
-from distill.students.base import Student, TrainDefaults
+from distill.students.base import Student, TrainDefaults, computes_bf16
 from distill.students.quiet import hush_transformers, no_telemetry
 from distill.workflow.model import Tool
 
@@ -42,9 +42,21 @@ DEFAULTS = TrainDefaults(
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
-def load_student(spec: str, tools: Sequence[Tool]) -> Student:
+class Reading(NamedTuple):
+    """How weights are read, whatever they are."""
+
+    attention: str | None
+    """What transformers is told to compute it with; None: what it takes itself."""
+    precise: bool
+
+
+def load_student(
+    spec: str, tools: Sequence[Tool], *, attention: str = "auto", precise: bool = False
+) -> Student:
     """The student called `spec`: "embedded", a folder, or a hub id.
 
+    attention: what computes it, as [train] attention; precise: read the weights in fp32 wherever
+    they are used, as training every one of them needs.
     Raises StudentError with a way out when there is none, and MissingExtraError when the packages
     for it are not installed.
     """
@@ -55,19 +67,42 @@ def load_student(spec: str, tools: Sequence[Tool]) -> Student:
     except ModuleNotFoundError as error:
         raise MissingExtraError.needing(error.name or "torch", "train", "a student") from None
     hush_transformers()
+    _require_attention(attention, spec)
+    chosen = None if attention == "auto" else attention
     if spec == EMBEDDED:
         from distill.students.embedded import embedded_student
 
-        return embedded_student(tools)
+        return embedded_student(tools, attention=chosen)
+    reading = Reading(chosen, precise)
     folder = Path(spec).expanduser()
     if folder.is_dir():
-        return _published(spec, str(folder), _folder_fingerprint(folder))
+        return _published(spec, str(folder), _folder_fingerprint(folder), reading)
     if folder.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise StudentError("there is no such student", place=spec, hint=_suggestion(spec))
-    return _published(spec, spec, None)
+    return _published(spec, spec, None, reading)
 
 
-def _published(name: str, source: str, fingerprint: str | None) -> Student:
+def _require_attention(attention: str, spec: str) -> None:
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    if attention != "flash_attention_2":
+        return
+    if spec == EMBEDDED:
+        raise StudentError(
+            "reads a request in both directions, which flash attention does not",
+            place=spec,
+            hint="leave it to transformers: --attention auto",
+        )
+    if not is_flash_attn_2_available():
+        raise StudentError(
+            "flash_attention_2 cannot be used here: it needs a GPU and the package flash-attn",
+            place="attention",
+            hint="pip install flash-attn where there is a GPU, or leave it to transformers: "
+            "--attention auto",
+        )
+
+
+def _published(name: str, source: str, fingerprint: str | None, reading: Reading) -> Student:
     """A student in the Hugging Face layout, from a folder or the hub."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -87,20 +122,31 @@ def _published(name: str, source: str, fingerprint: str | None) -> Student:
         defaults=DEFAULTS,
         fingerprint=fingerprint or f"{source}@{revision}",
         context=context,
-        read=partial(_read, source, name, None if fingerprint else revision),
+        read=partial(_read, source, name, None if fingerprint else revision, reading),
     )
 
 
-def _read(source: str, name: str, revision: str | None) -> PreTrainedModel:
+def _read(
+    source: str, name: str, revision: str | None, reading: Reading, tuned: Path | None = None
+) -> PreTrainedModel:
+    """The weights of `source`, or of `tuned`, in this machine's memory.
+
+    A frozen weight is read in bf16 where a GPU computes so: an adapter is trained beside it in
+    fp32. A weight that is itself trained has to be fp32, and is cast in each step: one in bf16 has
+    eight bits, and most updates of a late step would be rounded away.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    kind = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    ask = partial(AutoModelForCausalLM.from_pretrained, source, dtype=kind, revision=revision)
-    model: Any = _asked(ask, name)
-    if torch.cuda.is_available():
-        model.to("cuda")
-    return model  # type: ignore[no-any-return]
+    half = computes_bf16() and not reading.precise
+    ask = partial(
+        AutoModelForCausalLM.from_pretrained,
+        source if tuned is None else str(tuned),
+        dtype=torch.bfloat16 if half else torch.float32,
+        revision=None if tuned else revision,
+        attn_implementation=reading.attention,
+    )
+    return _asked(ask, name if tuned is None else str(tuned))  # type: ignore[no-any-return]
 
 
 def _require_causal(config: PreTrainedConfig, name: str) -> None:

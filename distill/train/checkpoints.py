@@ -21,6 +21,12 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
+def tokens_seen(checkpoint: Path) -> int:
+    """How many tokens the training had computed by then, as it logged them."""
+    history = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["log_history"]
+    return max((int(row["num_tokens"]) for row in history if "num_tokens" in row), default=0)
+
+
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdigit() else -1
@@ -28,29 +34,68 @@ def _step(checkpoint: Path) -> int:
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether every part can be read to its end; the trainer writes its state last."""
-    import pickle
     import zipfile
 
     from safetensors import SafetensorError
 
-    torn = (OSError, ValueError, RuntimeError, EOFError, KeyError)
+    torn = (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile)
     try:
         json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        _read_parts(checkpoint)
-    except (*torn, SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile):
+        for weights in _weights(checkpoint):
+            _read_weights(weights)
+        for archive in _archives(checkpoint):
+            _read_archive(archive)
+    except torn:
         return False
     return True
 
 
-def _read_parts(checkpoint: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
+def _weights(checkpoint: Path) -> list[Path]:
+    """The files of an adapter, of a full model, or of a full model in shards."""
+    adapter = checkpoint / "adapter_model.safetensors"
+    index = checkpoint / "model.safetensors.index.json"
+    if index.exists():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [checkpoint / name for name in sorted(set(shards))]
+    if adapter.exists() or not sharded(checkpoint):
+        whole = checkpoint / "model.safetensors"
+        return [whole if whole.exists() else adapter]
+    return []
 
-    load_file(checkpoint / "adapter_model.safetensors")
-    for name in ("optimizer.pt", "scheduler.pt"):
-        torch.load(checkpoint / name, map_location="cpu", weights_only=True)
-    if not (checkpoint / "rng_state.pth").stat().st_size:
-        raise EOFError
+
+def _archives(checkpoint: Path) -> list[Path]:
+    """What torch wrote: the optimizer, the schedule, and random states, one for each process."""
+    states = sorted(checkpoint.glob("rng_state*.pth"))
+    if not states:
+        raise FileNotFoundError("no random state")
+    if not sharded(checkpoint):
+        return [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *states]
+    for folder in sharded(checkpoint):
+        # Of the parts of a folder, this one is written last.
+        (folder / ".metadata").stat() if folder.is_dir() else _read_archive(folder)
+    return [checkpoint / "scheduler.pt", *states]
+
+
+def sharded(checkpoint: Path) -> list[Path]:
+    """The weights and the optimizer that FSDP wrote, if it did: folders of shards, or files."""
+    return sorted([*checkpoint.glob("pytorch_model_fsdp*"), *checkpoint.glob("optimizer[_.][0b]*")])
+
+
+def _read_weights(path: Path) -> None:
+    """Opening them compares the length of the file with what its head announces."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt"):
+        pass
+
+
+def _read_archive(path: Path) -> None:
+    """A zip's directory stands at its end, and each of its files has a checksum."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile(path)
 
 
 def _relocate(checkpoint: Path, folder: Path) -> None:

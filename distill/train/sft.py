@@ -1,4 +1,4 @@
-"""Splits to adapter: LoRA by PEFT, the loop by TRL, on rows that distill rendered itself."""
+"""Splits to tuned weights: LoRA by PEFT, the loop by TRL, on rows that distill rendered itself."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config import TrainConfig
 from distill.errors import StudentError, WriteError
 from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
-from distill.students.base import Student, TrainDefaults
+from distill.students.base import Student
 from distill.students.quiet import hush_transformers, no_telemetry, peft_warnings_ignored
+from distill.train import processes
+from distill.train.recipe import Recipe as Recipe
+from distill.train.recipe import arguments, require_work_for
 from distill.train.rows import Rows, render_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distill.train.trainer import RoutingTrainer
+    from distill.train.order import OrderedTrainer
     from distill.train.watch import Curve, Progress
-
-_MOST_AT_ONCE = 16
-_KEPT_CHECKPOINTS = 2
-"""The best one, and the one to go on from."""
 
 
 @dataclass(frozen=True)
@@ -56,49 +56,16 @@ class TrainResult:
         }
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The settings in force: what distill.toml says, else what is sensible for the student."""
+class Job(NamedTuple):
+    """One training, with everything that it needs."""
 
-    defaults: TrainDefaults
-    seed: int
-    epochs: float
-    learning_rate: float
-    batch_size: int
-    max_length: int
-    lora_r: int
-    lora_alpha: int
-
-    @classmethod
-    def of(cls, settings: TrainConfig, student: Student) -> Recipe:
-        """Raises StudentError for more tokens than the student has positions."""
-        defaults = student.defaults
-
-        def chosen(name: str) -> Any:
-            value = getattr(settings, name)
-            return getattr(defaults, name) if value is None else value
-
-        max_length = chosen("max_length")
-        if settings.max_length is not None and max_length > student.context:
-            raise StudentError(
-                f"has {student.context} positions, and max_length is {max_length}",
-                place=student.name,
-                hint=f"set max_length to at most {student.context}, or choose another student",
-            )
-        alpha = settings.lora_alpha
-        if alpha is None:
-            # A rank of one's own keeps the student's ratio of scale to rank.
-            alpha = max(1, round(defaults.lora_alpha / defaults.lora_r * chosen("lora_r")))
-        return cls(
-            defaults=defaults,
-            seed=settings.seed,
-            epochs=chosen("epochs"),
-            learning_rate=chosen("learning_rate"),
-            batch_size=chosen("batch_size"),
-            max_length=min(max_length, student.context),
-            lora_r=chosen("lora_r"),
-            lora_alpha=alpha,
-        )
+    student: Student
+    recipe: Recipe
+    rows: Sequence[Rendered]
+    dev: Sequence[Rendered]
+    folder: Path
+    progress: Progress
+    notice: Callable[[str], None]
 
 
 def train(
@@ -110,24 +77,30 @@ def train(
     folder: Path,
     *,
     progress: Progress,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
-    """Tune `student` on `train` and keep the adapter that is best on `dev`.
+    """Tune `student` on `train` and keep the weights that are best on `dev`.
 
     Writes adapter/, metrics.jsonl, loss.png and tensorboard/ into `folder`, and goes on from
-    checkpoints/ where there are any: they must be of the same settings and rows.
-    Raises StudentError when no row is left to train on, WriteError when the disk is full.
+    checkpoints/ where there are any: they must be of the same settings and rows. With tuning
+    "full", adapter/ holds the whole model. Of several processes all call this, and the first
+    writes. Raises StudentError when no row is left to train on or the memory of the GPU is too
+    small, WriteError when the disk is full.
     """
     began = time.monotonic()
     recipe = Recipe.of(settings, student)
     rows = render_rows(train, renderer, recipe.max_length)
     dev_rows = render_rows(dev, renderer, recipe.max_length)
     _require_rows(rows, len(train), recipe.max_length)
+    require_work_for(processes.place(), recipe)
     set_threads(settings.threads)
-    trainer = _run(student, recipe, rows.kept, dev_rows.kept, folder, progress)
+    job = Job(student, recipe, rows.kept, dev_rows.kept, folder, progress, notice)
+    trainer = _run(job)
     from distill.train.watch import loss_curve, plot_losses
 
     curve = loss_curve(trainer.state.log_history)
-    plot_losses(curve, folder / "loss.png")
+    if processes.leads():
+        plot_losses(curve, folder / "loss.png")
     return TrainResult(
         trained=len(rows.kept),
         dev=len(dev_rows.kept),
@@ -140,10 +113,14 @@ def train(
 
 
 def set_threads(threads: int) -> None:
-    """Let torch compute with so many threads; 0 means every core that this process may use."""
+    """Let torch compute with so many threads; 0 means every core that this process may use.
+
+    Processes that train together on one machine divide its cores.
+    """
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    own = len(os.sched_getaffinity(0)) // processes.place().beside
+    torch.set_num_threads(threads or max(1, own))
 
 
 def _require_rows(rows: Rows, asked: int, max_length: int) -> None:
@@ -164,46 +141,56 @@ def _require_rows(rows: Rows, asked: int, max_length: int) -> None:
     )
 
 
-def _trainer(
-    student: Student,
-    recipe: Recipe,
-    rows: Sequence[Rendered],
-    dev: Sequence[Rendered],
-    folder: Path,
-    progress: Progress,
-) -> RoutingTrainer:
-    no_telemetry()
-    hush_transformers()
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers import PrinterCallback
-    from transformers.integrations.integration_utils import TensorBoardCallback
+def _run(job: Job) -> OrderedTrainer:
+    """Train to the end, and save what was tuned whole or not at all."""
+    from distill.train.checkpoints import newest_whole, tokens_seen
 
-    from distill.train.trainer import RoutingTrainer
-    from distill.train.watch import Watch
-
-    trainer = RoutingTrainer(
-        model=_with_lora(student.read(), recipe),
-        args=_arguments(recipe, folder, len(rows), has_dev=bool(dev)),
-        train_dataset=_dataset(rows),
-        eval_dataset=_dataset(dev) if dev else None,
-        processing_class=student.tokenizer,
-        callbacks=[
-            Watch(progress, folder / "metrics.jsonl"),
-            TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),  # type: ignore[no-untyped-call]
-        ],
-    )
-    trainer.first_token_weight = recipe.defaults.first_token_weight
-    # It prints each log on stdout, which belongs to results.
-    trainer.remove_callback(PrinterCallback)
+    with _failures_explained(job.folder), processes.losses_explained():
+        model = _tuned(job.student.read(), job.recipe)
+        # From here on the other processes take part: what they would all stumble over is above.
+        start = processes.agreed(lambda: newest_whole(job.folder / "checkpoints"))
+        trainer = _trainer(model, job)
+        if start:
+            # TRL counts them anew in each process.
+            trainer._total_train_tokens = tokens_seen(start)
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        _save(trainer, job.folder / "adapter")
     return trainer
 
 
-def _with_lora(model: PreTrainedModel, recipe: Recipe) -> Any:
+@contextmanager
+def _failures_explained(folder: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except OSError as error:
+        raise WriteError.from_os(error, folder) from None
+    except SafetensorError as error:
+        raise WriteError(
+            f"the weights cannot be written: {error}",
+            place=folder,
+            hint="free some space, then run the same command again: it goes on",
+        ) from None
+    except OutOfMemoryError as error:
+        raise StudentError(
+            f"the memory of the GPU is too small: {str(error).splitlines()[0]}",
+            place=folder,
+            hint="set rows_at_once to 4 or 1, or gradient_checkpointing to on; "
+            "the result stays the same",
+        ) from None
+
+
+def _tuned(model: PreTrainedModel, recipe: Recipe) -> Any:
+    """The model with what is trained of it: LoRA's matrices beside it, or every weight."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    target = recipe.defaults.target_modules
     set_seed(recipe.seed)
+    if recipe.tuning == "full":
+        return model.requires_grad_(True)
+    target = recipe.defaults.target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.lora_r,
@@ -215,102 +202,79 @@ def _with_lora(model: PreTrainedModel, recipe: Recipe) -> Any:
         return get_peft_model(model, config)
 
 
-def _arguments(recipe: Recipe, folder: Path, rows: int, *, has_dev: bool) -> Any:
-    import torch
-    from trl.trainer.sft_config import SFTConfig
+def _trainer(model: Any, job: Job) -> OrderedTrainer:
+    no_telemetry()
+    hush_transformers()
+    from transformers import PrinterCallback
 
-    on_gpu = torch.cuda.is_available()
-    part = _part(recipe.batch_size)
-    steps = max(1, round(-(-rows // recipe.batch_size) * recipe.epochs))
-    return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
-        seed=recipe.seed,
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.defaults.scheduler,
-        warmup_steps=round(steps * recipe.defaults.warmup),
-        per_device_train_batch_size=part,
-        gradient_accumulation_steps=recipe.batch_size // part,
-        per_device_eval_batch_size=part,
-        train_sampling_strategy="group_by_length",
-        eval_strategy="epoch" if has_dev else "no",
-        save_strategy="epoch",
-        save_total_limit=_KEPT_CHECKPOINTS,
-        load_best_model_at_end=has_dev,
-        metric_for_best_model="eval_loss" if has_dev else None,
-        greater_is_better=False if has_dev else None,
-        logging_steps=1,
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-        activation_checkpointing=False,
-        dataloader_pin_memory=on_gpu,
-        disable_tqdm=True,
-        report_to="none",
-        # The rows are rendered and measured: TRL is to neither cut, shuffle nor drop them.
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
+    from distill.train.order import OrderedTrainer
+
+    place, recipe = processes.place(), job.recipe
+    trainer = OrderedTrainer(
+        model=model,
+        args=arguments(recipe, job.folder, len(job.rows), place, has_dev=bool(job.dev)),
+        train_dataset=_dataset(job.rows),
+        eval_dataset=_dataset(job.dev) if job.dev else None,
+        processing_class=job.student.tokenizer,
+        callbacks=_watchers(job) if processes.leads() else [],
     )
+    trainer.place, trainer.part, trainer.rows_per_step = (
+        place,
+        recipe.part(place),
+        recipe.batch_size,
+    )
+    trainer.first_token_weight = recipe.defaults.first_token_weight
+    trainer.prefix_sharing, trainer.rows_at_once = recipe.prefix_sharing, recipe.rows_at_once
+    # A prefix ends before what the embedded student reads in both directions.
+    trainer.opens = tuple(getattr(model.config, "user_heads", ()))
+    trainer.notice = job.notice
+    # It prints each log on stdout, which belongs to results.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
-def _part(batch: int) -> int:
-    """Rows computed together: the largest divisor of `batch` up to 16.
+def _watchers(job: Job) -> list[Any]:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
 
-    Logits of more rows over a vocabulary of 30,000 outgrow a processor's cache, and what the C
-    library keeps at hand instead of asking the system for memory each time.
-    """
-    return max(part for part in range(1, min(batch, _MOST_AT_ONCE) + 1) if batch % part == 0)
+    from distill.train.watch import Watch
+
+    # Neither has types.
+    writer: Any = SummaryWriter
+    callback: Any = TensorBoardCallback
+    board = callback(writer(str(job.folder / "tensorboard")))
+    return [Watch(job.progress, job.folder / "metrics.jsonl"), board]
 
 
 def _dataset(rows: Sequence[Rendered]) -> Any:
+    """The rows for the trainer, and one without a label behind them; see `order.BLANK`."""
     from datasets import Dataset  # type: ignore[import-untyped]
 
+    labels = [
+        [token if said else -100 for token, said in zip(row.ids, row.mask, strict=True)]
+        for row in rows
+    ]
+    blank = rows[0].ids[:2]
     return Dataset.from_dict(
         {
-            "input_ids": [row.ids for row in rows],
-            "labels": [
-                [token if said else -100 for token, said in zip(row.ids, row.mask, strict=True)]
-                for row in rows
-            ],
+            "input_ids": [*(row.ids for row in rows), blank],
+            "labels": [*labels, [-100] * len(blank)],
         }
     )
 
 
-def _run(
-    student: Student,
-    recipe: Recipe,
-    rows: Sequence[Rendered],
-    dev: Sequence[Rendered],
-    folder: Path,
-    progress: Progress,
-) -> RoutingTrainer:
-    """Train to the end, and save the adapter whole or not at all."""
-    from safetensors import SafetensorError
-
-    from distill.train.checkpoints import newest_whole
-
-    try:
-        start = newest_whole(folder / "checkpoints")
-        trainer = _trainer(student, recipe, rows, dev, folder, progress)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-        _save_adapter(trainer, folder / "adapter")
-    except OSError as error:
-        raise WriteError.from_os(error, folder) from None
-    except SafetensorError as error:
-        raise WriteError(
-            f"the weights cannot be written: {error}",
-            place=folder,
-            hint="free some space, then run the same command again: it goes on",
-        ) from None
-    return trainer
-
-
-def _save_adapter(trainer: RoutingTrainer, adapter: Path) -> None:
+def _save(trainer: OrderedTrainer, adapter: Path) -> None:
+    """Write what was tuned, and the tokenizer; processes that hold parts of it gather them."""
     draft = adapter.with_name(".adapter.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    parts: tuple[Any, ...] = (trainer.model, trainer.processing_class)
-    for part in parts:
-        part.save_pretrained(str(draft))
+    if processes.leads():
+        shutil.rmtree(draft, ignore_errors=True)
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(draft))
+    if not processes.leads():
+        return
     # PEFT's card is an empty form that names the folder the weights came from.
-    (draft / "README.md").unlink(missing_ok=True)
+    for unwanted in ("README.md", "training_args.bin"):
+        (draft / unwanted).unlink(missing_ok=True)
     shutil.rmtree(adapter, ignore_errors=True)
     draft.rename(adapter)

@@ -13,7 +13,8 @@ from distill.render import Renderer
 from distill.run.folder import RunFolder, read_json
 from distill.run.manifest import changes, flatten
 from distill.students import Student, load_student
-from distill.train.sft import train
+from distill.train.processes import place
+from distill.train.sft import TrainResult, train
 
 
 def run_training(
@@ -23,26 +24,51 @@ def run_training(
 
     Raises StaleRunError when a training with other settings was interrupted here.
     """
-    settings = run.config.train
-    student = load_student(settings.student, run.workflow.tools)
     folder = run.path / "7-train"
+    student = _student(run)
     _continue_or_begin(run, folder)
     run.record()
-    result = train(
-        student,
-        student_renderer(student, run),
-        read_records(run.path / "6-split" / "train.jsonl", Example),
-        read_records(run.path / "6-split" / "dev.jsonl", Example),
-        settings,
-        folder,
-        progress=progress,
-    )
+    result = _train(student, run, progress, notice)
     write_records(folder / "rejected.jsonl", result.rejected)
     if result.rejected:
         notice(f"{len(result.rejected)} rows do not fit the student: {folder / 'rejected.jsonl'}")
     # The adapter is the result; checkpoints only serve a training that is not done.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return {"student": student.name, "fingerprint": student.fingerprint, **result.counts}
+
+
+def join_training(path: Path) -> None:
+    """Take part, as one of several processes, in the training that the first one has begun."""
+    run = RunFolder.open(path)
+    _train(_student(run), run, lambda *_: None, lambda _: None)
+
+
+def _student(run: RunFolder) -> Student:
+    """The run's student, as it is read to be trained."""
+    settings = run.config.train
+    # FSDP shards weights that are of one type, and an adapter's are fp32.
+    precise = settings.tuning == "full" or place().spread
+    return load_student(
+        settings.student, run.workflow.tools, attention=settings.attention, precise=precise
+    )
+
+
+def _train(
+    student: Student,
+    run: RunFolder,
+    progress: Callable[[int, int, str], None],
+    notice: Callable[[str], None],
+) -> TrainResult:
+    return train(
+        student,
+        student_renderer(student, run),
+        read_records(run.path / "6-split" / "train.jsonl", Example),
+        read_records(run.path / "6-split" / "dev.jsonl", Example),
+        run.config.train,
+        run.path / "7-train",
+        progress=progress,
+        notice=notice,
+    )
 
 
 def student_renderer(student: Student, run: RunFolder) -> Renderer:

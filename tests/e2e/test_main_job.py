@@ -109,7 +109,10 @@ def test_a_file_of_rows_is_scored(
         assert scores.keys() >= SCORES
     routed = distill("route", "run", "where are the coins?", "--json")
     assert routed.returncode == 0, routed.stderr
-    assert json.loads(routed.stdout).keys() == {"calls", "reply", "malformed", "raw"}
+    said = json.loads(routed.stdout)
+    assert said.keys() == {"calls", "reply", "malformed", "raw", "confidence", "tools"}
+    if said["confidence"] is not None:
+        assert 0 <= sum(said["tools"].values()) <= 1.0001
 
 
 def test_training_goes_on_after_a_kill(
@@ -144,7 +147,22 @@ def test_the_help_in_the_readme_is_the_help(distill: Run) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["init", "check", "plan", "gen", "train", "eval", "report", "status", "show", "route", "run"],
+    [
+        *(
+            "init",
+            "check",
+            "plan",
+            "gen",
+            "train",
+            "eval",
+            "report",
+            "status",
+            "show",
+            "route",
+            "run",
+        ),
+        *("ablate", "export", "push"),
+    ],
 )
 def test_every_command_explains_itself(distill: Run, command: str) -> None:
     done = distill(command, "--help")

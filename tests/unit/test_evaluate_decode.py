@@ -34,7 +34,12 @@ def tiny(kind: str) -> Any:
     if kind == "bert":
         config = t.BertConfig(**SIZES, **positions, is_decoder=True)
         model = t.BertLMHeadModel(config)
-    elif kind == "gemma3":
+    elif kind == "minilm":
+        from distill.students.decoder import MiniLMDecoder
+
+        heads: Any = {"user_heads": [57], "model_heads": [58]}
+        model = MiniLMDecoder(t.BertConfig(**SIZES, **positions, **heads, is_decoder=True))
+    elif kind.startswith("gemma3"):
         # The window is shorter than the prompts, and layers of both kinds are there.
         layers = ["sliding_attention", "sliding_attention", "full_attention"]
         config = t.Gemma3TextConfig(
@@ -42,13 +47,19 @@ def tiny(kind: str) -> Any:
             **positions,
             num_key_value_heads=1,
             head_dim=8,
-            sliding_window=6,
+            sliding_window=6 if kind == "gemma3" else 40,
             layer_types=layers,
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,
         )
         model = t.Gemma3ForCausalLM(config)
+    elif kind == "qwen3":
+        config = t.Qwen3Config(**SIZES, **positions, num_key_value_heads=2, head_dim=8)
+        model = t.Qwen3ForCausalLM(config)
+    elif kind == "mistral":
+        config = t.MistralConfig(**SIZES, **positions, num_key_value_heads=2, sliding_window=6)
+        model = t.MistralForCausalLM(config)
     else:
         model = t.LlamaForCausalLM(t.LlamaConfig(**SIZES, **positions, num_key_value_heads=2))
     with torch.no_grad():

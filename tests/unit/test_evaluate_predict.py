@@ -121,6 +121,52 @@ def test_every_case_gets_its_verdict_in_order(
     assert calls[-1] == (len(CASES), len(CASES), "tuned")
 
 
+@pytest.mark.parametrize("batch_size", [2, 100])
+@pytest.mark.parametrize("most", [5, 48])
+def test_the_expected_calls_save_work_and_change_no_verdict(
+    renderer: Renderer,
+    student: Any,
+    batch_size: int,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # There is room for an answer to the last, but not for the one that is expected.
+    long = ExpectedCall(name="search_google", arguments={"query": "hello " * 40})
+    cases = (*CASES, case("hello " * 11, long))
+    settings: Any = {"arm": "tuned", "max_new_tokens": most, "batch_size": batch_size}
+    passes: list[int] = []
+    hook = student.register_forward_hook(lambda *_: passes.append(1))
+    with_labels = predict(student, renderer, cases, **settings)
+    needed = len(passes)
+    monkeypatch.setattr("distill.evaluate.predict._label", lambda *_: [])
+    without = predict(student, renderer, cases, **settings)
+    hook.remove()
+    # Probabilities differ by rounding; nothing else does.
+    sure = [[one.confidence or 0.0 for one in made] for made in (with_labels, without)]
+    assert sure[0] == pytest.approx(sure[1], abs=1e-5)
+    unsaid = {"label_nll": None, "confidence": None}
+    said = [[one.model_copy(update=unsaid) for one in made] for made in (with_labels, without)]
+    assert said[0] == said[1]
+    assert [one.label_nll is None for one in with_labels] == [
+        *(False, False, True, True, True, True, True, False, True)
+    ]
+    assert needed <= len(passes) - needed
+
+
+def test_right_labels_are_likely_and_what_was_learned_is_said_surely(
+    renderer: Renderer, student: Any
+) -> None:
+    made = predict(student, renderer, CASES, arm="t", max_new_tokens=48, batch_size=8)
+    losses = [one.label_nll for one in made]
+    assert losses[1] is not None
+    assert losses[0] is not None
+    assert losses[7] is not None
+    assert losses[1] < 0.05 < losses[0] < losses[7]
+    sure = [one.confidence for one in made]
+    assert all(0.9 < p <= 1 for p in (*sure[:5], sure[7]) if p is not None)
+    assert [p is None for p in sure] == [False] * 5 + [True, True, False]
+
+
 def test_an_answer_without_an_end_is_malformed_and_kept(renderer: Renderer, student: Any) -> None:
     [made] = predict(student, renderer, CASES[:1], arm="tuned", max_new_tokens=5, batch_size=4)
     assert made.malformed

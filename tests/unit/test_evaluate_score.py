@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.evaluate.overlap import STOP_WORDS, argument_f1, content_words, grounding_f1, squad_f1
-from distill.evaluate.score import Share, cases_of, judge, judge_label, score
-from distill.evaluate.statistics import Interval, mcnemar, wilson
+from distill.evaluate.score import Calibration, Share, cases_of, judge, judge_label, score
+from distill.evaluate.statistics import Interval, calibration_error, mcnemar, wilson
 from distill.records import (
     TARGET_KINDS,
     Candidate,
@@ -289,6 +289,41 @@ def test_the_order_of_rows_changes_no_score(order: list[int]) -> None:
     assert shuffled.argument_f1 == pytest.approx(plain.argument_f1)
     same = {"argument_f1": None, "grounding_f1": None}
     assert shuffled.model_copy(update=same) == plain.model_copy(update=same)
+
+
+@pytest.mark.parametrize(
+    ("sure", "right", "error"),
+    [
+        ([], [], 0.0),
+        ([1.0, 1.0], [True, True], 0.0),
+        ([0.9, 0.9], [False, False], 0.9),
+        ([0.75] * 4, [True, True, True, False], 0.0),
+        # One bin is a quarter too sure, the other a tenth too little.
+        ([0.75, 0.75, 0.9, 0.9], [True, False, True, True], (0.25 + 0.1) / 2),
+    ],
+)
+def test_calibration_error(sure: list[float], right: list[bool], error: float) -> None:
+    assert calibration_error(sure, right) == pytest.approx(error)
+
+
+def test_confidence_and_loss_are_scored_where_they_are_known() -> None:
+    right, wrong = judge(ONE, said(A), "arm", ""), judge(ONE, said(B), "arm", "")
+    rows = [
+        right.model_copy(update={"confidence": 0.95, "label_nll": 0.5}),
+        wrong.model_copy(update={"confidence": 0.35, "label_nll": 1.5}),
+        # As sure as the second: the wrong one of the two counts among the surer.
+        right.model_copy(update={"confidence": 0.35}),
+        right.model_copy(update={"confidence": 0.25}),
+        wrong,
+    ]
+    made = score(rows)
+    assert made.label_loss == 1.0
+    assert made.calibration is not None
+    assert made.calibration.error == pytest.approx((0.05 + 0.3 + 0.75) / 4)
+    error = made.calibration.error
+    assert made.calibration == Calibration(n=4, error=error, surer_half=0.5, other_half=1.0)
+    assert score(rows[3:]).calibration is None
+    assert score(rows[3:]).label_loss is None
 
 
 def test_cases_of_examples() -> None:

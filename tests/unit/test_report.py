@@ -16,7 +16,7 @@ from distill.balance import balance
 from distill.checks import validate
 from distill.config import Config, DataConfig, TeacherConfig
 from distill.dedup import dedup
-from distill.evaluate.score import judge, judge_label, score
+from distill.evaluate.score import Calibration, judge, judge_label, score
 from distill.files import write_records, write_text
 from distill.plan import quotas
 from distill.records import Case, ExpectedCall, Failure, FailureReason, Message, Target, ToolCall
@@ -209,6 +209,18 @@ def full_report() -> Report:
 
 def test_the_page_is_the_golden_one() -> None:
     assert render(full_report()) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_confidence_is_worth_where_there_is_one() -> None:
+    report = full_report()
+    gold = report.evaluations["gold"]
+    found = Calibration(n=8, error=0.0712, surer_half=1.0, other_half=0.75)
+    tuned = gold["tuned"].model_copy(update={"calibration": found})
+    told = report.model_copy(update={"evaluations": {"gold": {**gold, "tuned": tuned}}})
+    assert (
+        "confidence: right tool 100.0 in the half of the 8 rows of which it is surer, "
+        "75.0 in the other; expected calibration error 7.1."
+    ) in render(told)
 
 
 def test_a_report_is_itself_again_after_json() -> None:

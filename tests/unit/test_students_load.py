@@ -212,3 +212,82 @@ def test_an_adapter_of_another_student_is_refused(tiny: Path, tmp_path: Path) ->
     adapted.save_pretrained(tmp_path)
     with pytest.raises(StudentError, match="does not fit"):
         load_student("embedded", TOOLS).load(tmp_path)
+
+
+def test_a_full_model_is_read_instead_of_merged(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    student = load_student(str(tiny), TOOLS)
+    tuned = student.load()
+    with torch.no_grad():
+        tuned.lm_head.weight.add_(1.0)
+    tuned.save_pretrained(tmp_path)
+    again = student.load(tmp_path)
+    assert torch.equal(again.lm_head.weight, tuned.lm_head.weight)
+    assert not again.training
+
+
+def test_the_embedded_student_reads_what_was_tuned_of_it(tmp_path: Path) -> None:
+    import torch
+
+    student = load_student("embedded", TOOLS)
+    tuned = student.load()
+    with torch.no_grad():
+        tuned.cls.predictions.bias.add_(1.0)
+    tuned.save_pretrained(tmp_path)
+    again = student.load(tmp_path)
+    assert type(again) is type(tuned)
+    assert again.user_heads == tuned.user_heads
+    found, expected = again.state_dict(), tuned.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("spec", ["embedded", "tiny"])
+def test_a_full_model_of_another_student_is_refused(spec: str, tiny: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    other = LlamaConfig(
+        vocab_size=100,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    LlamaForCausalLM(other).save_pretrained(tmp_path)
+    student = load_student(str(tiny) if spec == "tiny" else spec, TOOLS)
+    with pytest.raises(StudentError, match="does not fit the student"):
+        student.load(tmp_path)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("spec", ["embedded", "tiny"])
+def test_attention_is_computed_as_asked(spec: str, attention: str, tiny: Path) -> None:
+    name = str(tiny) if spec == "tiny" else spec
+    model = load_student(name, TOOLS, attention=attention).load()
+    assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"), [("embedded", "in both directions"), ("tiny", "needs a GPU")]
+)
+def test_flash_attention_that_is_not_there_has_a_way_out(spec: str, says: str, tiny: Path) -> None:
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    if spec == "tiny" and is_flash_attn_2_available():
+        pytest.skip("flash-attn is installed")
+    with pytest.raises(StudentError, match=says) as caught:
+        load_student(str(tiny) if spec == "tiny" else spec, TOOLS, attention="flash_attention_2")
+    assert "--attention auto" in str(caught.value)
+
+
+def test_weights_that_are_to_be_trained_are_read_precisely(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from distill.students import load
+
+    monkeypatch.setattr(load, "computes_bf16", lambda: True)
+    assert load_student(str(tiny), TOOLS).read().dtype == torch.bfloat16
+    assert load_student(str(tiny), TOOLS, precise=True).read().dtype == torch.float32

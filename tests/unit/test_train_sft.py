@@ -10,96 +10,28 @@ from typing import Any
 
 import pytest
 import torch
+from kit.training import (
+    DEFAULTS,
+    DEV,
+    TRAIN,
+    example,
+    tiny_model,
+    tiny_student,
+)
+from kit.training import train_tiny as run
 
 from distill.config import TrainConfig
 from distill.errors import StudentError, WriteError
-from distill.records import Example, Message, Reason, Scenario, Target, ToolCall
-from distill.render import Renderer
-from distill.students.base import Student, TrainDefaults
-from distill.students.embedded import verified_folder
-from distill.students.wordpiece import load_tokenizer
+from distill.records import Example, Reason
 from distill.train import sft
 from distill.train.checkpoints import newest_whole
-from distill.workflow.model import Tool
-
-TOOL = Tool(
-    name="search_google",
-    description="Search.",
-    parameters={"type": "object", "properties": {"query": {"type": "string"}}},
-)
-WORDS = ["gold", "copper", "silver", "iron", "zinc", "lead", "tin", "nickel", "cobalt", "chrome"]
-DEFAULTS = TrainDefaults(
-    epochs=3, learning_rate=2e-2, batch_size=4, max_length=64, lora_r=4, lora_alpha=8
-)
-SETTINGS = TrainConfig(threads=1)
-
-
-def tiny_model() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=30522,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=64,
-        )
-    )
+from distill.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def student() -> Student:
-    return Student(
-        name="tiny",
-        tokenizer=load_tokenizer(verified_folder() / "vocab.txt", [TOOL]),
-        declarations="none",
-        defaults=DEFAULTS,
-        fingerprint="tiny",
-        context=64,
-        read=tiny_model,
-    )
-
-
-@pytest.fixture(scope="module")
-def renderer(student: Student) -> Renderer:
-    return Renderer(student.tokenizer, [TOOL], declarations="none")
-
-
-def example(prompt: str, query: str = "x") -> Example:
-    scenario = Scenario.of(
-        rule="r", target="call", tools=(TOOL.name,), style="plain", topic=prompt, seed=0
-    )
-    call = ToolCall(name=TOOL.name, arguments={"query": query})
-    said = (Message(role="user", content=prompt),)
-    return Example.of(scenario, said, Target(kind="call", calls=(call,)), "test")
-
-
-TRAIN = [example(f"price of {word}", word) for word in WORDS]
-DEV = [example(f"{word} price", word) for word in WORDS[:3]]
-
-
-def run(
-    student: Student,
-    renderer: Renderer,
-    folder: Path,
-    *,
-    train: list[Example] = TRAIN,
-    dev: list[Example] = DEV,
-    settings: TrainConfig = SETTINGS,
-    progress: Any = lambda *_: None,
-) -> sft.TrainResult:
-    return sft.train(student, renderer, train, dev, settings, folder, progress=progress)
-
-
-@pytest.fixture(scope="module")
-def done(
-    student: Student, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, sft.TrainResult]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sft.TrainResult]:
     folder = tmp_path_factory.mktemp("run") / "7-train"
-    return folder, run(student, renderer, folder)
+    return folder, run(folder)
 
 
 def adapter_bytes(folder: Path) -> bytes:
@@ -128,27 +60,23 @@ def test_the_folder_holds_what_the_run_needs(done: tuple[Path, sft.TrainResult])
     assert list((folder / "tensorboard").glob("events.*"))
 
 
-def test_nothing_is_said_on_stdout(
-    student: Student, renderer: Renderer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run(student, renderer, tmp_path)
+def test_nothing_is_said_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path)
     assert capfd.readouterr().out == ""
 
 
-def test_progress_counts_every_step(student: Student, renderer: Renderer, tmp_path: Path) -> None:
+def test_progress_counts_every_step(tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
-    run(student, renderer, tmp_path, progress=lambda *told: seen.append(told))
+    run(tmp_path, progress=lambda *told: seen.append(told))
     assert [told[0] for told in seen] == list(range(10))
     assert {told[1] for told in seen} == {9}
     assert "dev" in seen[-1][2]
 
 
-def test_a_seed_gives_the_same_adapter(
-    student: Student, renderer: Renderer, done: tuple[Path, sft.TrainResult], tmp_path: Path
-) -> None:
-    run(student, renderer, tmp_path)
+def test_a_seed_gives_the_same_adapter(done: tuple[Path, sft.TrainResult], tmp_path: Path) -> None:
+    run(tmp_path)
     assert adapter_bytes(tmp_path) == adapter_bytes(done[0])
-    run(student, renderer, tmp_path / "other", settings=TrainConfig(threads=1, seed=1))
+    run(tmp_path / "other", TrainConfig(threads=1, seed=1))
     assert adapter_bytes(tmp_path / "other") != adapter_bytes(done[0])
 
 
@@ -161,8 +89,6 @@ class Killed(BaseException):
 def test_a_killed_training_ends_as_one_that_was_not(
     at: int,
     torn: bool,
-    student: Student,
-    renderer: Renderer,
     done: tuple[Path, sft.TrainResult],
     tmp_path: Path,
 ) -> None:
@@ -171,7 +97,7 @@ def test_a_killed_training_ends_as_one_that_was_not(
             raise Killed
 
     with pytest.raises(Killed):
-        run(student, renderer, tmp_path, progress=kill)
+        run(tmp_path, progress=kill)
     checkpoints = sorted((tmp_path / "checkpoints").glob("checkpoint-*"))
     assert len(checkpoints) == at // 3
     if torn and checkpoints:
@@ -179,33 +105,134 @@ def test_a_killed_training_ends_as_one_that_was_not(
         half.write_bytes(half.read_bytes()[:1000])
     moved = tmp_path.with_name(f"{tmp_path.name}-moved")
     tmp_path.rename(moved)
-    again = run(student, renderer, moved)
+    again = run(moved)
     assert again.steps == 9
     assert again.curve == done[1].curve
     assert adapter_bytes(moved) == adapter_bytes(done[0])
     assert (moved / "metrics.jsonl").read_bytes() == (done[0] / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "part", ["trainer_state.json", "scheduler.pt", "adapter_model.safetensors", "rng_state.pth"]
-)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sft.TrainResult]:
+    """A full tuning of every weight, with activations computed twice."""
+    folder = tmp_path_factory.mktemp("whole") / "7-train"
+    return folder, run(folder, FULL)
+
+
+FULL = TrainConfig(threads=1, tuning="full", gradient_checkpointing="on", epochs=2)
+PARTS = ["trainer_state.json", "scheduler.pt", "optimizer.pt", "rng_state.pth"]
+
+
+@pytest.mark.parametrize("part", [*PARTS, "adapter_model.safetensors"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_torn_checkpoint_is_passed_over(
-    part: str, damage: str, student: Student, renderer: Renderer, tmp_path: Path
+    part: str, damage: str, done: tuple[Path, sft.TrainResult], tmp_path: Path
 ) -> None:
-    run(student, renderer, tmp_path)
-    folder = tmp_path / "checkpoints"
+    assert_passed_over(done[0] / "checkpoints", part, damage, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_torn_checkpoint_of_a_full_model_is_passed_over(
+    damage: str, whole: tuple[Path, sft.TrainResult], tmp_path: Path
+) -> None:
+    assert_passed_over(whole[0] / "checkpoints", "model.safetensors", damage, tmp_path)
+
+
+def assert_passed_over(checkpoints: Path, part: str, damage: str, folder: Path) -> None:
+    shutil.copytree(checkpoints, folder, dirs_exist_ok=True)
     first, last = sorted(folder.glob("checkpoint-*"))
-    (last / part).write_bytes(b"") if damage == "cut" else (last / part).unlink()
+    assert newest_whole(folder) == last
+    path = last / part
+    path.write_bytes(path.read_bytes()[:-40]) if damage == "cut" else path.unlink()
     assert newest_whole(folder) == first
     assert not last.exists()
 
 
-def test_rows_are_trained_or_rejected_never_cut(
-    student: Student, renderer: Renderer, tmp_path: Path
+def test_a_checkpoint_in_shards_is_whole_with_all_of_them(
+    whole: tuple[Path, sft.TrainResult], tmp_path: Path
 ) -> None:
+    last = tmp_path / "checkpoint-6"
+    shutil.copytree(sorted((whole[0] / "checkpoints").glob("*"))[-1], last)
+    model = tiny_model()
+    (last / "model.safetensors").unlink()
+    model.save_pretrained(last, max_shard_size="1MB")
+    shards = sorted(last.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert newest_whole(tmp_path) == last
+    shards[0].unlink()
+    assert newest_whole(tmp_path) is None
+
+
+def test_what_fsdp_leaves_is_a_checkpoint(
+    done: tuple[Path, sft.TrainResult], tmp_path: Path
+) -> None:
+    """By the names of accelerate: folders of shards, the file .metadata last."""
+    last = tmp_path / "checkpoint-9"
+    shutil.copytree(sorted((done[0] / "checkpoints").glob("*"))[-1], last)
+    for name in ("adapter_model.safetensors", "optimizer.pt"):
+        (last / name).unlink()
+    for name in ("pytorch_model_fsdp_0", "optimizer_0"):
+        (last / name).mkdir()
+        (last / name / ".metadata").touch()
+    (last / "rng_state.pth").rename(last / "rng_state_0.pth")
+    assert newest_whole(tmp_path) == last
+    (last / "optimizer_0" / ".metadata").unlink()
+    assert newest_whole(tmp_path) is None
+
+
+def test_full_tuning_trains_every_weight(whole: tuple[Path, sft.TrainResult]) -> None:
+    folder, result = whole
+    names = {path.name for path in (folder / "adapter").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
+    assert not {"training_args.bin", "adapter_config.json", "README.md"} & names
+    tuned = tiny_student().load(folder / "adapter")
+    before = tiny_model().state_dict()
+    assert all(not torch.equal(weight, before[name]) for name, weight in tuned.state_dict().items())
+    assert result.curve.dev[-1].loss < result.curve.dev[0].loss
+    assert not tuned.training
+
+
+def test_a_killed_full_tuning_ends_as_one_that_was_not(
+    whole: tuple[Path, sft.TrainResult], tmp_path: Path
+) -> None:
+    def kill(step: int, *_: object) -> None:
+        if step == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, FULL, progress=kill)
+    assert run(tmp_path, FULL).curve == whole[1].curve
+    one, other = (folder / "adapter" / "model.safetensors" for folder in (tmp_path, whole[0]))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_activations_computed_twice_change_nothing(
+    whole: tuple[Path, sft.TrainResult], tmp_path: Path
+) -> None:
+    once = run(tmp_path, FULL.model_copy(update={"gradient_checkpointing": "off"}))
+    for found, expected in zip(once.curve.train, whole[1].curve.train, strict=True):
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_weights_that_were_trained_before_take_smaller_steps() -> None:
+    student = tiny_student()
+    assert Recipe.of(TrainConfig(tuning="full"), student).learning_rate == pytest.approx(2e-3)
+    given = TrainConfig(tuning="full", learning_rate=1.0)
+    assert Recipe.of(given, student).learning_rate == 1.0
+
+
+def test_a_full_memory_has_a_way_out(tmp_path: Path) -> None:
+    def read() -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+
+    with pytest.raises(StudentError, match="Tried to allocate") as caught:
+        run(tmp_path, student=replace(tiny_student(), read=read))
+    assert "rows_at_once" in str(caught.value)
+
+
+def test_rows_are_trained_or_rejected_never_cut(tmp_path: Path) -> None:
     long, marked = example("gold " * 80), example("say <escape> twice")
-    result = run(student, renderer, tmp_path, train=[*TRAIN, long, marked], dev=[*DEV, long])
+    result = run(tmp_path, train=[*TRAIN, long, marked], dev=[*DEV, long])
     assert [rejection.reason for rejection in result.rejected] == [
         Reason.TOO_LONG_FOR_STUDENT,
         Reason.UNRENDERABLE,
@@ -216,10 +243,8 @@ def test_rows_are_trained_or_rejected_never_cut(
     assert "and 64 fit" in result.rejected[0].detail
 
 
-def test_without_dev_rows_the_last_adapter_is_kept(
-    student: Student, renderer: Renderer, tmp_path: Path
-) -> None:
-    result = run(student, renderer, tmp_path, dev=[])
+def test_without_dev_rows_the_last_adapter_is_kept(tmp_path: Path) -> None:
+    result = run(tmp_path, dev=[])
     assert result.best_dev_loss is None
     assert adapter_bytes(tmp_path)
 
@@ -228,85 +253,43 @@ def test_without_dev_rows_the_last_adapter_is_kept(
     ("rows", "says"),
     [([], "no example to train on"), ([example("gold " * 80)], "none of the 1 training examples")],
 )
-def test_nothing_to_train_on_has_a_way_out(
-    rows: list[Example], says: str, student: Student, renderer: Renderer, tmp_path: Path
-) -> None:
+def test_nothing_to_train_on_has_a_way_out(rows: list[Example], says: str, tmp_path: Path) -> None:
     with pytest.raises(StudentError, match=says):
-        run(student, renderer, tmp_path, train=rows)
+        run(tmp_path, train=rows)
 
 
-def test_more_tokens_than_positions_are_refused(
-    student: Student, renderer: Renderer, tmp_path: Path
-) -> None:
+def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StudentError, match="has 64 positions"):
-        run(student, renderer, tmp_path, settings=TrainConfig(max_length=65))
+        run(tmp_path, TrainConfig(max_length=65))
 
 
-def test_a_disk_that_refuses_is_a_write_error(
-    student: Student, renderer: Renderer, tmp_path: Path
-) -> None:
+def test_a_disk_that_refuses_is_a_write_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file stands here", encoding="utf-8")
     with pytest.raises(WriteError, match="cannot be written"):
-        run(student, renderer, tmp_path)
+        run(tmp_path)
 
 
-def test_settings_win_over_the_student_s_defaults(student: Student) -> None:
-    recipe = sft.Recipe.of(TrainConfig(lora_r=8, epochs=0.5, batch_size=6), student)
+def test_settings_win_over_the_student_s_defaults() -> None:
+    student = tiny_student()
+    recipe = Recipe.of(TrainConfig(lora_r=8, epochs=0.5, batch_size=6), student)
     assert (recipe.lora_r, recipe.lora_alpha) == (8, 16)
     assert (recipe.epochs, recipe.batch_size) == (0.5, 6)
     assert recipe.learning_rate == DEFAULTS.learning_rate
-    assert sft.Recipe.of(TrainConfig(lora_alpha=5), student).lora_alpha == 5
+    assert Recipe.of(TrainConfig(lora_alpha=5), student).lora_alpha == 5
 
 
-def test_a_long_default_is_cut_to_the_positions(student: Student) -> None:
-    roomy = replace(student, defaults=replace(DEFAULTS, max_length=2048))
-    assert sft.Recipe.of(TrainConfig(), roomy).max_length == 64
-
-
-def test_the_loss_is_trl_s(student: Student, renderer: Renderer) -> None:
-    from transformers import DataCollatorForSeq2Seq
-
-    from distill.train.rows import render_rows
-    from distill.train.trainer import token_losses
-
-    model = tiny_model()
-    rows = render_rows(TRAIN, renderer, 64).kept
-    collate = DataCollatorForSeq2Seq(student.tokenizer, padding="longest")
-    batch = collate(list(sft._dataset(rows)))
-    labels = batch["labels"]
-    whole = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    expected = torch.nn.functional.cross_entropy(
-        whole[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
-    )
-    torch.testing.assert_close(token_losses(model, dict(batch)).sum(), expected)
-
-
-def test_the_first_token_of_an_answer_can_weigh_more(student: Student, renderer: Renderer) -> None:
-    from distill.train.rows import render_rows
-    from distill.train.trainer import token_losses
-
-    row = render_rows(TRAIN[:1], renderer, 64).kept[0]
-    labels = [token if said else -100 for token, said in zip(row.ids, row.mask, strict=True)]
-    batch = {"input_ids": torch.tensor([row.ids]), "labels": torch.tensor([labels])}
-    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-    model = tiny_model()
-    plain, weighted = token_losses(model, batch), token_losses(model, batch, 4.0)
-    torch.testing.assert_close(weighted[0], 4 * plain[0])
-    torch.testing.assert_close(weighted[1:], plain[1:])
-
-
-@pytest.mark.parametrize(("batch", "part"), [(32, 16), (16, 16), (7, 7), (34, 2), (18, 9), (1, 1)])
-def test_a_batch_is_computed_in_equal_parts(batch: int, part: int) -> None:
-    assert sft._part(batch) == part
+def test_a_long_default_is_cut_to_the_positions() -> None:
+    roomy = replace(tiny_student(), defaults=replace(DEFAULTS, max_length=2048))
+    assert Recipe.of(TrainConfig(), roomy).max_length == 64
 
 
 def test_an_interrupted_write_of_the_adapter_leaves_none(
-    student: Student, renderer: Renderer, done: tuple[Path, sft.TrainResult], tmp_path: Path
+    done: tuple[Path, sft.TrainResult], tmp_path: Path
 ) -> None:
     shutil.copytree(done[0] / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / ".adapter.part").mkdir()
     (tmp_path / ".adapter.part" / "junk").write_text("x", encoding="utf-8")
-    run(student, renderer, tmp_path)
+    run(tmp_path)
     assert not (tmp_path / ".adapter.part").exists()
     assert not (tmp_path / "adapter" / "junk").exists()
     assert adapter_bytes(tmp_path) == adapter_bytes(done[0])

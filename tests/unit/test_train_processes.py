@@ -1,0 +1,246 @@
+"""Several processes train what one would, and speak with one voice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.together import SETTINGS, launch, run_python
+from kit.training import made_run, tiny_student, train_tiny
+from safetensors.torch import load_file
+
+from distill.cli import cli
+from distill.config import TrainConfig
+from distill.errors import StudentError, UsageError
+from distill.train import processes, sft
+from distill.train.order import BLANK, Shares, share, steps
+from distill.train.processes import Place
+from distill.train.recipe import Recipe, require_work_for
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 3))
+def test_an_epoch_is_every_row_once_in_steps_of_one_size(rows: int, size: int, seed: int) -> None:
+    found = steps(rows, size, seed)
+    assert sorted(row for step in found for row in step) == list(range(rows))
+    assert {len(step) for step in found[:-1]} <= {size}
+    assert found == steps(rows, size, seed)
+
+
+def test_another_epoch_has_another_order() -> None:
+    shares = Shares([9] * 50, 5, Place(0, 1), 5, seed=0)
+    first = list(shares)
+    assert first == list(shares)
+    shares.set_epoch(1)
+    assert list(shares) != first
+
+
+def test_without_a_seed_rows_are_in_order_of_length() -> None:
+    shares = Shares([3, 1, 2], 2, Place(0, 1), 2, seed=None)
+    assert list(shares) == [[1, 2], [0]]
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 9))
+def test_processes_share_a_step_without_loss_and_in_step(rows: int, of: int, at_once: int) -> None:
+    shares = [share(range(rows), Place(rank, of), at_once) for rank in range(of)]
+    parts = [part for own in shares for part in own]
+    computed = Counter(row for part in parts for row in part if row != BLANK)
+    assert computed == Counter(range(rows))
+    assert len({len(own) for own in shares}) == 1
+    assert all(len(part) <= at_once and (BLANK not in part or len(part) == 1) for part in parts)
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
+def test_a_sampler_knows_how_many_parts_it_has(rows: int, size: int, of: int, at_once: int) -> None:
+    shares = Shares([5] * rows, size, Place(0, of), at_once, seed=1)
+    assert len(shares) == len(list(shares))
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "part", "parts"),
+    [
+        ({}, Place(0, 1), 64, 1),
+        ({}, Place(0, 3), 22, 1),
+        ({}, Place(0, 2, spread=True), 16, 2),
+        ({"prefix_sharing": "off"}, Place(0, 1), 16, 4),
+        ({"prefix_sharing": "flat"}, Place(0, 3), 16, 2),
+        ({"gradient_checkpointing": "on", "rows_at_once": 5}, Place(0, 2), 5, 7),
+    ],
+)
+def test_rows_are_cut_into_parts_where_no_cache_is_kept(
+    settings: dict[str, object], place: Place, part: int, parts: int
+) -> None:
+    given = TrainConfig.model_validate({"batch_size": 64, **settings})
+    recipe = Recipe.of(given, tiny_student())
+    assert (recipe.part(place), recipe.parts(place)) == (part, parts)
+    assert len(share(range(64), place, part)) == parts
+
+
+def test_more_processes_than_rows_are_refused() -> None:
+    recipe = Recipe.of(TrainConfig(batch_size=2), tiny_student())
+    require_work_for(Place(0, 2), recipe)
+    with pytest.raises(StudentError, match="3 processes cannot share steps of 2 rows"):
+        require_work_for(Place(0, 3), recipe)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="accelerate shards weights on GPUs")
+def test_sharding_on_processors_is_refused() -> None:
+    recipe = Recipe.of(TrainConfig(), tiny_student())
+    with pytest.raises(StudentError, match="on accelerators only"):
+        require_work_for(Place(0, 2, spread=True), recipe)
+
+
+def as_one_of(monkeypatch: pytest.MonkeyPatch, rank: int, of: int) -> None:
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", of)):
+        monkeypatch.setenv(name, str(value))
+
+
+def test_the_launcher_says_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.place() == Place(0, 1)
+    as_one_of(monkeypatch, 1, 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert processes.place() == Place(1, 4, 2, spread=True)
+    assert not processes.leads()
+
+
+def test_a_cluster_that_says_how_large_it_is_starts_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert processes.place() == Place(0, 1)
+
+
+def test_other_commands_are_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.require_one("gen")
+    as_one_of(monkeypatch, 0, 2)
+    with pytest.raises(UsageError, match="distill gen works in one process, and 2 were started"):
+        cli(["gen", "--rules", "r.md"], standalone_mode=False)
+    as_one_of(monkeypatch, 1, 2)
+    with pytest.raises(SystemExit) as left:
+        cli(["gen", "--rules", "r.md"], standalone_mode=False)
+    assert left.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_run(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def together(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what two processes trained, a run among it."""
+    out = tmp_path_factory.mktemp("together")
+    shutil.copytree(made, out / "run")
+    done = run_python("-m", "kit.together", out, out / "run")
+    said = "".join(path.read_text() for path in sorted(out.glob("said.*")))
+    assert done.returncode == 0, done.stderr + said
+    return out
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next((folder / "adapter").glob("*.safetensors")))
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        apart = float((second[name] - weight).norm())
+        assert apart <= 1e-5 * float(weight.norm()), name
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_train_what_one_does(
+    name: str,
+    together: Path,
+    tmp_path: Path,
+) -> None:
+    alone = train_tiny(tmp_path, TrainConfig.model_validate(SETTINGS[name]))
+    assert_alike(tmp_path, together / name)
+    logged = [
+        json.loads(line) for line in (together / name / "metrics.jsonl").read_text().splitlines()
+    ]
+    losses = [row["eval_loss"] for row in logged if "eval_loss" in row]
+    assert losses == pytest.approx([point.loss for point in alone.curve.dev], rel=1e-5)
+    assert sum("loss" in row for row in logged) == alone.steps
+
+
+def test_two_processes_go_on_from_a_checkpoint(together: Path) -> None:
+    assert_alike(together / "cache", together / "resumed")
+    metrics = [(together / name / "metrics.jsonl").read_text() for name in ("cache", "resumed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_two_processes_speak_and_write_as_one(together: Path) -> None:
+    run = together / "run"
+    leader, follower = (together / f"said.{rank}" for rank in range(2))
+    assert follower.read_text() == ""
+    said = [line.split() for line in leader.read_text().splitlines()]
+    assert [words[0] for words in said] == ["train", str(run / "7-train" / "adapter"), "next:"]
+    assert json.loads((run / "manifest.json").read_text())["stages"]["train"]["counts"]["steps"]
+    assert not (run / "7-train" / "checkpoints").exists()
+    cli(["status", str(run)], standalone_mode=False)
+
+
+FAILS = """
+import sys, torch
+from distill import cli, terminal
+from distill.errors import StudentError
+from distill.train import processes
+
+processes.GRACE = 1.0
+where = sys.argv[1]
+
+def work():
+    processes.agreed(lambda: "go")
+    if where in ("both", processes.place().rank == 0 and "leader", processes.leads() or "follower"):
+        raise StudentError(f"failed in the {where}", hint="do something else")
+    with processes.losses_explained():
+        for _ in range(1000):
+            torch.distributed.all_reduce(torch.ones(1))
+            torch.distributed.barrier()
+
+@cli.cli.command(name="train")
+def fails():
+    if not processes.leads():
+        processes.follow(work)
+    with processes.leading():
+        work()
+
+cli.cli.commands["train"] = fails
+sys.argv = ["distill", "train"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("where", ["follower", "both"])
+def test_an_error_in_one_process_ends_all_with_one_message(where: str, tmp_path: Path) -> None:
+    program = tmp_path / "fails.py"
+    program.write_text(FAILS, "utf-8")
+    done = launch(program, where)
+    assert done.returncode != 0
+    assert done.stderr.count("error: failed in the") == 1, done.stderr
+    # The launcher has a traceback of its own, of one process that failed.
+    assert done.stderr.count("Traceback") == done.stderr.count("ChildFailedError:") == 1
+
+
+def test_what_happens_in_one_process_needs_no_others(tmp_path: Path) -> None:
+    with processes.leading():
+        assert processes.agreed(lambda: 3) == 3
+    with pytest.raises(RuntimeError, match="gloo"), processes.losses_explained():
+        raise RuntimeError("gloo: not lost, as there is nobody else")
+
+
+def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    as_one_of(monkeypatch, 0, 4)
+    sft.set_threads(0)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
