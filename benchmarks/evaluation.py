@@ -9,8 +9,9 @@ its test split. Both sides have the same weights, prompts and stop tokens, and w
 parsed and judged by the same code; a verdict is the same if its outcome and its calls are.
 
 With --shape the model has that shape and random weights, prompts are random tokens behind a shared
-prefix, and --new-tokens are decoded for each: there is nothing to judge and no draft of an answer,
-so what is timed and compared is greedy decoding.
+prefix, and --new-tokens are said to each. The labels are what `generate` says, with one token
+changed in all but a --share of them: distill reads the labels, and writes only where they are not
+the answer.
 
 distill's time is the median of --repeats; `generate`'s is taken once.
 """
@@ -23,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -161,27 +162,40 @@ def by_verdicts(asked: Asked, repeats: int) -> Json:
     }
 
 
-def by_decoding(shape: str, prefix: int, cases: int, room: int, repeats: int) -> Json:
-    """A row: both sides of greedy decoding with random weights."""
+def by_decoding(
+    shape: str, prefix: int, cases: int, room: int, shares: Sequence[float], repeats: int
+) -> Iterator[Json]:
+    """A row for each share of drafts that are what the model says."""
     from distill.evaluate.decode import answers
 
     model = random_model(shape)
     prompts = [row.ids[: -row.labelled] for row in rows(cases, prefix, model.config.vocab_size)]
-
-    def by_distill() -> list[list[int]]:
-        found = dict(answers(model, prompts, (), [room] * cases, batch_size=32))
-        return [found[at].ids for at in range(cases)]
-
-    ours, own = timed(by_distill, repeats)
     # An id that is never said: the answers end when there is no more room.
     theirs, other = timed(lambda: [generated(model, p, room, [-1]) for p in prompts], 1)
-    apart = [f"{a}, generate {b}" for a, b in zip(own, other, strict=True) if a != b]
-    return {
-        "student": f"{shape}, random weights, {room} new tokens",
-        "full_correct": None,
-        "prompt_tokens": statistics.mean(map(len, prompts)),
-        **_compared(ours, theirs, cases, apart),
-    }
+    for share in shares:
+        drafts = [_draft(said, at, share * cases) for at, said in enumerate(other)]
+
+        def by_distill(drafts: Sequence[Sequence[int]] = drafts) -> list[list[int]]:
+            rooms = [room] * cases
+            found = dict(answers(model, prompts, (), rooms, drafts=drafts, batch_size=32))
+            return [found[at].ids for at in range(cases)]
+
+        ours, own = timed(by_distill, repeats)
+        apart = [f"{a}, generate {b}" for a, b in zip(own, other, strict=True) if a != b]
+        yield {
+            "student": f"{shape}, random weights, {room} tokens said, {share:.0%} as labelled",
+            "full_correct": round(share * cases),
+            "prompt_tokens": statistics.mean(map(len, prompts)),
+            **_compared(ours, theirs, cases, apart),
+        }
+
+
+def _draft(said: Sequence[int], at: int, right: float) -> list[int]:
+    """A label: what the model says for so many cases, else with one token changed."""
+    if at < right:
+        return list(said)
+    wrong = at % len(said)
+    return [*said[:wrong], (said[wrong] + 1) % 1000, *said[wrong + 1 :]]
 
 
 def timed(work: Callable[[], T], repeats: int) -> tuple[list[float], T]:
@@ -227,9 +241,11 @@ def table(found: Sequence[Json]) -> str:
             f"{row['seconds']:.3g}{spread if len(row['times']) > 1 else ''} | "
             f"{row['generate_seconds']:.3g} | {row['ratio']:.1f} | {row['identical']} |"
         )
+    loads = [row["load"] for row in found]
+    threads = ", ".join(sorted({str(row["threads"]) for row in found}))
+    places = ", ".join(dict.fromkeys(f"{row['machine']}; {row['versions']}" for row in found))
+    lines += ["", f"{places}; {threads} thread(s), load {min(loads):g} to {max(loads):g}"]
     for row in found:
-        lines += ["", f"{row['machine']}; {row['threads']} thread(s), load {row['load']:g}; "]
-        lines[-1] += row["versions"]
         lines += [f"differs: {text}" for text in row["apart"][:MOST_SHOWN]]
     return "\n".join(lines)
 
@@ -240,6 +256,15 @@ def table(found: Sequence[Json]) -> str:
 @click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of this shape.")
 @click.option("--prefix", default=600, show_default=True, type=click.IntRange(0))
 @click.option("--new-tokens", default=12, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    type=click.FloatRange(0, 1),
+    default=(0.0, 0.5, 0.9, 1.0),
+    show_default=True,
+    help="Of the labels, those that are what the model says.",
+)
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--append", type=click.Path(path_type=Path, dir_okay=False), help="Add the row here.")
@@ -250,6 +275,7 @@ def main(
     shape: str | None,
     prefix: int,
     new_tokens: int,
+    shares: Sequence[float],
     repeats: int,
     threads: int,
     append: Path | None,
@@ -263,11 +289,11 @@ def main(
     hush_transformers()
     torch.set_num_threads(threads)
     if shape:
-        row = by_decoding(shape, prefix, cases, new_tokens, repeats)
+        new = list(by_decoding(shape, prefix, cases, new_tokens, shares, repeats))
     else:
-        row = by_verdicts(trained(student, cases, threads), repeats)
-    write_rows(json_file, [row])
-    found = [*read_rows(append), row]
+        new = [by_verdicts(trained(student, cases, threads), repeats)]
+    write_rows(json_file, new)
+    found = [*read_rows(append), *new]
     write_rows(append, found)
     click.echo(table(found))
 

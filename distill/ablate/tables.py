@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = (
-    "declarations",
+    "tools",
     "data",
     "n",
     "prompt tokens",
@@ -27,7 +27,7 @@ COLUMNS = (
 )
 NONE = "-"
 LEGEND = (
-    "prompt tokens: mean (longest); shares in percent, with 95% Wilson intervals; "
+    "tools: how the prompt declares them; prompt tokens: mean (longest); shares in percent, with 95% Wilson intervals; "
     "s: seconds of training"
 )
 

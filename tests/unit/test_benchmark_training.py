@@ -82,9 +82,11 @@ def test_decoding_says_what_generate_says(training: ModuleType, in_place: Path) 
     import evaluation
 
     small = ("--shape", "tiny", "--prefix", "30", "--new-tokens", "4", "--repeats", "1")
-    (row,), _ = run(evaluation, *small, "--cases", "5")
-    assert row["identical"] == row["cases"] == 5
-    assert row["ratio"] == row["generate_seconds"] / row["seconds"]
+    found, _ = run(evaluation, *small, "--cases", "5", "--share", "0.4", "--share", "1")
+    assert [row["full_correct"] for row in found] == [2, 5]
+    for row in found:
+        assert row["identical"] == row["cases"] == 5
+        assert row["ratio"] == row["generate_seconds"] / row["seconds"]
 
 
 @pytest.fixture
