@@ -27,8 +27,8 @@ COLUMNS = (
 )
 NONE = "-"
 LEGEND = (
-    "tools: how the prompt declares them; prompt tokens: mean (longest); shares in percent, with 95% Wilson intervals; "
-    "s: seconds of training"
+    "tools: how the prompt declares them; prompt tokens: mean (longest); shares in percent, with "
+    "95% Wilson intervals; s: seconds of training"
 )
 
 
