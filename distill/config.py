@@ -166,6 +166,9 @@ class TrainConfig(Section):
     tuning: Literal["lora", "full"] = Field(
         "lora", description="whether an adapter is trained, or every weight"
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="what is computed in; auto: bf16 where the machine multiplies it"
+    )
     prefix_sharing: Literal["auto", "cache", "flat", "off"] = operational(
         "auto",
         "how the beginning that rows share is computed once",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     setting("train", "batch_size"),
     setting("train", "declarations"),
     setting("train", "tuning"),
+    setting("train", "precision"),
     setting("train", "attention"),
     setting("train", "gradient_checkpointing"),
     sharing_options,

@@ -27,11 +27,11 @@ def partition(rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Grou
     """Groups with which few tokens are computed.
 
     rows: the token ids of each row; limits: how long a prefix of each row may be, less than its
-    length. A group of n rows that share P tokens and end by M computes P + n (M - P) of them.
-    Rows that begin alike stand side by side in lexicographic order. Of all partitions into runs of
-    that order, this is the one that costs least, found by dynamic programming: O(n²) in the rows.
-    A group that stands inside another one, or rows of one length that share nothing, are not runs:
-    what they would spare beyond that is little.
+    length. Rows that share P tokens compute them once; rows that share nothing are one group,
+    whatever they hold. Padding is not counted: what is computed at one time is of like length.
+    Rows that begin alike stand side by side in lexicographic order. Of all ways to take runs of
+    that order as groups, this one computes least, found by dynamic programming: O(n²) in the rows.
+    A group inside another one is no run; what it would spare beyond that is little.
     """
     # As bytes, rows are compared at the speed of memory.
     keys = [array("I", row).tobytes() for row in rows]
@@ -45,7 +45,10 @@ def partition(rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Grou
                 for start, cost, shared in _runs(rows, limits, order, common, end)
             )
         )
-    return list(_traced(best, order, rows))[::-1]
+    runs = list(_traced(best, order))
+    alone = [row for run, shared in runs if not shared for row in run]
+    sharing = [_group(run, shared, rows) for run, shared in runs[::-1] if shared]
+    return [*sharing, _group(alone, 0, rows)] if alone else sharing
 
 
 def _runs(
@@ -55,30 +58,30 @@ def _runs(
     common: Sequence[int],
     end: int,
 ) -> Iterator[tuple[int, int, int]]:
-    """Each group that ends before `end`: its start, its cost in tokens, and what it shares."""
+    """Each run that ends before `end`: its start, its cost in tokens, and what it shares."""
     last = order[end - 1]
-    shared, longest = limits[last], len(rows[last])
-    for start in range(end - 1, -1, -1):
-        row = order[start]
-        longest = max(longest, len(rows[row]))
-        shared = min(shared, limits[row])
-        if start < end - 1:
-            shared = min(shared, common[start])
-        count = end - start
-        yield start, OVERHEAD + count * longest, 0
-        if shared and count > 1:
-            yield start, 2 * OVERHEAD + shared + count * (longest - shared), shared
+    shared, tokens = limits[last], len(rows[last])
+    yield end - 1, tokens, 0
+    for start in range(end - 2, -1, -1):
+        tokens += len(rows[order[start]])
+        shared = min(shared, limits[order[start]], common[start])
+        if not shared:
+            return
+        yield start, 2 * OVERHEAD + tokens - (end - start - 1) * shared, shared
 
 
 def _traced(
-    best: Sequence[tuple[float, int, int]], order: Sequence[int], rows: Sequence[Sequence[int]]
-) -> Iterator[Group]:
+    best: Sequence[tuple[float, int, int]], order: Sequence[int]
+) -> Iterator[tuple[list[int], int]]:
     end = len(order)
     while end:
         _, start, shared = best[end]
-        members = sorted(order[start:end], key=lambda row: (len(rows[row]), row))
-        yield Group(tuple(members), shared)
+        yield list(order[start:end]), shared
         end = start
+
+
+def _group(members: Sequence[int], shared: int, rows: Sequence[Sequence[int]]) -> Group:
+    return Group(tuple(sorted(members, key=lambda row: (len(rows[row]), row))), shared)
 
 
 def _common(one: bytes, other: bytes) -> int:

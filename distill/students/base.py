@@ -34,6 +34,9 @@ class TrainDefaults:
     first_token_weight: float = 1.0
     """How often the token counts in the loss that chooses between tools and words."""
 
+    bf16_on_cpu: bool = False
+    """Whether it is tuned in bf16 on a processor, too, that multiplies it."""
+
     def rate(self, tuning: str) -> float:
         """The peak learning rate: weights that were trained before take a tenth of an adapter's."""
         return self.learning_rate / 10 if tuning == "full" else self.learning_rate
@@ -87,6 +90,14 @@ def computes_bf16() -> bool:
     import torch
 
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself: several times as fast as fp32."""
+    import torch
+
+    known: Any = torch.cpu
+    return bool(known._is_avx512_bf16_supported() or known._is_amx_tile_supported())
 
 
 def _placed(model: Any) -> Any:

@@ -48,13 +48,15 @@ DEFAULTS = TrainDefaults(
     modules_to_save=("transform",),
     # One token of ten chooses the tool; counted once, it is learned last.
     first_token_weight=20.0,
+    bf16_on_cpu=True,
 )
 
 
 def embedded_student(tools: Sequence[Tool], *, attention: str | None = None) -> Student:
     """MiniLM as a student of `tools`; MissingExtraError or StudentError when it is not at hand.
 
-    attention: what transformers computes it with, None for its own choice.
+    attention: what transformers computes it with; None: eager, which on a processor is as fast in
+        fp32 as sdpa and much faster in bf16.
     """
     folder = verified_folder()
     tokenizer = load_tokenizer(folder / "vocab.txt", tools)
@@ -65,7 +67,7 @@ def embedded_student(tools: Sequence[Tool], *, attention: str | None = None) -> 
         defaults=DEFAULTS,
         fingerprint=SHA256["model.safetensors"][:16],
         context=CONTEXT,
-        read=partial(_decoder, folder, tokenizer, attention),
+        read=partial(_decoder, folder, tokenizer, attention or "eager"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from distill.config import TrainConfig
 from distill.errors import StudentError
-from distill.students.base import Student, TrainDefaults, computes_bf16
+from distill.students.base import Student, TrainDefaults, computes_bf16, multiplies_bf16
 from distill.train.processes import Place
 
 KEPT_CHECKPOINTS = 2
@@ -31,6 +31,8 @@ class Recipe:
     tuning: Literal["lora", "full"]
     prefix_sharing: str
     rows_at_once: int
+    bf16: bool
+    """Whether it is computed in bf16, beside weights in fp32."""
     checkpointing: bool
     """Whether activations are computed again in the backward pass instead of kept."""
 
@@ -67,6 +69,7 @@ class Recipe:
             tuning=settings.tuning,
             prefix_sharing=settings.prefix_sharing,
             rows_at_once=settings.rows_at_once,
+            bf16=_in_bf16(settings, defaults),
             checkpointing=settings.gradient_checkpointing == "on",
         )
 
@@ -84,6 +87,12 @@ class Recipe:
         """In how many parts a process computes its rows of a step."""
         own = -(-self.batch_size // place.of)
         return -(-own // self.part(place))
+
+
+def _in_bf16(settings: TrainConfig, defaults: TrainDefaults) -> bool:
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    return computes_bf16() or (defaults.bf16_on_cpu and multiplies_bf16())
 
 
 def require_work_for(place: Place, recipe: Recipe) -> None:
@@ -133,7 +142,7 @@ def arguments(recipe: Recipe, folder: Path, rows: int, place: Place, *, has_dev:
         greater_is_better=False if has_dev else None,
         logging_steps=1,
         use_cpu=not on_gpu,
-        bf16=computes_bf16(),
+        bf16=recipe.bf16,
         activation_checkpointing=recipe.checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if recipe.checkpointing else None,
         # Every weight is used in every pass: torch need not look for those that are not.
