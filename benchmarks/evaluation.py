@@ -33,7 +33,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 sys.path.insert(0, str(Path(__file__).parent))
 
 import click
-from results import Json, machine, read_rows, write_rows
+from results import Json, json_option, machine, read_rows, told, write_rows
 from shapes import SHAPES, random_model, rows
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def table(found: Sequence[Json]) -> str:
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--append", type=click.Path(path_type=Path, dir_okay=False), help="Add the row here.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
+@json_option
 def main(
     student: Path,
     cases: int,
@@ -292,10 +292,9 @@ def main(
         new = list(by_decoding(shape, prefix, cases, new_tokens, shares, repeats))
     else:
         new = [by_verdicts(trained(student, cases, threads), repeats)]
-    write_rows(json_file, new)
     found = [*read_rows(append), *new]
     write_rows(append, found)
-    click.echo(table(found))
+    told(json_file, new, table(found))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 Json = dict[str, Any]
 
 
@@ -186,6 +188,26 @@ def machine(device: str) -> str:
     lines = info.read_text("utf-8").split("\n") if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    is_flag=False,
+    flag_value="-",
+    help="Write the rows of this run to a file, or alone to stdout where none is named.",
+)
+
+
+def told(json_file: Path | None, found: Sequence[Json], shown: str) -> None:
+    """Say what was found: the rows to `json_file`, the table to stdout or, beside rows, stderr."""
+    alone = str(json_file) == "-"
+    if alone:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        write_rows(json_file, found)
+    click.echo(shown, err=alone)
 
 
 def write_rows(file: Path | None, found: Sequence[Json]) -> None:

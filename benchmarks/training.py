@@ -34,7 +34,17 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 sys.path.insert(0, str(Path(__file__).parent))
 
 import click
-from results import Json, concluded, machine, merged, read_rows, table, write_rows
+from results import (
+    Json,
+    concluded,
+    json_option,
+    machine,
+    merged,
+    read_rows,
+    table,
+    told,
+    write_rows,
+)
 from shapes import SHAPES, Row, random_model, rows
 
 if TYPE_CHECKING:
@@ -222,7 +232,7 @@ PATH = click.Path(path_type=Path, dir_okay=False)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="bf16 on a GPU, else fp32.")
 @click.option("--quick", is_flag=True, help="A small replica, every variant.")
 @click.option("--append", type=PATH, help="Add the rows to this file.")
-@click.option("--json", "json_file", type=PATH, help="Write the rows of this run here.")
+@json_option
 @click.option("--show", type=PATH, help="Measure nothing: the table of this file.")
 def main(
     shapes: Sequence[str],
@@ -265,8 +275,7 @@ def main(
 
     plan = Plan(chosen, repeats, None if quick else limit, setting, save)
     found = run(cases, plan, append)
-    write_rows(json_file, found)
-    click.echo(table(read_rows(append) if append else found))
+    told(json_file, found, table(read_rows(append) if append else found))
 
 
 def _chosen(variants: str) -> list[str]:

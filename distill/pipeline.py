@@ -244,7 +244,7 @@ def _ready(run: RunFolder, stages: Sequence[Stage]) -> bool:
             raise StaleRunError(
                 f"the stage {state.stage} was made with something else: {state.detail}",
                 place=run.path,
-                hint=f"use the same settings, or make it again: "
+                hint=f"use the same settings, or make it again, with the flags that you gave: "
                 f"{_way_to(state.stage, run.path)} --redo",
             )
     return all(state.state == "done" for state in found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill import commands, terminal
+from distill.errors import UsageError
 from distill.options import (
     PATH,
     config_option,
@@ -108,10 +109,12 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     """Route one request with RUN's tuned student."""
     from distill.evaluate.stage import route as ask
 
+    if not text.strip():
+        raise UsageError("is blank", place="TEXT", hint="give a request in words")
     parsed, raw, sure = ask(commands.reopen(run, None, flags), text)
     if as_json:
         shown: Any = {"calls": [call.model_dump() for call in parsed.calls], "reply": parsed.reply}
-        shown |= {"malformed": parsed.malformed, "raw": raw}
+        shown |= {"malformed": parsed.malformed, "detail": parsed.detail, "raw": raw}
         shown["confidence"] = sure.of(parsed) if sure else None
         shown["tools"] = sure.tools if sure else None
         terminal.print_json(shown)
@@ -120,6 +123,8 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
         terminal.out.print(f"{call.name} {_arguments(call.arguments)}", markup=False)
     if not parsed.calls:
         terminal.out.print(raw if parsed.malformed else parsed.reply, markup=False)
+    if parsed.malformed:
+        terminal.err.print(f"malformed: {parsed.detail}", style="red", markup=False)
     if sure:
         # Beside the answer, for who reads it; programs read --json.
         terminal.err.print(f"confidence {_percent(sure.of(parsed))}; {_shares(sure)}", markup=False)

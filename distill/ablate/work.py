@@ -155,7 +155,7 @@ def _train(run: RunFolder, folder: RunFolder, watcher: Watcher) -> None:
         raise StaleRunError(
             f"its training is {state.state}: {state.detail}",
             place=folder.path,
-            hint="use the same settings, or make it again: "
+            hint="use the same settings, or make it again, with the flags that you gave: "
             f"distill ablate {shlex.quote(str(run.path))} --redo",
         )
     pipeline.run_from(folder, watcher, TRAIN.name, TRAIN.name)

@@ -101,7 +101,7 @@ def route(run: RunFolder, text: str) -> Routed:
     case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
     (said,) = _said(run, model, renderer, "tuned", [case], lambda *_: None)
     parsed = Parsed(said.calls, said.reply, bool(said.malformed), said.detail)
-    if said.confidence is None:
+    if said.confidence is None and not said.malformed:
         return Routed(parsed, said.raw)
     prompts = [renderer.prompt(case.messages)]
     found = tool_probabilities(model, renderer, prompts, renderer.tools, opens=_opens(model))

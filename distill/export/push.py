@@ -144,7 +144,7 @@ def _require_ours(api: Any, repository: str, private: bool) -> None:
 @contextmanager
 def _explained(repository: str) -> Iterator[None]:
     """What goes wrong on the way to the hub, as an error with a way out."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     unreachable: Any = errors
 
@@ -166,8 +166,8 @@ def _explained(repository: str) -> Iterator[None]:
     except (unreachable.HTTPError, OSError) as error:
         raise _refused(
             repository,
-            f"the hub cannot be reached: {type(error).__name__}",
-            "connect and try again: what was uploaded is not sent twice",
+            f"the hub cannot be reached at {constants.ENDPOINT}: {type(error).__name__}",
+            "connect, or correct HF_ENDPOINT, and try again: what is there is not sent twice",
         ) from None
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.errors import ExportError, RunError, WriteError
+from distill.errors import AlteredRunError, ExportError, RunError, WriteError
 from distill.export.card import CARD, card
 from distill.export.gguf_model import begins_with_bos, write_gguf
 from distill.export.merged import write_merged
@@ -46,6 +47,8 @@ FORMATS = ("hf", "gguf", "ollama")
 ADAPTER = Path("7-train") / "adapter"
 NOTE = "export.json"
 """What an export says of itself; a folder without it is not ours."""
+_NOTED = {"key", "parity", "notes", "card", "files"}
+_PARITY = set(Parity._fields)
 VERSION = 1
 """Raised when the same student is exported differently."""
 
@@ -93,6 +96,7 @@ def export(
     require_trained(run)
     set_threads(run.config.train.threads)
     root = out or run.path / "export"
+    _require_outside(run.path, root)
     works = _Works(run, quantization)
     wanted = list(dict.fromkeys(formats))
     done: list[Exported] = []
@@ -158,7 +162,7 @@ def _up_to_date(
     works: _Works, format: str, folder: Path, notice: Callable[[str], None]
 ) -> Exported | None:
     """The export that is there, if it is of this student and whole; None when one is to be made."""
-    note = _note(folder)
+    note = _note(folder, notice)
     if note is None:
         return None
     if note.get("key") != works.key(format):
@@ -283,9 +287,29 @@ def _tokenizer_notes(works: _Works, path: Path) -> tuple[str, ...]:
     return ()
 
 
-def _note(folder: Path) -> Json | None:
+def _note(folder: Path, notice: Callable[[str], None]) -> Json | None:
+    """What the export says of itself; None where it says nothing that can be read."""
     path = folder / NOTE
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with suppress(AlteredRunError):
+        note = read_json(path)
+        parity: Any = note.get("parity")
+        if isinstance(parity, dict) and note.keys() >= _NOTED and parity.keys() == _PARITY:
+            return note
+    notice(f"{path} is not what the export wrote: it is made anew")
+    return None
+
+
+def _require_outside(run: Path, root: Path) -> None:
+    """Raise ExportError for a place among what the run's stages write, and clear away."""
+    inside = root.resolve()
+    if inside.is_relative_to(run.resolve()) and not inside.is_relative_to(run.resolve() / "export"):
+        raise ExportError(
+            "is inside the run, whose stages replace what they find there",
+            place=root,
+            hint=f"leave --out out, for {run / 'export'}, or choose a folder outside the run",
+        )
 
 
 def _require_ours(folder: Path) -> None:

@@ -13,6 +13,7 @@ from distill.render import Renderer
 from distill.run.folder import RunFolder, read_json
 from distill.run.manifest import changes, flatten
 from distill.students import Student, load_student
+from distill.train.checkpoints import newest_whole
 from distill.train.processes import place
 from distill.train.sft import TrainResult, train
 
@@ -82,13 +83,13 @@ def _continue_or_begin(run: RunFolder, folder: Path) -> None:
     splits = run.digests(["6-split/train.jsonl", "6-split/dev.jsonl"])
     wanted = flatten({"train": run.config.train.identity(), "data digest": splits})
     started = folder / "started.json"
-    if (folder / "checkpoints").is_dir() and started.exists():
+    if started.exists() and newest_whole(folder / "checkpoints"):
         found = changes(read_json(started), wanted)
         if found:
             raise StaleRunError(
                 f"a training was interrupted here that was another: {'; '.join(found)}",
                 place=folder,
-                hint="use its settings to go on with it, or begin anew with --redo",
+                hint="use its settings to go on with it, or give the same command with --redo",
             )
         return
     _clear(folder)

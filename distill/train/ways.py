@@ -31,8 +31,10 @@ def choose(asked: str, *, one_pass: str, both_ways: bool, some_logits: bool) -> 
         return Way("off", "the model's head takes no logits_to_keep")
     flat = asked == "flat" or bool(one_pass)
     if flat and both_ways:
-        needed = f"{one_pass} needs the flat way, and " if one_pass else "the flat way is not for "
-        return Way("off", f"{needed}the model reads a part of each row in both directions")
+        cannot = "which cannot serve a model that reads a part of each row in both directions"
+        if one_pass:
+            return Way("off", f"{one_pass} needs the flat way, {cannot}")
+        return Way("cache", f"the flat way was asked for, {cannot}")
     if asked == "cache" and one_pass:
         return Way("flat", f"{one_pass} leaves no cache")
     return Way("flat" if flat else "cache")

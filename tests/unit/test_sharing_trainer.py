@@ -151,7 +151,7 @@ def test_the_check_waits_for_rows_that_share_something(tmp_path: Path) -> None:
         ("flat", "", False, True, "flat", ""),
         ("cache", "sharding", False, True, "flat", "sharding leaves no cache"),
         ("auto", "sharding", True, True, "off", "both directions"),
-        ("flat", "", True, True, "off", "both directions"),
+        ("flat", "", True, True, "cache", "both directions"),
         ("auto", "", True, True, "cache", ""),
         ("auto", "", False, False, "off", "logits_to_keep"),
         ("off", "sharding", True, False, "off", ""),
