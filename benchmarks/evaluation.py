@@ -61,6 +61,7 @@ class Asked(NamedTuple):
     def by_distill(self) -> list[Prediction]:
         """The verdicts of distill's own evaluation."""
         from distill.evaluate.predict import predict
+        from distill.sharing import opens_of
 
         return predict(
             self.model,
@@ -69,7 +70,7 @@ class Asked(NamedTuple):
             arm="tuned",
             max_new_tokens=self.room,
             batch_size=self.batch_size,
-            opens=tuple(getattr(self.model.config, "user_heads", ())),
+            opens=opens_of(self.model),
         )
 
     def by_generate(self) -> list[Prediction]:

@@ -28,11 +28,11 @@ from distill.records import Case, Example, Json, Prediction
 from distill.render import Renderer
 from distill.run.folder import RunFolder, locked
 from distill.run.stage import Context, Watcher, run_stage, stage_status
-from distill.students import Student, load_student
+from distill.students import Student
 from distill.train.recipe import Recipe
 from distill.train.rows import render_rows
 from distill.train.sft import set_threads
-from distill.train.stage import student_renderer
+from distill.train.stage import run_student, student_renderer
 
 FOLDER = "ablate"
 RESULT = f"{FOLDER}/ablation.json"
@@ -59,7 +59,7 @@ def ablate(
     """
     pipeline.require_before(run, "train")
     datasets = data or _datasets(run)
-    student = load_student(run.config.train.student, run.workflow.tools)
+    student = run_student(run)
     # Loaded now, so that the seconds of the first training do not hold it.
     import distill.train.trainer  # noqa: F401
 

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from distill.evaluate.openings import can_score, opened
-from distill.evaluate.reading import Layers, Pass, Path, Row, accepted, can_share, read
+from distill.evaluate.reading import Layers, Pass, Path, Row, accepted, can_share, length, read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -184,7 +184,7 @@ def _finished(
     model: Any, waiting: Sequence[_Waiting], stops: Collection[int]
 ) -> list[tuple[int, Answer]]:
     """Every answer said to its end."""
-    lengths = [_length(one.prefix) + _length(one.own) for one in waiting]
+    lengths = [length(one.prefix) + length(one.own) for one in waiting]
     rooms = [one.room for one in waiting]
     longest = max(lengths)
     said = [one.answer.ids for one in waiting]
@@ -205,7 +205,7 @@ def _held(waiting: Sequence[_Waiting]) -> int:
     """Bytes that the keys and values of these rows take, each up to the end of its room."""
     key, value = waiting[0].own[0]
     token = len(waiting[0].own) * (key[:, 0].numel() + value[:, 0].numel()) * key.element_size()
-    longest = max(_length(one.prefix) + _length(one.own) + one.room for one in waiting)
+    longest = max(length(one.prefix) + length(one.own) + one.room for one in waiting)
     return token * longest * len(waiting)
 
 
@@ -337,7 +337,3 @@ def _read_whole(
     ids = torch.tensor([[0] * (longest - len(prompt)) + [*prompt] for prompt in prompts])
     real = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     _extend(model, None, ids.to(model.device), real.to(model.device), said, rooms, stops)
-
-
-def _length(layers: Layers) -> int:
-    return layers[0][0].shape[-2] if layers else 0

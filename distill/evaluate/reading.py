@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from distill.sharing import partition, repeated
+from distill.sharing import filled, partition, repeated
 
 MOST_LOGITS = 2**26
 """Scores held at one time, as numbers: 256 MB in float32."""
@@ -77,10 +77,10 @@ class Pass(NamedTuple):
 
     def own(self, at: int, tokens: int) -> Layers:
         """What the row at `at` has of its own, up to so many of its tokens; a copy."""
-        shared = _length(self.prefix)
+        shared = length(self.prefix)
         return [
             (layer.keys[at, :, shared:tokens].clone(), layer.values[at, :, shared:tokens].clone())
-            for layer in _filled(self.cache)
+            for layer in filled(self.cache)
         ]
 
 
@@ -202,16 +202,12 @@ def _loss(logits: Tensor, draft: Sequence[int]) -> float | None:
 
 def _layers(cache: Any) -> Layers:
     return (
-        [(layer.keys[0], layer.values[0]) for layer in _filled(cache)] if cache is not None else []
+        [(layer.keys[0], layer.values[0]) for layer in filled(cache)] if cache is not None else []
     )
 
 
-def _filled(cache: Any) -> list[Any]:
-    # Layers that use the keys of another one hold none.
-    return [layer for layer in cache.layers if layer.is_initialized]
-
-
-def _length(layers: Layers) -> int:
+def length(layers: Layers) -> int:
+    """How many tokens they hold."""
     return layers[0][0].shape[-2] if layers else 0
 
 

@@ -26,12 +26,13 @@ from distill.files import file_digest, read_records, write_json, write_records
 from distill.records import Case, Example, Json, Message, Prediction
 from distill.render import Parsed, Renderer
 from distill.run.folder import RunFolder, read_json
-from distill.students import Student, load_student
+from distill.sharing import opens_of
+from distill.students import Student
 from distill.students.embedded import PACKAGE, encode
 from distill.teachers.vllm import vllm_command
 from distill.teachers.vllm_server import Notice
 from distill.train.sft import set_threads
-from distill.train.stage import student_renderer
+from distill.train.stage import run_student, student_renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,7 +97,7 @@ def route(run: RunFolder, text: str) -> Routed:
     """What the tuned student does with one request."""
     _require_adapter(run)
     set_threads(run.config.train.threads)
-    student = _student(run)
+    student = run_student(run)
     model, renderer = student.load(run.path / ADAPTER), student_renderer(student, run)
     case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
     (said,) = _said(run, model, renderer, "tuned", [case], lambda *_: None)
@@ -104,7 +105,7 @@ def route(run: RunFolder, text: str) -> Routed:
     if said.confidence is None and not said.malformed:
         return Routed(parsed, said.raw)
     prompts = [renderer.prompt(case.messages)]
-    found = tool_probabilities(model, renderer, prompts, renderer.tools, opens=_opens(model))
+    found = tool_probabilities(model, renderer, prompts, renderer.tools, opens=opens_of(model))
     return Routed(parsed, said.raw, found[0])
 
 
@@ -151,7 +152,7 @@ def _student_arms(
     if settings.backend == "vllm":
         # The server first: a command that is wrong is said before a tokenizer is read.
         command = vllm_command(teacher.vllm_command)
-    student = _student(run)
+    student = run_student(run)
     if settings.backend == "transformers":
         yield lambda arm: predicted(run, student, arm, cases, progress)
         return
@@ -201,19 +202,9 @@ def _said(
         arm=arm,
         max_new_tokens=run.config.evaluate.max_new_tokens,
         batch_size=run.config.evaluate.batch_size,
-        opens=_opens(model),
+        opens=opens_of(model),
         progress=progress,
     )
-
-
-def _student(run: RunFolder) -> Student:
-    settings = run.config.train
-    return load_student(settings.student, run.workflow.tools, attention=settings.attention)
-
-
-def _opens(model: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens behind which a model reads in both directions, as the embedded student does."""
-    return tuple(getattr(model.config, "user_heads", ()))
 
 
 def _require_adapter(run: RunFolder) -> None:

@@ -34,9 +34,9 @@ from distill.files import file_digest, write_json, write_text
 from distill.pipeline import require_unaltered
 from distill.records import Json, digest
 from distill.run.folder import RunFolder, read_json
-from distill.students import Student, load_student
+from distill.students import Student
 from distill.train.sft import set_threads
-from distill.train.stage import student_renderer
+from distill.train.stage import run_student, student_renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,7 +121,7 @@ class _Works:
 
     @cached_property
     def student(self) -> Student:
-        return load_student(self.run.config.train.student, self.run.workflow.tools)
+        return run_student(self.run)
 
     @cached_property
     def renderer(self) -> Renderer:

@@ -188,11 +188,11 @@ def repeated(cache: Any, rows: int) -> Any:
 
 def _parts(cache: Any) -> list[Tensor]:
     """The keys and values of a cache, layer by layer."""
-    return [part for layer in _filled(cache) for part in (layer.keys, layer.values)]
+    return [part for layer in filled(cache) for part in (layer.keys, layer.values)]
 
 
-def _filled(cache: Any) -> list[Any]:
-    # Layers that share the keys of another one hold none.
+def filled(cache: Any) -> list[Any]:
+    """The layers that hold keys and values: those that use another one's hold none."""
     return [layer for layer in cache.layers if layer.is_initialized]
 
 
@@ -201,7 +201,7 @@ def _with(cache: Any, parts: Sequence[Tensor]) -> Any:
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
     rest = iter(parts)
-    for layer in _filled(copied):
+    for layer in filled(copied):
         layer.keys, layer.values = next(rest), next(rest)
     return copied
 

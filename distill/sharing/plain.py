@@ -48,6 +48,11 @@ def padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def opens_of(model: Any) -> tuple[int, ...]:
+    """The tokens from which on a model reads in both directions, as the embedded student does."""
+    return tuple(getattr(model.config, "user_heads", ()))
+
+
 def keeps_some_logits(model: Any) -> bool:
     """Whether the model's head can run at some positions only."""
     base = getattr(model, "module", model)

@@ -207,6 +207,7 @@ def _trainer(model: Any, job: Job) -> OrderedTrainer:
     hush_transformers()
     from transformers import PrinterCallback
 
+    from distill.sharing import opens_of
     from distill.train.order import OrderedTrainer
 
     place, recipe = processes.place(), job.recipe
@@ -226,7 +227,7 @@ def _trainer(model: Any, job: Job) -> OrderedTrainer:
     trainer.first_token_weight = recipe.defaults.first_token_weight
     trainer.prefix_sharing, trainer.rows_at_once = recipe.prefix_sharing, recipe.rows_at_once
     # A prefix ends before what the embedded student reads in both directions.
-    trainer.opens = tuple(getattr(model.config, "user_heads", ()))
+    trainer.opens = opens_of(model)
     trainer.notice = job.notice
     # It prints each log on stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)

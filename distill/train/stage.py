@@ -72,6 +72,12 @@ def _train(
     )
 
 
+def run_student(run: RunFolder) -> Student:
+    """The run's student, as it is read to be asked."""
+    settings = run.config.train
+    return load_student(settings.student, run.workflow.tools, attention=settings.attention)
+
+
 def student_renderer(student: Student, run: RunFolder) -> Renderer:
     """The one renderer of this run's student: for training, evaluation and serving."""
     declarations = run.config.train.declarations or student.declarations
