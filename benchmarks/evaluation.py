@@ -117,7 +117,7 @@ def trained(folder: Path, cases: int, threads: int) -> Asked:
     from distill.records import Example
     from distill.run.folder import RunFolder
     from distill.students import load_student
-    from distill.train.stage import student_renderer
+    from distill.train.student import student_renderer
 
     adapter = folder / "7-train" / "adapter"
     if not adapter.is_dir():
@@ -139,7 +139,7 @@ def trained(folder: Path, cases: int, threads: int) -> Asked:
 
 
 def _distill(*arguments: object) -> None:
-    command = [sys.executable, "-m", "distill.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "distill", *map(str, arguments)]
     click.echo(f"distill {' '.join(map(str, arguments))}", err=True)
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
@@ -167,7 +167,7 @@ def by_decoding(
     shape: str, prefix: int, cases: int, room: int, shares: Sequence[float], repeats: int
 ) -> Iterator[Json]:
     """A row for each share of drafts that are what the model says."""
-    from distill.evaluate.decode import answers
+    from distill.sharing.decode import answers
 
     model = random_model(shape)
     prompts = [row.ids[: -row.labelled] for row in rows(cases, prefix, model.config.vocab_size)]

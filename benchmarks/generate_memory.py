@@ -23,13 +23,14 @@ from typing import Any
 
 import click
 
-from distill import plan
 from distill.config import Config
-from distill.pipeline import GENERATE, PLAN
-from distill.records import Cell, Json
-from distill.run.asking import Asking
+from distill.data.plan import quotas
+from distill.records import Cell
 from distill.run.folder import RunFolder
-from distill.run.stage import Context, Stage, run_stage
+from distill.stages import generate, plan
+from distill.stages.session import TeacherSession
+from distill.stages.stage import Context, Stage, run_stage
+from distill.stages.watcher import LogWatcher
 from distill.teachers.base import ChatReply, ChatRequest, Task
 from distill.workflow.load import load_workflow
 
@@ -57,31 +58,18 @@ class InstantTeacher:
     async def close(self) -> None: ...
 
 
-class Silent:
-    """Nobody watches."""
-
-    def begins(self, stage: str) -> None: ...
-
-    def progress(self, done: int, total: int, note: str = "") -> None: ...
-
-    def ends(self, stage: str, counts: Json, seconds: float) -> None: ...
-
-    def notice(self, text: str) -> None:
-        click.echo(text, err=True)
-
-
 def do(stage: Stage, folder: Path, count: int) -> dict[str, Any]:
     """One stage of a run for so many scenarios, and what it took."""
     workflow = load_workflow(RULES)
     teacher = {"kind": "openai", "model": "instant", "concurrency": 128, "gate": 0}
     run = RunFolder.create(folder, workflow, Config.load(None, {"teacher": teacher}))
-    asked: Mapping[Cell, int] = plan.quotas(workflow, count)
+    asked: Mapping[Cell, int] = quotas(workflow, count)
     began = time.monotonic()
-    with Asking(run, Silent().notice) as asking:
+    with TeacherSession(run, LogWatcher().notice) as session:
         # In the place of the teacher that the settings would make.
-        vars(asking)["inner"] = InstantTeacher()
+        vars(session)["teacher"] = InstantTeacher()
         before = high_water()
-        run_stage(stage, Context(run, Silent(), asked, asking))
+        run_stage(stage, Context(run, LogWatcher(), asked, session))
     counts = run.manifest.stages[stage.name].counts
     return {
         "seconds": time.monotonic() - began,
@@ -112,8 +100,8 @@ def in_child(stage: Stage, folder: Path, count: int) -> dict[str, Any]:
 def measured(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
-        in_child(PLAN, folder, count)
-        took = in_child(GENERATE, folder, count)
+        in_child(plan.STAGE, folder, count)
+        took = in_child(generate.STAGE, folder, count)
         if took["counts"]["candidates"] != count:
             raise click.ClickException(f"{took['counts']}: not every scenario became a candidate")
         return {"scenarios": count, **took}
@@ -134,7 +122,7 @@ def main(few: int, many: int, as_json: bool, child: tuple[str, Path, int] | None
     """Measure the memory of the generate stage."""
     if child:
         name, folder, count = child
-        stage = next(stage for stage in (PLAN, GENERATE) if stage.name == name)
+        stage = next(stage for stage in (plan.STAGE, generate.STAGE) if stage.name == name)
         click.echo(json.dumps(do(stage, folder, count)))
         return
     found = [measured(count) for count in (few, many)]

@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
 
 def distill(*arguments: object) -> str:
     """The stdout of one command."""
-    command = [sys.executable, "-m", "distill.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "distill", *map(str, arguments)]
     return subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
     ).stdout

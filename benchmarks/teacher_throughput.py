@@ -33,10 +33,10 @@ from peers.processes import Used, last_line, surroundings, watched
 from rich.console import Console
 from rich.table import Table
 
-from distill import plan
+from distill.asking.writing import request
 from distill.config import Config
+from distill.data import plan
 from distill.workflow.load import load_workflow
-from distill.writing import request
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -82,7 +82,7 @@ def teacher(job: Job, reply: str) -> Iterator[tuple[str, Callable[[], dict[str, 
     """A server in a process of its own: its address, and what it says about itself."""
     storm = STORM if job.storm else {}
     flags = {"latency": job.latency, "reply": reply, "seed": job.seed, **storm}
-    command = [sys.executable, "-m", "kit.server"]
+    command = [sys.executable, "-m", "distill.testing.server"]
     command += [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     server = subprocess.Popen(
         command, cwd=ROOT / "tests", stdin=subprocess.PIPE, stdout=subprocess.PIPE

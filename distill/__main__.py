@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """The entry point."""
     try:
-        from distill.cli import main as run
+        from distill.cli.main import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     run()

@@ -7,6 +7,7 @@ A field is *operational*, marked with the reason, when it only changes how fast 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,11 @@ class Section(BaseModel):
         for name, field in cls.model_fields.items():
             extra = field.json_schema_extra
             yield name, not (isinstance(extra, dict) and "operational" in extra)
+
+
+def shown(url: str) -> str:
+    """A server's address as people may see it: without user, password and query."""
+    return re.sub(r"(?<=//)[^/?#]*@", "", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 class DataConfig(Section):

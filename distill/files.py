@@ -16,6 +16,15 @@ from distill.errors import InputFileError, WriteError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+PACKAGE = Path(__file__).resolve().parent
+
+
+def resource(*parts: str) -> Path:
+    """The path of a shipped file or folder, as `resource("prompts", "write.md")`."""
+    # A wheel carries the folders inside the package; a checkout has them at the top.
+    installed = PACKAGE / "_shipped"
+    return (installed if installed.is_dir() else PACKAGE.parent).joinpath(*parts)
+
 
 def read_text(path: Path) -> str:
     """The file as text, with LF line ends and without a byte-order mark.

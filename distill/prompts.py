@@ -17,9 +17,8 @@ import jinja2
 import jinja2.meta
 
 from distill.errors import InputFileError
-from distill.files import read_text
+from distill.files import read_text, resource
 from distill.records import Message, Record, digest
-from distill.resources import resource
 
 Role = Literal["system", "user", "assistant"]
 _HEADING = re.compile(r"^# (system|user|assistant)[ \t]*$", re.MULTILINE)

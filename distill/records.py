@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -199,6 +201,26 @@ class Sifted(NamedTuple, Generic[T]):
 
     kept: list[T]
     rejected: list[Rejection]
+
+
+class StageCount(Record):
+    """What went into a stage and what came out: came_in = kept + all of dropped."""
+
+    stage: str
+    came_in: int
+    kept: int
+    dropped: dict[str, int] = {}
+    """How many by reason."""
+
+    @classmethod
+    def of(cls, stage: str, kept: int, dropped: Iterable[Rejection | Failure]) -> StageCount:
+        reasons = Counter(item.reason.value for item in dropped)
+        return cls(
+            stage=stage,
+            came_in=kept + reasons.total(),
+            kept=kept,
+            dropped=dict(sorted(reasons.items())),
+        )
 
 
 class ExpectedCall(Record):

@@ -28,7 +28,8 @@ for number, handler in (
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
-from kit.server import ChatServer  # noqa: E402
+
+from distill.testing.server import ChatServer  # noqa: E402
 
 # No clock decides a test: a busy machine is no failure. In CI the examples are the same each time.
 settings.register_profile(

@@ -7,25 +7,12 @@ from pathlib import Path
 from peer_task import MODEL, Task, read_task, report
 
 from distill.config import Config
-from distill.pipeline import GENERATE, PLAN
-from distill.records import Json
-from distill.run.asking import Asking
 from distill.run.folder import RunFolder
-from distill.run.stage import Context, run_stage
+from distill.stages import generate, plan
+from distill.stages.session import TeacherSession
+from distill.stages.stage import Context, run_stage
+from distill.stages.watcher import LogWatcher
 from distill.workflow.load import load_workflow
-
-
-class Silent:
-    """Nobody watches."""
-
-    def begins(self, stage: str) -> None: ...
-
-    def progress(self, done: int, total: int, note: str = "") -> None: ...
-
-    def ends(self, stage: str, counts: Json, seconds: float) -> None: ...
-
-    def notice(self, text: str) -> None:
-        print(text)
 
 
 def generated(task: Task) -> int:
@@ -39,12 +26,12 @@ def generated(task: Task) -> int:
     }
     config = Config.load(None, {"teacher": teacher})
     run = RunFolder.create(task.folder / "run", workflow, config)
-    with Asking(run, Silent().notice) as asking:
+    with TeacherSession(run, LogWatcher().notice) as session:
         asked = {workflow.by_id[task.rule].cell: task.requests}
-        context = Context(run, Silent(), asked, asking)
-        for stage in (PLAN, GENERATE):
+        context = Context(run, LogWatcher(), asked, session)
+        for stage in (plan.STAGE, generate.STAGE):
             run_stage(stage, context)
-    counted = run.manifest.stages[GENERATE.name].counts["candidates"]
+    counted = run.manifest.stages[generate.STAGE.name].counts["candidates"]
     assert isinstance(counted, int)
     return counted
 

@@ -17,7 +17,7 @@ from distill.render import Parsed, Renderer, RenderError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distill.evaluate.reading import Path
+    from distill.sharing.reading import Path
 
 _PROBE = Message(role="user", content="Where is the north gate?")
 
@@ -94,8 +94,8 @@ def tool_probabilities(
     tools: OpenAI function schemas; opens: see `distill.evaluate.reading.read`. The model's
     attention must be eager or sdpa, and its past keys and values alone.
     """
-    from distill.evaluate.openings import opened
-    from distill.evaluate.reading import Row, read
+    from distill.sharing.openings import opened
+    from distill.sharing.reading import Row, read
 
     openings = Openings(renderer, tools)
     rows = [Row(at, prompt, paths=openings.paths) for at, prompt in enumerate(prompts)]
@@ -135,7 +135,7 @@ def _written(
 
 def _apart(name: str, written: Mapping[str, set[Path]]) -> list[Path]:
     """The shortest beginnings of the tool's calls that begin no call of another tool."""
-    from distill.evaluate.reading import common
+    from distill.sharing.reading import common
 
     own = written[name]
     others = {call for other, calls in written.items() if other != name for call in calls}

@@ -41,7 +41,7 @@ def predict(
     prediction whose detail says so; so is an answer that does not end in `max_new_tokens`.
     opens: see `distill.evaluate.decode.answers`.
     """
-    from distill.evaluate.decode import answers, context_of
+    from distill.sharing.decode import answers, context_of
 
     limit = context_of(model) or math.inf
     prompts, verdicts = prepared(renderer, cases, arm, limit)

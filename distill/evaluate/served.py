@@ -14,8 +14,8 @@ from distill.files import parse_json, read_text
 from distill.records import Case, Prediction
 from distill.render import Parsed, Renderer
 from distill.run.folder import RunFolder
+from distill.serving.vllm import Notice, VllmServer
 from distill.students.load import EMBEDDED
-from distill.teachers.vllm_server import Notice, VllmServer
 
 if TYPE_CHECKING:
     import openai

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import ExportError, StudentError
-from distill.evaluate.decode import context_of, greedy
 from distill.evaluate.score import cases_of
 from distill.export.merged import REMOTE
 from distill.export.template import probes
 from distill.files import read_records
 from distill.records import Case, Example, Message
 from distill.render import Renderer, RenderError
+from distill.run import layout
 from distill.run.folder import RunFolder
+from distill.sharing.decode import context_of, greedy
 from distill.students import Student
 from distill.students.quiet import hush_transformers, peft_warnings_ignored
 
@@ -68,13 +69,12 @@ def prompts(run: RunFolder, renderer: Renderer, room: int) -> list[Asked]:
 
 
 def _cases(run: RunFolder) -> Sequence[Case]:
-    split = run.path / "6-split"
-    held_out = cases_of(read_records(split / "test.jsonl", Example))
+    held_out = cases_of(read_records(run.path / layout.SPLITS["test"], Example))
     if len(held_out) >= PROMPTS:
         return held_out
     # A row's own tools may not be the run's, and an export is of the run.
     gold = [case for case in run.workflow.gold if case.tools is None]
-    return [*held_out, *gold, *cases_of(read_records(split / "train.jsonl", Example))]
+    return [*held_out, *gold, *cases_of(read_records(run.path / layout.SPLITS["train"], Example))]
 
 
 def answers(

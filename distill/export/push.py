@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distill.cards.model import CARD, write_card
 from distill.errors import ExportError, UsageError
-from distill.export.card import CARD, write_card
-from distill.export.stage import ADAPTER, NOTE, export, require_trained
+from distill.export.export import NOTE, export, require_trained
 from distill.files import write_json
+from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.students.quiet import no_telemetry
 
@@ -78,7 +79,7 @@ def _folder(run: RunFolder, format: str, notice: Callable[[str], None]) -> Itera
         folder = Path(scratch) / "adapter"
         # What torch pickled of the training's arguments serves nobody else.
         ignore = shutil.ignore_patterns("training_args.bin")
-        shutil.copytree(run.path / ADAPTER, folder, ignore=ignore, copy_function=_linked)
+        shutil.copytree(run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=_linked)
         (folder / CARD).unlink(missing_ok=True)
         write_card(run, folder)
         write_json(folder / NOTE, {"format": "adapter"})

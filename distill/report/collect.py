@@ -7,10 +7,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distill.config import TeacherConfig
+from distill.data.plan import quotas
 from distill.evaluate.score import Scores, score
 from distill.evaluate.statistics import mcnemar
 from distill.files import json_lines, read_records
-from distill.plan import quotas
 from distill.records import (
     Candidate,
     Cell,
@@ -21,6 +21,7 @@ from distill.records import (
     Reason,
     Rejection,
     Scenario,
+    StageCount,
     canonical_json,
 )
 from distill.report.model import (
@@ -34,13 +35,11 @@ from distill.report.model import (
     Training,
     WorstCase,
 )
+from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry
-from distill.split import StageCount
 
 STAGES = ("plan", "generate", "validate", "dedup", "balance", "split", "train", "evaluate")
-SIEVES = {"validate": "3-validate", "dedup": "4-dedup", "balance": "5-balance"}
-SPLITS = ("train", "dev", "test")
 STAGE_DATASETS = ("gold", "test")
 """What the stage evaluate scores; other data sets are files, scored on request."""
 MOST_WORST = 10
@@ -53,7 +52,7 @@ def collect(path: Path) -> Report:
     """
     run = RunFolder.open(path)
     done = run.manifest.stages
-    predictions = _predictions(path / "8-evaluate", done)
+    predictions = _predictions(path / layout.EVALUATE, done)
     return Report(
         title=run.workflow.title,
         workflow=run.workflow.name,
@@ -73,7 +72,7 @@ def collect(path: Path) -> Report:
 
 def _teacher(settings: TeacherConfig) -> TeacherNote:
     if settings.kind == "grammar":
-        from distill.teachers.grammar import LIMITS
+        from distill.teachers.grammar.teacher import LIMITS
 
         return TeacherNote(name="grammar", limits=LIMITS)
     limits = (
@@ -85,19 +84,19 @@ def _teacher(settings: TeacherConfig) -> TeacherNote:
 def _funnel(run: RunFolder, done: dict[str, StageEntry]) -> Funnel:
     if "plan" not in done:
         return Funnel()
-    scenarios = read_records(run.path / "1-plan" / "scenarios.jsonl", Scenario)
+    scenarios = read_records(run.path / layout.SCENARIOS, Scenario)
     stages = [StageCount.of("plan", len(scenarios), [])]
     failures: list[Failure] = []
     rejections: list[Rejection] = []
     accepted: list[Example] = []
     if "generate" in done:
-        failures = read_records(run.path / "2-generate" / "failures.jsonl", Failure)
-        written = read_records(run.path / "2-generate" / "candidates.jsonl", Candidate)
+        failures = read_records(run.path / layout.FAILURES, Failure)
+        written = read_records(run.path / layout.CANDIDATES, Candidate)
         stages.append(StageCount.of("generate", len(written), failures))
-    for stage, folder in SIEVES.items():
+    for stage in layout.SIEVES:
         if stage in done:
-            accepted = read_records(run.path / folder / "examples.jsonl", Example)
-            rejected = read_records(run.path / folder / "rejected.jsonl", Rejection)
+            accepted = read_records(run.path / layout.EXAMPLES[stage], Example)
+            rejected = read_records(run.path / layout.REJECTED[stage], Rejection)
             stages.append(StageCount.of(stage, len(accepted), rejected))
             rejections += rejected
     sifted = accepted if "balance" in done else []
@@ -158,13 +157,12 @@ def _prompt(item: Candidate) -> str:
 
 
 def _splits(path: Path) -> dict[str, int]:
-    return {name: len(read_records(path / "6-split" / f"{name}.jsonl", Example)) for name in SPLITS}
+    return {name: len(read_records(path / file, Example)) for name, file in layout.SPLITS.items()}
 
 
 def _training(path: Path, entry: StageEntry) -> Training:
-    folder = path / "7-train"
-    rejected = StageCount.of("train", 0, read_records(folder / "rejected.jsonl", Rejection))
-    log = [row for _, row in json_lines(folder / "metrics.jsonl")]
+    rejected = StageCount.of("train", 0, read_records(path / layout.UNTRAINABLE, Rejection))
+    log = [row for _, row in json_lines(path / layout.METRICS)]
     curve = [
         LossPoint(
             step=row["step"],

@@ -13,6 +13,7 @@ from distill.evaluate.tables import ordered
 from distill.records import canonical_json
 from distill.report.model import Funnel, Report, Training, WorstCase
 from distill.report.verdict import verdict
+from distill.run import layout
 
 LONGEST = 300
 """Characters of a prompt or an output that the page shows; the run's files hold the whole."""
@@ -219,7 +220,7 @@ def _training(training: Training | None) -> Iterator[str]:
         if known:
             ends = f"{known[0]:.3f} to {known[-1]:.3f}"
             yield f"{name} loss, {ends}: `{sparkline(_thinned(known))}`"
-    yield "![Training and dev loss over the steps](7-train/loss.png)"
+    yield f"![Training and dev loss over the steps]({layout.LOSS_PLOT})"
 
 
 def _thinned(values: Sequence[float], most: int = 60) -> list[float]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from distill.evaluate.score import Scores
-from distill.records import Json, Outcome, Record, TargetKind
-from distill.split import StageCount
+from distill.records import Json, Outcome, Record, StageCount, TargetKind
 
 
 class TeacherNote(Record):

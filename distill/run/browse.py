@@ -8,9 +8,8 @@ from typing import NamedTuple
 from distill.errors import RunError, UsageError
 from distill.files import read_records
 from distill.records import Example, Rejection, Target, canonical_json
+from distill.run import layout
 from distill.run.folder import RunFolder
-
-SIEVES = ("3-validate", "4-dedup", "5-balance")
 
 
 class Row(NamedTuple):
@@ -44,15 +43,15 @@ def browse(run: RunFolder, *, rejected: bool, rule: str | None, count: int) -> l
 
 
 def _examples(run: RunFolder) -> Iterator[Row]:
-    for split in ("train", "dev", "test"):
-        path = run.path / "6-split" / f"{split}.jsonl"
+    for split, name in layout.SPLITS.items():
+        path = run.path / name
         for example in read_records(path, Example) if path.exists() else ():
             yield Row(example.scenario.rule, example.prompt, _target(example.target), split)
 
 
 def _rejected(run: RunFolder) -> Iterator[Row]:
-    for stage in SIEVES:
-        path = run.path / stage / "rejected.jsonl"
+    for name in layout.REJECTED.values():
+        path = run.path / name
         for rejection in read_records(path, Rejection) if path.exists() else ():
             item = rejection.item
             why = f"{rejection.stage}: {rejection.reason}: {rejection.detail}"

@@ -18,7 +18,7 @@ from typing import IO, Self, TypeVar
 from pydantic import ValidationError
 
 from distill import __version__
-from distill.config import Config
+from distill.config import Config, shown
 from distill.errors import (
     AlteredRunError,
     InputFileError,
@@ -29,8 +29,8 @@ from distill.errors import (
 )
 from distill.files import file_digest, parse_json, read_text, write_json
 from distill.records import Json, Record, digest
+from distill.run import layout
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
-from distill.teachers.address import shown
 from distill.workflow.model import Workflow
 
 R = TypeVar("R", bound=Record)
@@ -109,7 +109,7 @@ class RunFolder:
         workflow, data settings, teacher or version. A run begun anew keeps the teacher's replies.
         """
         run = cls.of(path, workflow, config)
-        if (path / "config.json").exists():
+        if (path / layout.CONFIG).exists():
             if anew:
                 run.forget([*run.manifest.stages])
             else:
@@ -127,27 +127,27 @@ class RunFolder:
     def open(cls, path: Path) -> Self:
         """The run at `path`, which must exist and be of this version of distill."""
         _require_folder(path)
-        if not (path / "config.json").is_file():
+        if not (path / layout.CONFIG).is_file():
             raise RunError(
                 "is not a run folder: it has no config.json",
                 place=path,
                 hint="make one with: distill gen --rules rules.md --out " + str(path),
             )
-        version = read_json(path / "config.json").get("distill")
+        version = read_json(path / layout.CONFIG).get("distill")
         if not isinstance(version, str):
-            raise _damaged(path / "config.json", "does not say which distill made the run")
+            raise _damaged(path / layout.CONFIG, "does not say which distill made the run")
         if version != __version__:
             raise StaleRunError(
                 f"was made by distill {version}, this is distill {__version__}",
                 place=path,
                 hint=f"start a new run with --out, or install distill {version}",
             )
-        settings = _record(path / "config.json", RunSettings)
-        workflow = _record(path / "inputs" / "workflow.json", Workflow)
+        settings = _record(path / layout.CONFIG, RunSettings)
+        workflow = _record(path / layout.WORKFLOW, Workflow)
         if workflow.fingerprint != settings.workflow_digest:
             raise AlteredRunError(
                 "was edited after the run began",
-                place=path / "inputs" / "workflow.json",
+                place=path / layout.WORKFLOW,
                 hint="restore it, or start a new run from the edited rules with --out",
             )
         return cls(path, settings, workflow)
@@ -167,11 +167,11 @@ class RunFolder:
         settings = self.settings.model_dump(mode="json")
         teacher = settings["config"]["teacher"]
         teacher["base_url"] = shown(teacher["base_url"])
-        write_json(self.path / "config.json", settings)
+        write_json(self.path / layout.CONFIG, settings)
 
     @property
     def manifest(self) -> Manifest:
-        path = self.path / "manifest.json"
+        path = self.path / layout.MANIFEST
         return _record(path, Manifest) if path.exists() else Manifest()
 
     def forget(self, stages: Sequence[str]) -> None:
@@ -196,11 +196,11 @@ class RunFolder:
 
     def _write_manifest(self, stages: dict[str, StageEntry]) -> None:
         manifest = Manifest(stages=stages)
-        write_json(self.path / "manifest.json", manifest.model_dump(mode="json"))
+        write_json(self.path / layout.MANIFEST, manifest.model_dump(mode="json"))
 
     def _write_inputs(self) -> None:
-        inputs = self.path / "inputs"
-        write_json(inputs / "workflow.json", self.workflow.model_dump(mode="json"))
+        inputs = self.path / layout.INPUTS
+        write_json(self.path / layout.WORKFLOW, self.workflow.model_dump(mode="json"))
         try:
             for source in self.workflow.sources:
                 shutil.copyfile(source, inputs / source.name)
@@ -246,7 +246,7 @@ def _foreign(path: Path) -> bool:
     """Whether a folder holds something that a run killed while it began would not."""
     if not path.is_dir():
         return True
-    return any(e.name != "inputs" and not e.name.startswith(".") for e in path.iterdir())
+    return any(e.name != layout.INPUTS and not e.name.startswith(".") for e in path.iterdir())
 
 
 def _require_folder(path: Path) -> None:
@@ -264,7 +264,7 @@ def _require_folder(path: Path) -> None:
 def _lock_file(path: Path) -> IO[str]:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        return open(path / ".lock", "a+")
+        return open(path / layout.LOCK, "a+")
     except OSError as error:
         raise WriteError.from_os(error, path) from None
 

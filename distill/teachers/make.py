@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distill.config import TeacherConfig
+from distill.config import TeacherConfig, shown
 from distill.errors import TeacherError, UsageError
-from distill.teachers.address import shown
 from distill.teachers.base import Teacher
 
 
@@ -28,13 +27,13 @@ def make_teacher(
     """
     match settings.kind:
         case "grammar":
-            from distill.teachers.grammar import GrammarTeacher
+            from distill.teachers.grammar.teacher import GrammarTeacher
 
             return GrammarTeacher()
         case "openai":
             return _openai(settings, notice)
         case "vllm":
-            from distill.teachers.vllm import vllm_command
+            from distill.serving.command import vllm_command
 
             return _vllm(settings, notice, log, vllm_command(settings.vllm_command))
 
@@ -50,8 +49,9 @@ def named_teacher(settings: TeacherConfig) -> Teacher:
 def _vllm(
     settings: TeacherConfig, notice: Callable[[str], None], log: Path, command: Sequence[str]
 ) -> Teacher:
-    from distill.teachers.openai import OpenAITeacher
-    from distill.teachers.vllm import VllmServer, VllmTeacher
+    from distill.serving.vllm import VllmServer
+    from distill.teachers.openai.client import OpenAITeacher
+    from distill.teachers.vllm import VllmTeacher
 
     _require_model(settings, "give a hub id or a folder, for example: --model Qwen/Qwen3-8B")
 
@@ -77,7 +77,7 @@ def _vllm(
 
 
 def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
-    from distill.teachers.openai import OpenAITeacher
+    from distill.teachers.openai.client import OpenAITeacher
 
     _require_model(settings, "name it as the server does, for example: --model gpt-5-mini")
     # The openai client reads the same variable; read here, it is checked like the flag.

@@ -16,6 +16,7 @@ from distill.config import TrainConfig
 from distill.errors import StudentError, WriteError
 from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
+from distill.run import layout
 from distill.students.base import Student
 from distill.students.quiet import hush_transformers, no_telemetry, peft_warnings_ignored
 from distill.train import processes
@@ -129,13 +130,13 @@ def _require_rows(rows: Rows, asked: int, max_length: int) -> None:
     if not asked:
         raise StudentError(
             "there is no example to train on",
-            place="6-split/train.jsonl",
+            place=layout.SPLITS["train"],
             hint="make more data: distill gen with a larger --target",
         )
     first = rows.rejected[0]
     raise StudentError(
         f"none of the {asked} training examples fits the student: {first.reason}: {first.detail}",
-        place="6-split/train.jsonl",
+        place=layout.SPLITS["train"],
         hint=f"raise max_length above {max_length}, shorten the declarations, "
         "or choose a student with more positions",
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.errors import InputFileError
-from distill.files import read_text, write_text
-from distill.resources import resource
+from distill.files import read_text, resource, write_text
 
 FILES = ("rules.md", "tools.json", "words.md", "gold.jsonl", "distill.toml")
 

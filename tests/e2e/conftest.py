@@ -102,7 +102,7 @@ def distill(tmp_path: Path) -> Run:
     def run(
         *arguments: object, timeout: float = 120, environment: Mapping[str, str] = {}
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "distill.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "distill", *map(str, arguments)]
         known = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
         known |= {"NO_COLOR": "1", "COLUMNS": "200", **environment}
         return subprocess.run(

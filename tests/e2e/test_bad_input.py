@@ -140,7 +140,7 @@ def test_a_file_size_limit_like_a_full_disk(desk: Path, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     # Python ignores SIGXFSZ, so that a write beyond the limit fails as on a full disk.
-    command = [sys.executable, "-m", "distill.cli", "gen", "--rules", str(desk / "rules.md")]
+    command = [sys.executable, "-m", "distill", "gen", "--rules", str(desk / "rules.md")]
     done = subprocess.run(
         [*command, "--target", "40"],
         cwd=tmp_path,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit import server
-from kit.answers import Answer, Body
-from kit.server import ChatServer
+from distill.testing import server
+from distill.testing.answers import Answer, Body
+from distill.testing.server import ChatServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ROUTES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {

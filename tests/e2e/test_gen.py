@@ -17,9 +17,9 @@ import pytest
 
 from distill.config import Config
 from distill.files import file_digest
-from distill.pipeline import make_data
+from distill.ledger.replies import ReplyStore
 from distill.run.folder import RunFolder, locked
-from distill.run.replies import ReplyStore
+from distill.stages.pipeline import make_data
 from distill.teachers.base import ChatReply
 from distill.workflow import load_workflow
 
@@ -128,7 +128,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     desk: Path, distill: Run, tmp_path: Path
 ) -> None:
     gen = ["gen", "--rules", str(desk / "rules.md"), "--target", "60", "--out", "run"]
-    command = [sys.executable, "-m", "distill.cli", *gen]
+    command = [sys.executable, "-m", "distill", *gen]
     child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     started = tmp_path / "run" / "config.json"
     while not started.exists() and child.poll() is None:

@@ -123,7 +123,7 @@ def test_training_goes_on_after_a_kill(
     whole = (run / "7-train" / "adapter" / "adapter_model.safetensors").read_bytes()
     shutil.copytree(run, tmp_path / "killed")
     checkpoints = tmp_path / "killed" / "7-train" / "checkpoints"
-    train = [sys.executable, "-m", "distill.cli", "train", "killed", "--redo"]
+    train = [sys.executable, "-m", "distill", "train", "killed", "--redo"]
     child = subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and child.poll() is None:
         time.sleep(0.01)

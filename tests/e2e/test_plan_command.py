@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import server
-from kit.answers import Answer, Body
-from kit.server import ChatServer
+
+from distill.testing import server
+from distill.testing.answers import Answer, Body
+from distill.testing.server import ChatServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 EMPTY = {"name": "search_collection", "arguments": {"query": "x"}}

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import server
-from kit.answers import Answer, Body
-from kit.server import ChatServer
-from kit.storm import Storm
 
+from distill.asking.writing import request
 from distill.config import TeacherConfig
 from distill.files import file_digest, read_records
 from distill.records import Candidate, Failure, Scenario, digest
 from distill.run.folder import RunFolder
-from distill.writing import request
+from distill.testing import server
+from distill.testing.answers import Answer, Body
+from distill.testing.server import ChatServer
+from distill.testing.storm import Storm
 
 KEY = "sk-never-to-be-written-0123456789"
 slow = pytest.mark.storm
@@ -47,7 +47,7 @@ class Desk:
         toml = f"[data]\nmax_rounds = 1\ntarget = {target}\n[teacher]\n" + "\n".join(lines)
         (folder / "distill.toml").write_text(toml)
         self.command = [
-            *(sys.executable, "-m", "distill.cli", "gen", "--rules", str(folder / "rules.md")),
+            *(sys.executable, "-m", "distill", "gen", "--rules", str(folder / "rules.md")),
             *("--out", str(self.run), "--teacher", "openai", "--model", "kit", "--base-url", url),
         ]
         self.environment = {**os.environ, "OPENAI_API_KEY": KEY, "NO_COLOR": "1"}

@@ -103,7 +103,7 @@ def _leave(work: Callable[[], object]) -> NoReturn:
 
 
 def _train(out: Path, run: Path) -> None:
-    from distill import cli
+    from distill.cli.main import main as distill
     from distill.config import TrainConfig
     from distill.train import processes
     from kit.training import train_tiny
@@ -118,7 +118,7 @@ def _train(out: Path, run: Path) -> None:
         shutil.copytree(kept, out / "resumed" / "checkpoints" / kept.name)
     train_tiny(out / "resumed", chosen["cache"])
     sys.argv = ["distill", "train", str(run), "--threads", "1", "--epochs", "1"]
-    cli.main()
+    distill()
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def train_tiny(
 
 def made_run(base: Path) -> Path:
     """A run folder below `base` that has its data, with a tiny student in a folder."""
-    from distill.cli import cli
+    from distill.cli.main import cli
 
     tiny_model().save_pretrained(base / "student")
     tiny_student().tokenizer.save_pretrained(base / "student")

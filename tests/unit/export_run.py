@@ -88,14 +88,13 @@ def make_run(path: Path, student: str, adapter: Callable[[Path], None], **train:
 
 def trained(run: RunFolder) -> None:
     """Remember the stage train as the pipeline does."""
-    from distill.pipeline import STAGES
-    from distill.run.stage import settings_of
+    from distill.stages.stage import settings_of
+    from distill.stages.train import STAGE
 
-    stage = next(stage for stage in STAGES if stage.name == "train")
     entry = StageEntry(
-        settings=settings_of(stage, run),
-        inputs=run.digests(stage.reads),
-        outputs=run.digests(stage.writes),
+        settings=settings_of(STAGE, run),
+        inputs=run.digests(STAGE.reads),
+        outputs=run.digests(STAGE.writes),
         counts={"trained": 7, "steps": 3},
         seconds=1.0,
     )

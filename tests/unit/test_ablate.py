@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from distill import ablate as ablation
-from distill import pipeline
-from distill.cli import cli
+from distill.cli.main import cli
 from distill.config import Config, DataConfig, EvaluateConfig, TrainConfig
 from distill.errors import DistillError, RunError, StaleRunError, StudentError
 from distill.records import Json
 from distill.run.folder import RunFolder
+from distill.stages import pipeline
 from distill.workflow import load_workflow, scaffold
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from distill.ablate import Ablated, ablation_table, advised, modes_of
+from distill.ablate import Ablated, advised, modes_of
 from distill.ablate.advice import contests
 from distill.ablate.model import Ablation, Declarations, Tokens
+from distill.cli.tables import ablation_table
 from distill.errors import UsageError
 from distill.evaluate.score import judge, score
 from distill.records import Case, ExpectedCall, Message, Prediction, ToolCall

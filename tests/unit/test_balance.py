@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_data import example, example_lists
 
-from distill.balance import balance, deficits
+from distill.data.balance import balance, deficits
 from distill.records import Cell, Example, Reason, Target
 
 CELLS = [Cell(rule, kind) for rule in ("docs", "pay") for kind in ("call", "answer", "refuse")]

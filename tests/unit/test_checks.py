@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_data import WORKFLOW, calls, candidate, rule, scenario, search
 
-from distill.checks import CHECKS, argument_problem, validate
 from distill.config import DataConfig
+from distill.data.checks import CHECKS, argument_problem, validate
+from distill.data.grounding import content_words, is_grounded, stem
 from distill.errors import WorkflowError
-from distill.grounding import content_words, is_grounded, stem
 from distill.records import Candidate, Message, Reason, Rejection, Target, ToolCall
 from distill.workflow.model import CallSpec, Tool, Workflow
 

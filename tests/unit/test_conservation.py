@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_data import WORKFLOW, case, examples, scenario, search
 
-from distill.balance import balance
-from distill.checks import validate
 from distill.config import DataConfig
-from distill.dedup import dedup
+from distill.data.balance import balance
+from distill.data.checks import validate
+from distill.data.dedup import dedup
 from distill.records import Candidate, Cell, Example, Message, Sifted, Target
 
 DATA = DataConfig(max_prompt_chars=60)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stage_data import case, cases, example, example_lists, likely_prompts, prompts, search
 
 from distill.config import DataConfig
-from distill.dedup import PromptIndex, dedup, near_pairs, normalise, similarity
+from distill.data.dedup import PromptIndex, dedup, near_pairs, normalise, similarity
 from distill.records import Case, Example, Reason, Target
 
 DATA = DataConfig(near_duplicate=0.8)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from distill.cli.tables import scores_table
 from distill.evaluate.baselines import Majority, MiniLM, Tfidf, label_of, user_text
 from distill.evaluate.score import cases_of, score
-from distill.evaluate.tables import ordered, scores_object, table
+from distill.evaluate.tables import ordered, scores_object
 from distill.records import Candidate, Example, Message, Outcome, Scenario, Target, ToolCall
 
 
@@ -116,6 +117,6 @@ def test_tables_and_objects_show_arms_from_base_to_baselines() -> None:
     assert [majority[key] for key in (*keys, "grounding_f1")] == [5, 0.2, None, None, None, None]
     assert majority["tool_interval"] == pytest.approx([0.036, 0.624], abs=1e-3)
     out = StringIO()
-    Console(file=out, width=160).print(table(arms, "gold"))
+    Console(file=out, width=160).print(scores_table(arms, "gold"))
     assert "20.0 [3.6, 62.4]" in out.getvalue()
     assert out.getvalue().index("majority") < out.getvalue().index("tfidf")

@@ -24,11 +24,11 @@ from test_evaluate_decode import VOCABULARY, tiny
 from test_evaluate_shared import KINDS, MODEL, USER, expected, model_of, opens, prompts
 
 from distill.evaluate.confidence import Confidence, Openings, OpeningsOf, tool_probabilities
-from distill.evaluate.decode import answers
-from distill.evaluate.openings import opened
-from distill.evaluate.reading import Row, read
 from distill.records import Message, Target, ToolCall
 from distill.render import Parsed, Renderer
+from distill.sharing.decode import answers
+from distill.sharing.openings import opened
+from distill.sharing.reading import Row, read
 from distill.workflow.model import Tool
 
 PATHS = [(4, 9), (4, 9, 11), (4, 8, 30, 31), (4, 8, 30, 32), (7,), (12, 12, 12, 12, 12)]

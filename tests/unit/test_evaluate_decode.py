@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distill.evaluate.decode import batches, context_of, greedy
+from distill.sharing.decode import batches, context_of, greedy
 
 VOCABULARY = 61
 SIZES = {

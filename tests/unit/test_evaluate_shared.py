@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluate_decode import VOCABULARY, alone, tiny
 
-from distill.evaluate.decode import Answer, answers, greedy
-from distill.evaluate.reading import Row, can_share, read
+from distill.sharing.decode import Answer, answers, greedy
+from distill.sharing.reading import Row, can_share, read
 
 STOPS = list(range(0, VOCABULARY, 9))
 KINDS = ("gemma3", "gemma3-wide", "qwen3", "llama", "mistral", "bert", "minilm")
@@ -127,7 +127,7 @@ def test_drafts_change_no_answer(kind: str, data: st.DataObject) -> None:
 def test_a_model_whose_past_cannot_be_shared_says_the_same(
     kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distill.evaluate.decode.can_share", lambda _: False)
+    monkeypatch.setattr("distill.sharing.decode.can_share", lambda _: False)
     asked = prompts(kind)
     # The longest prompts have less room than the others.
     rooms = [min(12, 30 - len(prompt)) for prompt in asked]

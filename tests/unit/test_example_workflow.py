@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from distill.config import DataConfig
-from distill.files import json_lines, read_text
-from distill.plan import quotas, scenarios, topics
-from distill.resources import resource
-from distill.teachers import frames
+from distill.data.plan import quotas, scenarios, topics
+from distill.files import json_lines, read_text, resource
 from distill.teachers.base import Task
-from distill.teachers.english import is_function_word
-from distill.teachers.grammar import write
+from distill.teachers.grammar import frames
+from distill.teachers.grammar.english import is_function_word
+from distill.teachers.grammar.teacher import write
 from distill.workflow import load_workflow
 from distill.workflow.model import Rule, Workflow
 

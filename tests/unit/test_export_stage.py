@@ -15,18 +15,18 @@ import pytest
 import yaml
 from export_run import adapt, make_run, student_folder, trained
 
+from distill.cards.model import write_card
 from distill.errors import ExportError, RunError
-from distill.evaluate.decode import greedy
 from distill.evaluate.score import score
 from distill.evaluate.tables import scores_object
-from distill.export.card import write_card
+from distill.export.export import export
 from distill.export.merged import write_merged
 from distill.export.parity import compared, load_merged, prompts, reference
-from distill.export.stage import export
 from distill.files import write_json
 from distill.render import Renderer
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry
+from distill.sharing.decode import greedy
 
 
 @pytest.fixture(scope="module")

@@ -17,29 +17,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from kit import office, server
-from kit.answers import Answer, Behaviour, Body
-from kit.sampler import sample
-from kit.server import ChatServer
+from kit import office
 
-from distill.ask import AGAIN, MalformedReply
+from distill.asking.ask import AGAIN, MalformedReply
+from distill.asking.routing import read_route, route_request
 from distill.config import Config, TeacherConfig
 from distill.errors import GateError, TeacherError, WriteError
-from distill.evaluate.routing import read_route, route_request
-from distill.evaluate.score import judge, score
-from distill.evaluate.statistics import wilson
-from distill.evaluate.teacher import (
+from distill.evaluate.gate import (
     HOPELESS,
     MOST_RULES,
-    PREDICTIONS,
-    SCORES,
     read_gate,
     require_gate,
     route_cases,
     run_gate,
     teacher_arm,
 )
+from distill.evaluate.score import judge, score
+from distill.evaluate.statistics import wilson
 from distill.files import read_records
+from distill.ledger.replies import ReplyStore
 from distill.records import (
     TARGET_KINDS,
     Case,
@@ -52,9 +48,9 @@ from distill.records import (
     ToolCall,
 )
 from distill.render import Parsed
+from distill.run import layout
 from distill.run.folder import RunFolder, read_json
 from distill.run.manifest import StageEntry
-from distill.run.replies import ReplyStore
 from distill.teachers.base import (
     ChatReply,
     ChatRequest,
@@ -63,6 +59,10 @@ from distill.teachers.base import (
     RouteTask,
 )
 from distill.teachers.make import make_teacher
+from distill.testing import server
+from distill.testing.answers import Answer, Behaviour, Body
+from distill.testing.sampler import sample
+from distill.testing.server import ChatServer
 
 CONFIG = TeacherConfig(kind="openai", model="m", concurrency=4)
 RUN = Path("runs/x")
@@ -654,9 +654,9 @@ def test_what_the_teacher_made_of_gold_stays_in_the_run(tmp_path: Path) -> None:
     counts = gated(run, Labeller({"004": wrong(case(4))}), Replies())
     assert counts == {"cases": 10, "right": 9, "share": 0.9}
     said = read_gate(run)
-    assert said == read_records(tmp_path / PREDICTIONS, Prediction)
+    assert said == read_records(tmp_path / layout.GATE_PREDICTIONS, Prediction)
     assert [p.case for p in said] == [c.id for c in run.workflow.gold]
-    assert read_json(tmp_path / SCORES) == {
+    assert read_json(tmp_path / layout.GATE_SCORES) == {
         "data": "gold",
         "arms": {"teacher": score(said).model_dump(mode="json")},
     }
@@ -670,7 +670,7 @@ def test_a_server_that_fails_leaves_no_scores(tmp_path: Path) -> None:
     with pytest.raises(TeacherError):
         gated(run, Labeller({"003": ReplyError(FailureReason.TIMEOUT, "60 s")}), Replies())
     assert read_gate(run) == []
-    assert not (tmp_path / PREDICTIONS).exists()
+    assert not (tmp_path / layout.GATE_PREDICTIONS).exists()
 
 
 def test_without_gold_there_is_nothing_to_fail(tmp_path: Path) -> None:
@@ -682,22 +682,22 @@ def test_without_gold_there_is_nothing_to_fail(tmp_path: Path) -> None:
 def test_the_teacher_becomes_an_arm_of_the_same_cases(tmp_path: Path) -> None:
     run = started(tmp_path)
     folder = tmp_path / "8-evaluate" / "gold"
-    assert teacher_arm(run, folder, run.workflow.gold) == {}
+    assert teacher_arm(run, "gold", run.workflow.gold) == {}
     gated(run, Labeller({"004": wrong(case(4))}), Replies())
     said = read_gate(run)
-    assert teacher_arm(run, folder, run.workflow.gold) == {"teacher": score(said)}
+    assert teacher_arm(run, "gold", run.workflow.gold) == {"teacher": score(said)}
     assert read_records(folder / "teacher.jsonl", Prediction) == said
-    assert teacher_arm(run, folder, run.workflow.gold[1:]) == {}
+    assert teacher_arm(run, "gold", run.workflow.gold[1:]) == {}
     assert not (folder / "teacher.jsonl").exists()
-    assert teacher_arm(run, folder, ()) == {}
+    assert teacher_arm(run, "gold", ()) == {}
     run.forget(["gate"])
-    assert teacher_arm(run, folder, run.workflow.gold) == {}
+    assert teacher_arm(run, "gold", run.workflow.gold) == {}
 
 
 def test_the_gate_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "openai", "sklearn", "numpy")
     code = (
-        "import sys, distill.evaluate.teacher\n"
+        "import sys, distill.evaluate.gate\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

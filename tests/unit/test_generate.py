@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from kit import office, server
-from kit.sampler import sample
-from kit.server import ChatServer
+from kit import office
 
-from distill.ask import AGAIN, MalformedReply, kept, reply_key
+from distill.asking.ask import AGAIN, MalformedReply, kept, reply_key
+from distill.asking.writing import read_reply, reply_schema, request, split_batch
 from distill.config import TeacherConfig
+from distill.data.generate import HOPELESS, OVERLAP, generate
 from distill.errors import TeacherError, WriteError
-from distill.generate import HOPELESS, OVERLAP, generate
+from distill.ledger.replies import ReplyStore
 from distill.records import (
     Candidate,
     Failure,
@@ -31,7 +31,6 @@ from distill.records import (
     Scenario,
     ToolCall,
 )
-from distill.run.replies import ReplyStore
 from distill.teachers.base import (
     BatchTask,
     ChatReply,
@@ -42,8 +41,10 @@ from distill.teachers.base import (
     Usage,
 )
 from distill.teachers.make import make_teacher
+from distill.testing import server
+from distill.testing.sampler import sample
+from distill.testing.server import ChatServer
 from distill.workflow.model import CallSpec, Rule, Then, Tool, Workflow
-from distill.writing import read_reply, reply_schema, request, split_batch
 
 CONFIG = TeacherConfig(concurrency=8)
 DOCUMENTS = office.task("documents")

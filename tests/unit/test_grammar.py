@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.config import DataConfig
+from distill.data.plan import scenarios
 from distill.errors import TeacherError
-from distill.plan import scenarios
 from distill.records import Json, Scenario, TargetKind
-from distill.teachers import augment
 from distill.teachers.base import ChatRequest, Task
-from distill.teachers.english import (
+from distill.teachers.grammar.english import (
     NounPhrase,
     content_words,
     ends_open,
@@ -29,9 +28,9 @@ from distill.teachers.english import (
     is_plural,
     without_determiners,
 )
-from distill.teachers.frames import STYLES
-from distill.teachers.grammar import LIMITS, GrammarTeacher, write
-from distill.teachers.surface import Piece, typed
+from distill.teachers.grammar.frames import STYLES
+from distill.teachers.grammar.surface import Piece, typed
+from distill.teachers.grammar.teacher import LIMITS, GrammarTeacher, augment, write
 from distill.workflow.model import (
     CallSpec,
     CounterExample,

@@ -1,85 +1,181 @@
-"""Who may import whom, read from the code itself."""
+"""The plan of rooms: who may import whom, read from the code itself.
+
+A room is a package or a module right below distill/. It may import from itself and from rooms on
+lower floors, never from its own floor or from above: so no two rooms can be in a circle.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "distill"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "distill"
 
-# From the bottom of the house to its roof. A room may import from its own layer and below.
-LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "files", "resources"}),
-    frozenset({"config", "workflow", "prompts", "teachers.base"}),
-    frozenset(
-        [
-            "plan",
-            "ask",
-            "writing",
-            "generate",
-            "checks",
-            "grounding",
-            "dedup",
-            "balance",
-            "split",
-            "render",
-        ]
-    ),
-    frozenset({"run", "teachers", "students", "sharing", "train", "evaluate", "report"}),
-    frozenset({"work", "pipeline", "terminal", "forecast", "export", "ablate"}),
-    frozenset({"cli", "student_commands", "commands", "options", "__main__"}),
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "records", "sharing"}),
+    frozenset({"files", "serving"}),
+    frozenset({"config", "prompts", "workflow"}),
+    # What a teacher is, below those who ask one; the teachers themselves stand higher.
+    frozenset({"render", "run", "teachers.base"}),
+    frozenset({"asking", "ledger", "students", "teachers"}),
+    frozenset({"data", "train"}),
+    frozenset({"evaluate"}),
+    frozenset({"cards", "report"}),
+    frozenset({"stages"}),
+    frozenset({"ablate", "export"}),
+    frozenset({"cli", "testing"}),
+    frozenset({"__main__"}),
 )
+ROOMS = frozenset[str]().union(*FLOORS)
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "sklearn", "matplotlib", "openai")
 
-
-def layer(module: str) -> int:
-    """The layer of a module named without the leading `distill.`."""
-    parts = module.split(".")
-    for size in (2, 1):
-        name = ".".join(parts[:size])
-        for number, rooms in enumerate(LAYERS):
-            if name in rooms:
-                return number
-    raise AssertionError(f"distill.{module} stands in no layer: say where in {__file__}")
+Imports = Mapping[str, frozenset[str]]
+"""The modules, without the leading `distill.`, that each module imports."""
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and the module, without `distill.`, of each import of distill's own."""
+def room(module: str) -> str:
+    """The room of a module: `teachers.base` is one of its own."""
+    first = module.split(".")[0]
+    return module if module in ROOMS else first
+
+
+def floor(module: str) -> int:
+    for number, rooms in enumerate(FLOORS):
+        if room(module) in rooms:
+            return number
+    raise AssertionError(f"distill.{module} is in no room: say on which floor in {__file__}")
+
+
+def wrong_ways(imports: Imports) -> list[str]:
+    """Imports of another room that is not on a lower floor."""
+    return [
+        f"distill.{module} imports distill.{other}"
+        for module, others in imports.items()
+        for other in sorted(others)
+        if room(other) != room(module) and floor(other) >= floor(module)
+    ]
+
+
+def circle(graph: Mapping[str, frozenset[str]]) -> list[str]:
+    """Nodes of a graph that lead back to themselves, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def by_room(imports: Imports) -> dict[str, frozenset[str]]:
+    graph: dict[str, set[str]] = {}
+    for module, others in imports.items():
+        found = {room(other) for other in others} - {room(module)}
+        graph.setdefault(room(module), set()).update(found)
+    return {name: frozenset(others) for name, others in graph.items()}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively"
-            if node.module == "distill":
-                names = [alias.name for alias in node.names if alias.name != "__version__"]
-                yield from ((node.lineno, name) for name in names)
-            elif node.module and node.module.startswith("distill."):
-                yield node.lineno, node.module.removeprefix("distill.")
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            yield from (n.removeprefix("distill.") for n in names if n.startswith("distill."))
+            continue
+        else:
+            continue
+        if node.module == "distill":
+            yield from (name for name in names if name != "__version__")
+        elif node.module and node.module.startswith("distill."):
+            parent = node.module.removeprefix("distill.")
+            for name in names:  # `from distill.stages import plan` names a module
+                child = PACKAGE.joinpath(*parent.split("."), name)
+                is_module = child.with_suffix(".py").exists() or child.is_dir()
+                yield f"{parent}.{name}" if is_module else parent
 
 
 def modules() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_downwards(path: Path) -> None:
-    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-    upwards = [
-        f"{path}:{line} imports distill.{other}"
-        for line, other in imports(path)
-        if layer(other) > layer(name)
-    ]
-    assert not upwards
+def imports() -> Imports:
+    return {module_name(path): frozenset(imported(path)) for path in modules()}
 
 
-def test_the_command_line_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, distill.cli, distill.pipeline\n"
-        f"print([name for name in {HEAVY} if name in sys.modules])"
-    )
+def test_rooms_import_from_lower_floors_alone() -> None:
+    assert wrong_ways(imports()) == []
+
+
+def test_no_rooms_are_in_a_circle() -> None:
+    assert circle(by_room(imports())) == []
+
+
+def test_no_modules_are_in_a_circle() -> None:
+    real = imports()
+    # A package's face hands on names of the modules below it, which import each other by name.
+    faces = {name for name in real if (PACKAGE.joinpath(*name.split("."))).is_dir()}
+    assert circle({name: others for name, others in real.items() if name not in faces}) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "other"),
+    [
+        ("run.folder", "teachers.make"),  # the circle that there once was
+        ("teachers.base", "teachers.make"),  # up, within a package
+        ("data.plan", "stages.pipeline"),
+        ("ablate.ablate", "cli.terminal"),
+        ("students.load", "ledger.prices"),  # on the same floor
+    ],
+)
+def test_a_planted_import_is_found(module: str, other: str) -> None:
+    planted = imports()
+    planted = {**planted, module: planted[module] | {other}}
+    assert wrong_ways(planted) == [f"distill.{module} imports distill.{other}"]
+
+
+def test_a_planted_circle_is_found() -> None:
+    planted = imports()
+    planted = {**planted, "run.folder": planted["run.folder"] | {"ledger.replies"}}
+    planted = {**planted, "ledger.replies": planted["ledger.replies"] | {"run.folder"}}
+    assert {"run", "ledger"} <= {*circle(by_room(planted))}
+
+
+def test_every_room_is_there() -> None:
+    assert {room(module) for module in imports()} == ROOMS
+
+
+# A folder of the run, as `6-split` or `6-split/train.jsonl`.
+FOLDER_NAME = re.compile(r"^[0-9]-[a-z]+(/|$)")
+
+
+def spelled(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and FOLDER_NAME.match(text):
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {text!r}"
+
+
+def test_only_the_layout_spells_folders_of_a_run() -> None:
+    elsewhere = [path for path in modules() if module_name(path) != "run.layout"]
+    assert [found for path in elsewhere for found in spelled(path)] == []
+    assert list(spelled(PACKAGE / "run" / "layout.py"))
+
+
+@pytest.mark.parametrize("module", ["distill", "distill.cli.main", "distill.stages.pipeline"])
+def test_nothing_heavy_is_loaded_before_it_is_needed(module: str) -> None:
+    code = f"import sys, {module}\nprint([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -87,9 +183,3 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_stay_readable_in_one_sitting(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) < 400
-
-
-def test_the_readme_names_every_file() -> None:
-    readme = (PACKAGE.parent / "README.md").read_text("utf-8")
-    names = [p.name for p in modules() if p.name != "__init__.py"]
-    assert [name for name in names if name not in readme] == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kit.virtual_time import run_virtually
 
 from distill.records import FailureReason
-from distill.teachers.limits import (
+from distill.teachers.openai.limits import (
     BURST,
     AdaptiveLimit,
     Bucket,
@@ -23,8 +23,8 @@ from distill.teachers.limits import (
     TokenGuess,
     tokens_of,
 )
-from distill.teachers.retry import Passing, retries
-from distill.teachers.slots import Slot, Slots
+from distill.teachers.openai.retry import Passing, retries
+from distill.teachers.openai.slots import Slot, Slots
 
 LATENCY, REFUSAL = 0.5, 0.02
 

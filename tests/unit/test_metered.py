@@ -16,9 +16,11 @@ from kit import office
 
 from distill.config import Price, TeacherConfig
 from distill.errors import BudgetError, UsageError
+from distill.ledger.budget import BYTES_PER_TOKEN, Budget, MeteredTeacher
+from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.prices import cost
+from distill.ledger.replies import ReplyStore
 from distill.records import FailureReason, Message, canonical_json
-from distill.run.ledger import LedgerEntry, Tally
-from distill.run.replies import ReplyStore
 from distill.teachers.base import (
     ChatReply,
     ChatRequest,
@@ -27,8 +29,6 @@ from distill.teachers.base import (
     Task,
     Usage,
 )
-from distill.teachers.metered import BYTES_PER_TOKEN, Budget, MeteredTeacher
-from distill.teachers.prices import cost
 
 PRICE = Price(prompt=1, cached=0.25, completion=4)
 SCENARIO = office.scenarios(1)[0]

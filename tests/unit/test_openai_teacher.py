@@ -16,17 +16,18 @@ from email.utils import formatdate
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
-from kit import office, server
-from kit.server import Behaviour, ChatServer
+from kit import office
 
+from distill.asking.writing import read_reply, request
 from distill.config import TeacherConfig
 from distill.errors import TeacherError, UsageError
 from distill.records import FailureReason, Message
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Usage
-from distill.teachers.dialect import SCHEMAS, Format
 from distill.teachers.make import make_teacher
-from distill.teachers.openai import OpenAITeacher, Stats
-from distill.writing import read_reply, request
+from distill.teachers.openai.client import OpenAITeacher, Stats
+from distill.teachers.openai.dialect import SCHEMAS, Format
+from distill.testing import server
+from distill.testing.server import Behaviour, ChatServer
 
 T = TypeVar("T")
 
@@ -750,7 +751,8 @@ def test_key_and_address_are_found(
 
 def test_the_client_is_loaded_only_when_it_is_asked() -> None:
     code = (
-        "import sys, distill.teachers.openai, distill.teachers.make; print('openai' in sys.modules)"
+        "import sys, distill.teachers.make\n"
+        "import distill.teachers.openai.client; print('openai' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
+from distill.cli.options import _click_type
 from distill.config import Config, Section
-from distill.options import _click_type
 
 
 def annotation(section: str, name: str) -> object:

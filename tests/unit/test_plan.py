@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import plan
 from distill.config import DataConfig
-from distill.plan import quotas, topics
+from distill.data import plan
+from distill.data.plan import quotas, topics
 from distill.records import Cell, Scenario, TargetKind
 from distill.workflow.model import (
     CallSpec,

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.config import Config, Price, TeacherConfig
-from distill.run.ledger import LedgerEntry, Tally
-from distill.teachers.base import Usage
-from distill.teachers.prices import (
+from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.prices import (
     FREE,
     SPENDING,
     cost,
@@ -26,6 +25,7 @@ from distill.teachers.prices import (
     tally_line,
     unknown_price,
 )
+from distill.teachers.base import Usage
 
 AS_OF, KNOWN = known_prices()
 MINE = Price(prompt=7, cached=5, completion=9)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from kit import office
 
 from distill.config import TeacherConfig
+from distill.data.generate import request
 from distill.errors import InputFileError
-from distill.generate import request
+from distill.files import resource
 from distill.prompts import Prompt, prompt_digest, render_prompt
-from distill.resources import resource
 
 PLACE = Path("prompts/some.md")
 TWO_PARTS = "For people.\n\n# system\n\nYou are {{ who }}.\n\n# user\n\nSay {{ what }}."

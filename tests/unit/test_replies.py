@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import office, server
-from kit.server import ChatServer
+from kit import office
 
 from distill.errors import RunError, RunLockedError, WriteError
+from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.replies import ReplyStore
 from distill.records import FailureReason
-from distill.run.ledger import LedgerEntry, Tally
-from distill.run.replies import ReplyStore
 from distill.teachers.base import ChatReply, Usage
+from distill.testing import server
+from distill.testing.server import ChatServer
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 NAMES = st.text(st.characters(exclude_categories=["Cs"]))
@@ -185,7 +186,7 @@ def test_a_store_of_version_1_keeps_its_replies_and_what_they_took(tmp_path: Pat
 MIGRATE = """
 import os, sqlite3, sys
 from pathlib import Path
-from distill.run.database import Database
+from distill.ledger.database import Database
 
 class Dies(sqlite3.Connection):
     left = 0
@@ -225,7 +226,7 @@ def test_a_migration_killed_at_any_statement_is_made_by_the_next_one(tmp_path: P
 PUT_AND_CHARGE = """
 import sys
 from pathlib import Path
-from distill.run.replies import ReplyStore
+from distill.ledger.replies import ReplyStore
 from distill.teachers.base import ChatReply, Usage
 
 usage = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, estimated=True)
@@ -342,8 +343,8 @@ from kit import office
 from distill.config import TeacherConfig
 from distill.files import write_records
 from distill.records import Failure
-from distill.generate import generate
-from distill.run.replies import ReplyStore
+from distill.data.generate import generate
+from distill.ledger.replies import ReplyStore
 from distill.teachers.make import make_teacher
 
 url, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

@@ -12,14 +12,24 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from stage_data import WORKFLOW, candidate, scenario, search
 
-from distill.balance import balance
-from distill.checks import validate
 from distill.config import Config, DataConfig, TeacherConfig
-from distill.dedup import dedup
+from distill.data.balance import balance
+from distill.data.checks import validate
+from distill.data.dedup import dedup
+from distill.data.plan import quotas
+from distill.data.split import split
 from distill.evaluate.score import Calibration, judge, judge_label, score
 from distill.files import write_records, write_text
-from distill.plan import quotas
-from distill.records import Case, ExpectedCall, Failure, FailureReason, Message, Target, ToolCall
+from distill.records import (
+    Case,
+    ExpectedCall,
+    Failure,
+    FailureReason,
+    Message,
+    StageCount,
+    Target,
+    ToolCall,
+)
 from distill.records import Prediction as Row
 from distill.render import Parsed
 from distill.report import Report, collect, render, verdict, write_report
@@ -36,7 +46,6 @@ from distill.report.model import (
 )
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry
-from distill.split import StageCount, split
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.md"
 MARKDOWN = MarkdownIt("commonmark").enable("table")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kit.virtual_time import run_virtually
 
 from distill.records import FailureReason
-from distill.teachers.retry import (
+from distill.teachers.openai.retry import (
     LONGEST_RETRY_AFTER,
     LONGEST_WAIT,
     Passing,

@@ -16,11 +16,11 @@ from test_evaluate_predict import CASES, CONTEXT, LEARNED, case, renderer, stude
 
 from distill.config import Config, TrainConfig
 from distill.errors import StudentError, TeacherError
-from distill.evaluate.decode import greedy
 from distill.evaluate.predict import predict
 from distill.evaluate.served import adapter_rank, predict_served, served_student
 from distill.records import Outcome, Prediction
 from distill.render import Renderer
+from distill.sharing.decode import greedy
 
 Reply = Callable[[Any, list[int], str], dict[str, Any]]
 

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_data import WORKFLOW, example, example_lists, prompts
 
+from distill.cards.dataset import dataset_card
 from distill.config import Config, DataConfig
-from distill.dedup import dedup
+from distill.data.dedup import dedup
+from distill.data.split import Leak, Splits, leaks, split
 from distill.files import write_records, write_text
-from distill.records import Example, Reason, Target
-from distill.split import Leak, Splits, StageCount, dataset_card, leaks, split
+from distill.records import Example, Reason, StageCount, Target
 
 shares = st.sampled_from([0.05, 0.1, 0.2, 0.3])
 datas = st.builds(DataConfig, dev_share=shares, test_share=shares, seed=st.integers(0, 3))

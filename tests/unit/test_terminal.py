@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distill.records import Json
-from distill.terminal import summary
+from distill.stages.watcher import summary
 
 
 @pytest.mark.parametrize(

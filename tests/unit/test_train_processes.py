@@ -15,7 +15,7 @@ from kit.together import SETTINGS, launch, run_python
 from kit.training import made_run, tiny_student, train_tiny
 from safetensors.torch import load_file
 
-from distill.cli import cli
+from distill.cli.main import cli
 from distill.config import TrainConfig
 from distill.errors import StudentError, UsageError
 from distill.train import processes, sft
@@ -190,7 +190,7 @@ def test_two_processes_speak_and_write_as_one(together: Path) -> None:
 
 FAILS = """
 import sys, torch
-from distill import cli, terminal
+from distill.cli.main import cli, main
 from distill.errors import StudentError
 from distill.train import processes
 
@@ -206,16 +206,16 @@ def work():
             torch.distributed.all_reduce(torch.ones(1))
             torch.distributed.barrier()
 
-@cli.cli.command(name="train")
+@cli.command(name="train")
 def fails():
     if not processes.leads():
         processes.follow(work)
     with processes.leading():
         work()
 
-cli.cli.commands["train"] = fails
+cli.commands["train"] = fails
 sys.argv = ["distill", "train"]
-cli.main()
+main()
 """
 
 

@@ -24,10 +24,11 @@ from kit.processes import below, gone, living
 
 from distill.errors import DistillError, MissingExtraError, TeacherError, UsageError, WriteError
 from distill.records import FailureReason
-from distill.teachers import vllm_server
+from distill.serving import vllm as vllm_server
+from distill.serving.command import vllm_command
+from distill.serving.vllm import CHOSEN, RANKS, VllmServer, read_counts
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError
-from distill.teachers.vllm import VllmTeacher, vllm_command
-from distill.teachers.vllm_server import CHOSEN, RANKS, VllmServer, read_counts
+from distill.teachers.vllm import VllmTeacher
 
 ROOT = Path(__file__).parents[2]
 # -P: a folder that holds an http.py must not be looked into.
@@ -264,7 +265,7 @@ def test_commands_are_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from distill.teachers.vllm_server import VllmServer
+from distill.serving.vllm import VllmServer
 log, how, *command = sys.argv[1:]
 server = VllmServer("tiny", command=command, log=Path(log), grace=0.3, deadline=600)
 server.start()

@@ -8,8 +8,8 @@ import pytest
 
 from distill.config import Config
 from distill.errors import InputFileError
+from distill.files import resource
 from distill.records import TARGET_KINDS
-from distill.resources import resource
 from distill.workflow import lint, load_workflow, scaffold
 from distill.workflow.lint import CHECKS
 from distill.workflow.scaffold import FILES

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.files import resource
 from distill.records import TARGET_KINDS
-from distill.resources import resource
 from distill.workflow import load_workflow
 from distill.workflow.model import CallSpec, Then, Tool
 from distill.workflow.rules import split_arrow

@@ -21,8 +21,8 @@ from render_tokenizers import HERMES_TEMPLATE, tokenizer
 
 from distill.config import Config, TrainConfig
 from distill.evaluate.served import ServedStudent, served_student
+from distill.serving.command import vllm_command
 from distill.students.quiet import peft_warnings_ignored
-from distill.teachers.vllm import vllm_command
 
 CONTEXT = 8192
 ARGUMENTS = (

@@ -18,18 +18,18 @@ from kit.office import OFFICE, scenarios, task
 from kit.processes import below, gone, living
 
 from distill.config import TeacherConfig
+from distill.data.generate import generate
 from distill.errors import TeacherError
 from distill.evaluate.predict import predict
 from distill.evaluate.served import predict_served
-from distill.generate import generate
+from distill.ledger.replies import ReplyStore
 from distill.records import Candidate, Case, Failure, Message, Prediction
 from distill.render import Renderer
-from distill.run.replies import ReplyStore
+from distill.serving.vllm import VllmServer, read_counts
 from distill.students import load_student
 from distill.teachers.base import ChatRequest, ReplyError
 from distill.teachers.make import make_teacher
 from distill.teachers.vllm import VllmTeacher
-from distill.teachers.vllm_server import VllmServer, read_counts
 
 pytestmark = pytest.mark.vllm
 
@@ -229,7 +229,7 @@ def title(pid: int) -> str:
 PARENT = """
 import sys, time
 from pathlib import Path
-from distill.teachers.vllm_server import VllmServer
+from distill.serving.vllm import VllmServer
 model, log, *words = sys.argv[1:]
 cut = words.index("--")
 server = VllmServer(model, command=words[:cut], arguments=words[cut + 1:], log=Path(log))

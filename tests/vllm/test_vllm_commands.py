@@ -21,7 +21,7 @@ VLLM = [f"--vllm-arg={argument}" for argument in ARGUMENTS]
 
 
 def distill(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "distill.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "distill", *map(str, arguments)]
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900

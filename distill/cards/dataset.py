@@ -1,0 +1,102 @@
+"""The dataset card: README.md of the folder with the splits, as the Hugging Face hub reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import yaml
+
+from distill.config import Config
+from distill.data.split import Splits
+from distill.records import Example, StageCount
+from distill.workflow.model import Workflow
+
+
+def dataset_card(
+    workflow: Workflow, splits: Splits, config: Config, funnel: Sequence[StageCount] = ()
+) -> str:
+    """README.md of the folder with the splits: a Hugging Face dataset card."""
+    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    header = yaml.safe_dump(_card_header(workflow, parts), sort_keys=False, allow_unicode=True)
+    teachers = sorted({e.teacher for part in parts.values() for e in part})
+    sections = [
+        f"---\n{header}---\n\n# {_one_line(workflow.title)}",
+        f"Synthetic routing conversations for the workflow `{workflow.name}`: which tool a request "
+        "must reach, with which arguments, or whether to ask, to answer or to refuse.",
+        "## Counts\n\n" + _counts(parts),
+        *(["## What was sieved out\n\n" + _funnel(funnel)] if funnel else []),
+        "## How it was made\n\n" + _how(workflow, config, teachers),
+        FIELDS,
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*LIMITS, *splits.notes)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+FIELDS = """## Fields
+
+| field | meaning |
+|---|---|
+| `id` | digest of scenario, conversation and target |
+| `scenario` | what was asked for: rule, target kind, tools, style, language, topic, seed |
+| `messages` | the conversation, up to the turn that the target describes |
+| `target` | the right action: `kind` is call, ask, answer or refuse; then `calls` or `reply` |
+| `teacher` | who wrote it |"""
+
+LIMITS = (
+    "The label was decided by the plan before the text was written; no human has read the rows.",
+    "The requests are the teacher's idea of how people write. The test split has the same origin: "
+    "it measures agreement with the teacher, human-written cases measure use.",
+    "Splits are by family: no topic, and no exact or near duplicate, stands in two of them.",
+)
+
+
+def _card_header(workflow: Workflow, parts: Mapping[str, Sequence[Example]]) -> dict[str, object]:
+    hub = {"train": "train", "dev": "validation", "test": "test"}
+    files = [{"split": hub[n], "path": f"{n}.jsonl"} for n, part in parts.items() if part]
+    languages = sorted({e.scenario.language for part in parts.values() for e in part})
+    return {
+        "pretty_name": workflow.title,
+        "language": languages,
+        "task_categories": ["text-generation"],
+        "tags": ["function-calling", "tool-routing", "synthetic"],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def _counts(parts: Mapping[str, Sequence[Example]]) -> str:
+    counts = {name: Counter(e.scenario.cell for e in part) for name, part in parts.items()}
+    cells = sorted(set().union(*counts.values()))
+    rows = ["| rule | target | train | dev | test |", "|---|---|--:|--:|--:|"]
+    for cell in cells:
+        numbers = " | ".join(str(counts[name][cell]) for name in parts)
+        rows.append(f"| {cell.rule} | {cell.target} | {numbers} |")
+    totals = " | ".join(str(len(part)) for part in parts.values())
+    return "\n".join([*rows, f"| all | | {totals} |"])
+
+
+def _funnel(funnel: Iterable[StageCount]) -> str:
+    rows = ["| stage | in | kept | rejected |", "|---|--:|--:|---|"]
+    for count in funnel:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in count.dropped.items()) or "none"
+        rows.append(f"| {count.stage} | {count.came_in} | {count.kept} | {reasons} |")
+    return "\n".join(rows)
+
+
+def _how(workflow: Workflow, config: Config, teachers: Sequence[str]) -> str:
+    data = config.data
+    return "\n".join(
+        [
+            f"- Workflow `{workflow.name}`, fingerprint `{workflow.fingerprint}`.",
+            f"- Teacher: {', '.join(f'`{t}`' for t in teachers) or 'none'}. Seed: {data.seed}.",
+            "- Checked for format, JSON Schema of arguments and grounding of argument values.",
+            f"- Duplicates removed: exact, and near (character 3-grams, Jaccard "
+            f"{data.near_duplicate} and more), among themselves and with the gold set "
+            f"({len(workflow.gold)} cases).",
+            f"- Held out by family: {data.dev_share:g} for dev, {data.test_share:g} for test.",
+        ]
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

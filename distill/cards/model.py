@@ -1,0 +1,245 @@
+"""The model card: what a student routes, on what it was tuned, and what that was worth.
+
+A card stands in each export, with the scores of the evaluation where there was one. The adapter
+has one as well, written when training ends and without scores: the manifest holds the digest of
+every file of the adapter, and a card that changed with an evaluation would make the run look
+altered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from distill import __version__
+from distill.evaluate.arms import read_scores
+from distill.evaluate.score import Scores
+from distill.evaluate.statistics import Interval
+from distill.evaluate.tables import ordered
+from distill.files import write_text
+from distill.records import Json, digest
+from distill.run import layout
+from distill.run.folder import RunFolder
+from distill.students.load import EMBEDDED
+
+if TYPE_CHECKING:
+    from distill.workflow.model import Rule
+
+Kind = Literal["adapter", "hf", "gguf", "ollama"]
+CARD = "README.md"
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_LICENSES = {
+    "google/functiongemma": "gemma",
+    "google/gemma-3": "gemma",
+    "Qwen/Qwen3-": "apache-2.0",
+    "HuggingFaceTB/SmolLM2": "apache-2.0",
+    _MINILM: "apache-2.0",
+}
+"""Licences by the beginning of a model's name. Others are for the reader to look up."""
+_RELATION = {"adapter": "adapter", "hf": "finetune", "gguf": "quantized", "ollama": "quantized"}
+_FROM_FOLDER = "from a folder"
+
+
+def write_card(run: RunFolder, folder: Path, kind: Kind = "adapter") -> None:
+    """Write README.md into `folder`: into an adapter as training leaves it, or into an export."""
+    write_text(folder / CARD, card(run, kind))
+
+
+def card(run: RunFolder, kind: Kind) -> str:
+    """The card as Markdown with YAML in front; equal runs have equal cards."""
+    parts = (
+        _front(run, kind),
+        f"# {run.workflow.title}: a routing student\n",
+        _purpose(run),
+        _tools(run),
+        _rules(run),
+        f"## How to use it\n\n{_usage(run, kind)}",
+        f"## Scores\n\n{_scores(run, kind)}",
+        _origin(run),
+    )
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def base_model(run: RunFolder) -> str | None:
+    """The hub id of what was tuned; None for a folder, whose name means nothing elsewhere."""
+    name = run.config.train.student
+    if name == EMBEDDED:
+        return _MINILM
+    is_id = name.count("/") == 1 and not name.startswith((".", "~", "/"))
+    return name if is_id and not Path(name).exists() else None
+
+
+def _front(run: RunFolder, kind: Kind) -> str:
+    import yaml
+
+    base = base_model(run)
+    fields: Json = {}
+    if base:
+        fields["base_model"] = base
+        fields["base_model_relation"] = _RELATION[kind]
+        known = (name for start, name in _LICENSES.items() if base.startswith(start))
+        if license := next(known, None):
+            fields["license"] = license
+    library = {"adapter": "peft", "hf": "transformers"}.get(kind)
+    if kind == "adapter" and run.config.train.tuning == "full":
+        library = "transformers"
+    if library:
+        fields["library_name"] = library
+    fields["pipeline_tag"] = "text-generation"
+    quantized = ["gguf"] if kind in ("gguf", "ollama") else []
+    fields["tags"] = ["distill", "function-calling", "tool-routing", *quantized]
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _purpose(run: RunFolder) -> str:
+    base, tuning = base_model(run), run.config.train.tuning
+    student = base or "a model from a folder"
+    how = "with LoRA" if tuning == "lora" else "in every weight"
+    return (
+        f"A small model that routes the requests of one workflow, *{run.workflow.title}*: it calls "
+        "one of its tools, asks for what is missing, answers, or refuses. It was tuned "
+        f"{how} from {student} by distill {__version__}. It knows this workflow's rules and no "
+        "others; what lies outside them it was not taught."
+    )
+
+
+def _tools(run: RunFolder) -> str:
+    lines = (f"- `{tool.name}`: {_line(tool.description)}" for tool in run.workflow.tools)
+    return "## Tools\n\n" + "\n".join(lines)
+
+
+def _rules(run: RunFolder) -> str:
+    return "## What it routes\n\n" + "\n".join(map(_rule, run.workflow.rules))
+
+
+def _rule(rule: Rule) -> str:
+    calls = ", ".join(f"`{call.tool}`" for call in rule.then.calls)
+    return f"- {_line(rule.title)}: {rule.then.kind}{f' {calls}' if calls else ''}"
+
+
+def _usage(run: RunFolder, kind: Kind) -> str:
+    request = _request(run)
+    if kind == "ollama":
+        return (
+            f"```sh\nollama create router -f Modelfile\nollama run router {_quoted(request)}\n```\n"
+            "\nThe template holds the prompt that the student was tuned on, tools included. Calls "
+            "come back as text; distill did not run Ollama, it compared the template's text."
+        )
+    if kind == "gguf":
+        return (
+            "Tokens and template are in the file. Send whole prompts to llama.cpp's server, decode "
+            "greedily (`--temp 0`), and stop at the tokens that the file names as ends."
+        )
+    code = _EMBEDDED_CODE if run.config.train.student == EMBEDDED else ""
+    if kind == "adapter":
+        return (
+            "```sh\ndistill export RUN    # one folder that transformers loads without distill\n```"
+        )
+    return _SNIPPET.format(code=code, request=request) + (
+        "\nThe model's code (`decoder.py`) needs torch and transformers, and nothing else."
+        if code
+        else ""
+    )
+
+
+_EMBEDDED_CODE = ", trust_remote_code=True"
+_SNIPPET = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+name = "."  # this folder, or the name of its repository
+tokenizer = AutoTokenizer.from_pretrained(name{code})
+model = AutoModelForCausalLM.from_pretrained(name{code})
+messages = [{{"role": "user", "content": {request!r}}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+said = model.generate(**inputs)[0, inputs["input_ids"].shape[1]:]
+print(tokenizer.decode(said))
+```
+
+The chat template holds the prompt that the student was tuned on: no tools need to be passed.
+Decoding is greedy and stops by itself.
+"""
+
+
+def _request(run: RunFolder) -> str:
+    examples = (example.text for rule in run.workflow.rules for example in rule.examples)
+    return next(examples, "Where do I find the rules?")
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+def _scores(run: RunFolder, kind: Kind) -> str:
+    found = evaluated(run)
+    if not found and kind == "adapter":
+        return "Not evaluated when this card was written, which is when training ended."
+    if not found:
+        return "Not evaluated."
+    lines = ["| data | arm | n | right tool | full call | malformed |", "|---|---|--:|--:|--:|--:|"]
+    for dataset, arms in found.items():
+        lines += [_row(dataset, arm, arms[arm]) for arm in ordered(arms)]
+    return "\n".join(lines) + (
+        "\n\nShares in percent with 95% Wilson intervals; – where an arm has none. *test* is held "
+        "out from the generated rows, *gold* was written by people. Decoded before the export."
+    )
+
+
+def evaluated(run: RunFolder) -> dict[str, Mapping[str, Scores]]:
+    """The scores by data set and arm, where the adapter that is here was evaluated."""
+    entry = run.manifest.stages.get("evaluate")
+    if entry is None:
+        return {}
+    adapter = run.digests([layout.ADAPTER])
+    if any(entry.inputs.get(name) != value for name, value in adapter.items()):
+        return {}
+    names = (
+        path.parent.name for path in sorted((run.path / layout.EVALUATE).glob("*/scores.json"))
+    )
+    return {name: read_scores(run.path, name) for name in names if name in entry.counts}
+
+
+def _row(dataset: str, arm: str, scores: Scores) -> str:
+    cells = (
+        _share(scores.tool_accuracy, scores.tool_interval),
+        _share(scores.full_call_accuracy, scores.full_call_interval),
+        _share(scores.malformed_rate, None),
+    )
+    return f"| {dataset} | {arm} | {scores.n} | {' | '.join(cells)} |"
+
+
+def _share(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "–"
+    around = f" ({100 * interval.low:.1f}–{100 * interval.high:.1f})" if interval else ""
+    return f"{100 * value:.1f}{around}"
+
+
+def _origin(run: RunFolder) -> str:
+    data = run.digests([*layout.SPLITS.values()])
+    facts: Json = {
+        "workflow": run.workflow.fingerprint,
+        "data": digest(data),
+        "teacher": run.config.teacher.model or run.config.teacher.kind,
+        "distill": run.settings.distill,
+        **dict(_settings(run)),
+    }
+    lines = (f"| {name} | `{value}` |" for name, value in facts.items())
+    return "## How it was made\n\n| | |\n|---|---|\n" + "\n".join(lines)
+
+
+def _settings(run: RunFolder) -> Iterator[tuple[str, str]]:
+    """The settings that were chosen, and what the training counted; the rest are the student's."""
+    settings = run.config.train.identity() | {"student": base_model(run) or _FROM_FOLDER}
+    yield from ((name, str(value)) for name, value in settings.items() if value is not None)
+    entry = run.manifest.stages.get("train")
+    for name in ("trained", "dev", "steps", "best_dev_loss"):
+        if entry and entry.counts.get(name) is not None:
+            yield name.replace("_", " "), str(entry.counts[name])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,181 @@
+"""The commands for a workflow and its data: started, checked, forecast, generated, looked at."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.cli import shared, terminal
+from distill.cli.options import (
+    PATH,
+    config_option,
+    data_options,
+    json_option,
+    redo_option,
+    run_argument,
+    workflow_options,
+)
+from distill.run import layout
+from distill.run.folder import RunFolder, locked
+from distill.workflow import lint, load_workflow, scaffold
+
+
+@click.command()
+@click.argument("folder", type=PATH, metavar="DIR")
+def init(folder: Path) -> None:
+    """Write a small commented workflow to start from into DIR."""
+    for path in scaffold(folder):
+        terminal.out.print(str(path), markup=False)
+    shared.next_is(f"distill check --rules {shlex.quote(str(folder / 'rules.md'))}")
+
+
+@click.command()
+@workflow_options
+@json_option
+def check(rules: Path, tools: Path | None, gold: Path | None, as_json: bool) -> None:
+    """Read a workflow, report every error with its line, and advise on what is thin."""
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    advice = lint(workflow)
+    if as_json:
+        terminal.print_json(
+            {
+                "workflow": workflow.name,
+                "fingerprint": workflow.fingerprint,
+                "rules": [rule.id for rule in workflow.rules],
+                "tools": [tool.name for tool in workflow.tools],
+                "gold": len(workflow.gold),
+                "advice": [problem._asdict() for problem in advice],
+            }
+        )
+        return
+    for problem in advice:
+        terminal.out.print(f"advice: {problem}", markup=False)
+    terminal.out.print(
+        f"{workflow.title}: {len(workflow.rules)} rules, {len(workflow.tools)} tools, "
+        f"{len(workflow.gold)} gold cases; no errors",
+        markup=False,
+    )
+
+
+@click.command()
+@workflow_options
+@data_options
+@click.option(
+    "--probe",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Ask for N scenarios and measure; their replies are kept for the run.",
+)
+@config_option
+@json_option
+def plan(
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    out: Path | None,
+    probe: int | None,
+    config: Path | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Forecast the requests, tokens, money and time of gen; only --probe spends any."""
+    from distill.cli.tables import forecast_notes, forecast_table
+
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    run = shared.planned(workflow, rules, out, config, flags)
+    found = shared.forecast(run, probe)
+    if as_json:
+        terminal.print_json(found.model_dump(mode="json"))
+    else:
+        terminal.out.print(forecast_table(run, found))
+        for line in forecast_notes(run, found):
+            terminal.out.print(line, markup=False)
+
+
+@click.command()
+@workflow_options
+@data_options
+@config_option
+@redo_option
+def gen(
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    out: Path | None,
+    config: Path | None,
+    redo: bool,
+    **flags: Any,
+) -> None:
+    """Generate, validate, deduplicate, balance and split training data."""
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    made = shared.generate(workflow, rules, out, config, redo, flags)
+    terminal.out.print(str(made.path / layout.SPLIT), markup=False)
+    shared.next_is(f"distill train {shlex.quote(str(made.path))}")
+
+
+@click.command()
+@run_argument
+@json_option
+def report(run: Path, as_json: bool) -> None:
+    """Write RUN/report.md and RUN/report.json from what RUN holds so far."""
+    from distill.report import collect
+    from distill.stages.pipeline import make_report
+
+    with locked(run), terminal.watching() as watcher:
+        make_report(RunFolder.open(run), watcher)
+    if as_json:
+        terminal.print_json(collect(run).model_dump(mode="json"))
+    else:
+        terminal.out.print(str(run / layout.REPORT_PAGE), markup=False)
+
+
+@click.command()
+@run_argument
+@json_option
+def status(run: Path, as_json: bool) -> None:
+    """Say for each stage of RUN how it stands, what is owed, and what was spent."""
+    from distill.ledger.prices import SPENDING, spending_rows
+    from distill.stages.pipeline import status as stages
+
+    opened = RunFolder.open(run)
+    states = stages(opened)
+    if not as_json:
+        terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
+    spent = shared.spending(opened)
+    if as_json:
+        terminal.print_json(
+            {
+                "stages": [state._asdict() for state in states],
+                "spent": [entry.model_dump() for entry in spent],
+            }
+        )
+    elif spent:
+        rows = spending_rows(spent, opened.config.teacher)
+        terminal.out.print(terminal.table("spent", SPENDING, rows))
+
+
+@click.command()
+@run_argument
+@click.option("--rejected", is_flag=True, help="What was rejected, with the reason.")
+@click.option("--rule", help="Only this rule.")
+@click.option("-n", "count", type=click.IntRange(min=1), default=10, show_default=True)
+@json_option
+def show(run: Path, rejected: bool, rule: str | None, count: int, as_json: bool) -> None:
+    """Show examples of RUN, or what was rejected and why."""
+    from distill.run.browse import browse
+    from distill.stages.pipeline import require_unaltered
+
+    opened = RunFolder.open(run)
+    require_unaltered(opened)
+    rows = browse(opened, rejected=rejected, rule=rule, count=count)
+    if as_json:
+        terminal.print_json([row._asdict() for row in rows])
+        return
+    columns = ["rule", "user", "target", "why" if rejected else "split"]
+    terminal.out.print(terminal.table("", columns, rows))
+
+
+COMMANDS = (init, check, plan, gen, report, status, show)

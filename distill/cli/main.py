@@ -1,0 +1,108 @@
+"""The command line: parse, one call, echo. Nobody imports it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill import __version__
+from distill.cli import data, shared, student, terminal
+from distill.cli.options import (
+    config_option,
+    data_options,
+    options,
+    redo_option,
+    setting,
+    sharing_options,
+    threads_option,
+    workflow_options,
+)
+from distill.errors import DistillError, UsageError, WriteError
+from distill.run import layout
+from distill.run.folder import locked
+from distill.train import processes
+from distill.workflow import load_workflow
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="distill")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Move a team's routing workflow, tools and rules, into a small model.
+
+    \b
+    distill init shop                    a workflow to start from
+    distill check --rules shop/rules.md  what is wrong or thin in it
+    distill run --rules shop/rules.md    data, training, evaluation, report
+    distill route runs/shop "where is my parcel?"
+    """
+    if context.invoked_subcommand != "train":
+        processes.require_one(context.invoked_subcommand or "")
+
+
+@cli.command(name="run")
+@workflow_options
+@data_options
+@options(
+    setting("train", "student"),
+    setting("train", "seed", "--train-seed"),
+    setting("train", "epochs"),
+    threads_option,
+    sharing_options,
+    setting("evaluate", "backend"),
+)
+@config_option
+@redo_option
+def run_all(
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    out: Path | None,
+    config: Path | None,
+    redo: bool,
+    **flags: Any,
+) -> None:
+    """All of it: generate, train, evaluate, report."""
+    from distill.stages.pipeline import STUDENT, run_stages
+
+    workflow = load_workflow(rules, tools=tools, gold=gold)
+    made = shared.generate(workflow, rules, out, config, redo, flags)
+    with locked(made.path), terminal.watching() as watcher:
+        run_stages(made, watcher, *STUDENT)
+    shared.show_scores(made.path, shared.evaluated(made), as_json=False)
+    terminal.out.print(f"report: {made.path / layout.REPORT_PAGE}", markup=False)
+
+
+for command in (*data.COMMANDS, *student.COMMANDS):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point: every error that a user can meet becomes a message and an exit code."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        if processes.leads():
+            error.show()
+        code = UsageError.exit_code if isinstance(error, click.UsageError) else 1
+    except DistillError as error:
+        terminal.err.print(f"error: {error}", style="red", markup=False)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        terminal.err.print("interrupted; the same command goes on from here", markup=False)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except OSError as error:
+        failed = WriteError.from_os(error, error.filename or "the output")
+        terminal.err.print(f"error: {failed}", style="red", markup=False)
+        code = failed.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""candidates -> examples: format, then schema, then grounding.
+
+Each check looks at one candidate and gives a reason and a detail when it must be rejected. The
+first that does decides, so a later check may rely on the earlier ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import referencing
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from pydantic import JsonValue
+from referencing.exceptions import Unresolvable
+
+from distill.config import DataConfig
+from distill.data.grounding import is_grounded
+from distill.errors import WorkflowError
+from distill.records import (
+    Candidate,
+    Example,
+    Json,
+    Reason,
+    Rejection,
+    Sifted,
+    ToolCall,
+    canonical_json,
+)
+from distill.workflow.model import CallSpec, Tool, Workflow
+
+Verdict = tuple[Reason, str] | None
+Check = Callable[[Candidate, Workflow, DataConfig], Verdict]
+
+
+def validate(
+    candidates: Iterable[Candidate], workflow: Workflow, data: DataConfig
+) -> Sifted[Example]:
+    """Keep the candidates that pass every check; both lists come back in the order of ids."""
+    sifted: Sifted[Example] = Sifted([], [])
+    for candidate in sorted(candidates, key=lambda c: c.id):
+        verdict = _first_verdict(candidate, workflow, data)
+        if verdict is None:
+            sifted.kept.append(Example.promote(candidate))
+        else:
+            reason, detail = verdict
+            sifted.rejected.append(
+                Rejection(stage="validate", reason=reason, detail=detail, item=candidate)
+            )
+    return sifted
+
+
+def _first_verdict(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    verdicts = (check(candidate, workflow, data) for check in CHECKS)
+    return next((verdict for verdict in verdicts if verdict is not None), None)
+
+
+def _empty_prompt(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    if not any(message.role == "user" for message in candidate.messages):
+        return Reason.EMPTY_PROMPT, "the conversation has no turn of the user"
+    if not any(char.isprintable() and not char.isspace() for char in candidate.prompt):
+        return Reason.EMPTY_PROMPT, "the user's last turn has no visible character"
+    return None
+
+
+def _prompt_too_long(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    length = len(candidate.prompt)
+    if length > data.max_prompt_chars:
+        return Reason.PROMPT_TOO_LONG, f"{length} characters, the limit is {data.max_prompt_chars}"
+    return None
+
+
+# C0 controls but tab and newline (CRLF is a newline), surrogates, U+FFFD, noncharacters.
+# Emoji, joiners, marks of direction and U+2028 are text.
+_BAD = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffd\ufdd0-\ufdef"
+    + "".join(
+        f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
+    )
+    + "]|\r(?!\n)"
+)
+
+
+def _bad_characters(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    for place, text in _texts(candidate):
+        found = _BAD.search(text)
+        if found:
+            code = f"U+{ord(found.group()):04X}"
+            return Reason.BAD_CHARACTERS, f"{code} at character {found.start() + 1} of {place}"
+    return None
+
+
+def _unknown_tool(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    for call in candidate.target.calls:
+        if call.name not in workflow.by_name:
+            return Reason.UNKNOWN_TOOL, f"the workflow has no tool {call.name}"
+        if call.name not in candidate.scenario.tools:
+            return Reason.UNKNOWN_TOOL, f"the conversation does not offer {call.name}"
+    return None
+
+
+def _wrong_target(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    scenario, target = candidate.scenario, candidate.target
+    if target.kind != scenario.target:
+        return Reason.WRONG_TARGET, f"{target.kind} where {scenario.target} was asked for"
+    specs = _specs(candidate, workflow)
+    wanted = [spec.tool for spec in specs]
+    called = [call.name for call in target.calls]
+    if called != wanted:
+        return Reason.WRONG_TARGET, f"calls {_list(called)} where the rule calls {_list(wanted)}"
+    for spec, call in zip(specs, target.calls, strict=True):
+        for name, value in spec.arguments.items():
+            if not _follows(value, call.arguments.get(name)):
+                given = (
+                    canonical_json(call.arguments[name]) if name in call.arguments else "missing"
+                )
+                detail = f"{call.name}: {name} is {given}, the rule says {canonical_json(value)}"
+                return Reason.WRONG_TARGET, detail
+    return None
+
+
+def _invalid_arguments(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    for call in candidate.target.calls:
+        problem = argument_problem(call, workflow.by_name[call.name])
+        if problem:
+            return Reason.INVALID_ARGUMENTS, f"{call.name}: {problem}"
+    return None
+
+
+def _ungrounded_argument(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    heard = "\n".join(m.content for m in candidate.messages if m.role in ("user", "tool"))
+    for spec, call in zip(_specs(candidate, workflow), candidate.target.calls, strict=True):
+        for name, argument in call.arguments.items():
+            allowed = _allowed(name, spec, candidate, workflow)
+            for path, value in _leaves(argument, (name,)):
+                if any(_same(value, other) for other in allowed.values):
+                    continue
+                if not is_grounded(value, f"{heard}\n{allowed.words}"):
+                    detail = f"{call.name}: {_path(path)}: {canonical_json(value)} was not said"
+                    return Reason.UNGROUNDED_ARGUMENT, detail
+    return None
+
+
+def _empty_reply(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    target = candidate.target
+    if target.kind != "call" and not target.reply.strip():
+        return Reason.EMPTY_REPLY, f"nothing is said to {target.kind}"
+    return None
+
+
+def argument_problem(call: ToolCall, tool: Tool) -> str | None:
+    """What the tool's JSON Schema has against the arguments, with the path; None when nothing.
+
+    An argument that the schema does not name is against it, unless the schema says otherwise.
+    """
+    for path, value in _leaves(call.arguments):
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{_path(path)}: {value} is not a number that JSON has"
+    try:
+        error = best_match(_validator(canonical_json(tool.parameters)).iter_errors(call.arguments))
+    except Unresolvable as unresolved:
+        raise WorkflowError(
+            f"the schema of the tool {tool.name} refers to what is not in it: {unresolved}",
+            hint="put the definition into the schema, under $defs",
+        ) from None
+    if error is None:
+        return None
+    if error.validator == "unevaluatedProperties":
+        where = f"{_path(error.absolute_path)}: " if error.absolute_path else ""
+        return f"{where}unexpected argument: {error.message}"
+    return f"{_path(error.absolute_path)}: {error.message}"
+
+
+@lru_cache(maxsize=1024)
+def _validator(parameters: str) -> Draft202012Validator:
+    # An empty registry: a schema can send nobody to the network.
+    return Draft202012Validator(_closed(json.loads(parameters)), registry=referencing.Registry())
+
+
+def _closed(schema: Json) -> Json:
+    """The schema with the objects whose properties it names closed to others."""
+    closed = dict(schema)
+    if not {"additionalProperties", "unevaluatedProperties"} & schema.keys():
+        closed["unevaluatedProperties"] = False
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        closed["properties"] = {name: _closed_within(sub) for name, sub in properties.items()}
+    return closed
+
+
+def _closed_within(schema: JsonValue) -> JsonValue:
+    """The same below the top, where an object without named properties is open."""
+    if not isinstance(schema, dict):
+        return schema
+    if "properties" in schema:
+        return _closed(schema)
+    if "items" in schema:
+        return {**schema, "items": _closed_within(schema["items"])}
+    return schema
+
+
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+
+
+def _specs(candidate: Candidate, workflow: Workflow) -> tuple[CallSpec, ...]:
+    """The calls that the rule demands of this candidate."""
+    rule = workflow.by_id[candidate.scenario.rule]
+    return rule.then.calls if candidate.scenario.target == "call" else ()
+
+
+def _follows(template: JsonValue, value: JsonValue) -> bool:
+    """Whether `value` is what a rule says; a text with a placeholder leaves it to the teacher."""
+    if isinstance(template, str) and _PLACEHOLDER.search(template):
+        return value is not None
+    if isinstance(template, dict) and isinstance(value, dict):
+        return all(_follows(part, value.get(name)) for name, part in template.items())
+    if isinstance(template, list) and isinstance(value, list):
+        return len(template) == len(value) and all(map(_follows, template, value))
+    return _same(template, value)
+
+
+def _same(one: JsonValue, other: JsonValue) -> bool:
+    """Equality as JSON has it: true is not 1."""
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+class _Allowed(NamedTuple):
+    values: list[JsonValue]
+    words: str
+    """The words around a rule's placeholders."""
+
+
+def _allowed(name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow) -> _Allowed:
+    """What the argument `name` may be without having been said."""
+    rule = workflow.by_id[candidate.scenario.rule]
+    fixed = [value for _, value in _leaves(spec.arguments.get(name))]
+    templates = [v for v in fixed if isinstance(v, str) and _PLACEHOLDER.search(v)]
+    constants = [value for value in fixed if value not in templates]
+    trusted = [
+        (example.arguments or {}).get(name)
+        for example in rule.examples
+        if example.text.strip() == candidate.prompt.strip()
+    ]
+    schema = workflow.by_name[spec.tool].parameters
+    values = [*constants, *(value for _, value in _leaves(trusted)), *_schema_values(schema, name)]
+    return _Allowed(values, " ".join(_PLACEHOLDER.sub(" ", text) for text in templates))
+
+
+def _schema_values(parameters: Json, name: str) -> list[JsonValue]:
+    """The enum, const and default values of one argument's schema, local references followed."""
+    properties = parameters.get("properties")
+    todo = [properties.get(name)] if isinstance(properties, dict) else []
+    seen: set[str] = set()
+    values: list[JsonValue] = []
+    while todo:
+        schema = todo.pop()
+        if isinstance(schema, list):
+            todo.extend(schema)
+        if not isinstance(schema, dict):
+            continue
+        enum = schema.get("enum")
+        values += enum if isinstance(enum, list) else []
+        values += [value for key in ("const", "default") for _, value in _leaves(schema.get(key))]
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and reference not in seen:
+            seen.add(reference)
+            todo.append(_resolved(parameters, reference))
+        todo.extend(sub for key, sub in schema.items() if key not in ("enum", "const", "default"))
+    return values
+
+
+def _resolved(schema: JsonValue, reference: str) -> JsonValue:
+    """What a reference such as #/$defs/date points to within `schema`; None when nothing."""
+    for part in reference.removeprefix("#").split("/")[1:]:
+        schema = schema.get(part) if isinstance(schema, dict) else None
+    return schema
+
+
+class Leaf(NamedTuple):
+    path: tuple[str | int, ...]
+    value: JsonValue
+
+
+def _leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+    """Each scalar within `value`, with its path."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _leaves(part, (*path, key))
+    elif isinstance(value, list):
+        for position, part in enumerate(value):
+            yield from _leaves(part, (*path, position))
+    else:
+        yield Leaf(path, value)
+
+
+def _path(path: Iterable[str | int]) -> str:
+    """As `filters.tags[0]`; the arguments as a whole have no path."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "arguments"
+
+
+def _texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
+    """Every text that would be trained on, with a name for it."""
+    for number, message in enumerate(candidate.messages, start=1):
+        yield f"turn {number}", message.content
+    yield "the reply", candidate.target.reply
+    for call in candidate.target.calls:
+        for path, value in _leaves(call.arguments):
+            if isinstance(value, str):
+                yield f"{call.name}: {_path(path)}", value
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+CHECKS: tuple[Check, ...] = (
+    _empty_prompt,
+    _prompt_too_long,
+    _bad_characters,
+    _empty_reply,
+    _unknown_tool,
+    _wrong_target,
+    _invalid_arguments,
+    _ungrounded_argument,
+)

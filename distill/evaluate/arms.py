@@ -1,0 +1,155 @@
+"""The arms of an evaluation on the same cases: base and tuned student, baselines, the teacher.
+
+Every prediction is kept with its raw output and verdict, and what each arm's are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.errors import RunError
+from distill.evaluate.baselines import Majority, MiniLM, Tfidf
+from distill.evaluate.gate import teacher_arm
+from distill.evaluate.predict import Progress, predict
+from distill.evaluate.score import Scores, score
+from distill.evaluate.served import predict_served, served_student
+from distill.evaluate.tables import scores_object
+from distill.files import read_records, write_json, write_records
+from distill.records import Case, Example, Prediction
+from distill.render import Renderer
+from distill.run import layout
+from distill.run.folder import RunFolder, read_json
+from distill.serving.command import vllm_command
+from distill.serving.vllm import Notice
+from distill.sharing import opens_of
+from distill.students import Student
+from distill.students.embedded import PACKAGE, encode
+from distill.train.sft import set_threads
+from distill.train.student import run_student, student_renderer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Cases = Sequence[Case]
+
+
+def read_scores(folder: Path, dataset: str) -> dict[str, Scores]:
+    """The scores by arm that an evaluation left in a run folder."""
+    found = read_json(folder / layout.scores(dataset))["arms"]
+    assert isinstance(found, dict)
+    return {arm: Scores.model_validate(scores) for arm, scores in found.items()}
+
+
+def score_arms(
+    run: RunFolder, datasets: Mapping[str, Cases], progress: Progress, notice: Notice
+) -> dict[str, dict[str, Scores]]:
+    """Have every arm predict, and write what it said and what that is worth; scores by arm.
+
+    Raises RunError where no student was trained yet.
+    """
+    require_adapter(run)
+    set_threads(run.config.train.threads)
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
+    everything = [case for cases in datasets.values() for case in cases]
+    for arm, predictions in _arms(run, everything, progress, notice):
+        rest = iter(predictions)
+        for name, cases in datasets.items():
+            own = [next(rest) for _ in cases]
+            write_records(run.path / layout.predictions(name, arm), own)
+            scores[name][arm] = score(own)
+    for name, cases in datasets.items():
+        scores[name] |= teacher_arm(run, name, cases)
+    for name, arms in scores.items():
+        write_json(run.path / layout.scores(name), scores_object(name, arms))
+    return scores
+
+
+def _arms(
+    run: RunFolder, cases: Cases, progress: Progress, notice: Notice
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """Each arm's predictions on all cases, one arm after the other."""
+    with _student_arms(run, cases, progress, notice) as says:
+        yield "base", says("base")
+        yield "tuned", says("tuned")
+    rows = read_records(run.path / layout.SPLITS["train"], Example)
+    yield "majority", Majority(rows).predict(cases)
+    yield "tfidf", Tfidf(rows).predict(cases)
+    if find_spec(PACKAGE):
+        yield "minilm", MiniLM(rows, encode).predict(cases)
+
+
+@contextmanager
+def _student_arms(
+    run: RunFolder, cases: Cases, progress: Progress, notice: Notice
+) -> Iterator[Callable[[str], list[Prediction]]]:
+    """What the student says, `base` or `tuned`, on the backend of the settings."""
+    settings, teacher = run.config.evaluate, run.config.teacher
+    if settings.backend == "vllm":
+        # The server first: a command that is wrong is said before a tokenizer is read.
+        command = vllm_command(teacher.vllm_command)
+    student = run_student(run)
+    if settings.backend == "transformers":
+        yield lambda arm: predicted(run, student, arm, cases, progress)
+        return
+    renderer = student_renderer(student, run)
+    with served_student(
+        run,
+        command=command,
+        arguments=teacher.vllm_args,
+        adapter=run.path / layout.ADAPTER,
+        log=run.path / layout.STUDENT_LOG,
+        deadline=teacher.start_timeout,
+        notice=notice,
+    ) as served:
+        yield lambda arm: predict_served(
+            served.url,
+            getattr(served, arm),
+            renderer,
+            cases,
+            arm=arm,
+            max_new_tokens=settings.max_new_tokens,
+            context=student.context,
+            concurrency=teacher.concurrency,
+            progress=progress,
+        )
+
+
+def predicted(
+    run: RunFolder, student: Student, arm: str, cases: Cases, progress: Progress
+) -> list[Prediction]:
+    """What the run's student, `base` or `tuned`, says to every case; its weights are read anew."""
+    model = student.load(run.path / layout.ADAPTER if arm == "tuned" else None)
+    return said(run, model, student_renderer(student, run), arm, cases, progress)
+
+
+def said(
+    run: RunFolder,
+    model: PreTrainedModel,
+    renderer: Renderer,
+    arm: str,
+    cases: Cases,
+    progress: Progress,
+) -> list[Prediction]:
+    return predict(
+        model,
+        renderer,
+        cases,
+        arm=arm,
+        max_new_tokens=run.config.evaluate.max_new_tokens,
+        batch_size=run.config.evaluate.batch_size,
+        opens=opens_of(model),
+        progress=progress,
+    )
+
+
+def require_adapter(run: RunFolder) -> None:
+    if not (run.path / layout.ADAPTER).is_dir():
+        raise RunError(
+            "no student was trained here yet",
+            place=run.path,
+            hint=f"train one: distill train {run.path}",
+        )

@@ -1,0 +1,199 @@
+"""What a teacher's tokens cost, and what a run has spent, for people."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from distill.config import Price, TeacherConfig
+from distill.errors import UsageError
+from distill.files import read_text
+from distill.ledger.ledger import LedgerEntry, Tally
+
+FREE = Price(prompt=0, cached=0, completion=0)
+SPENDING = ("stage", "model", "outcome", "requests", "prompt", "cached", "completion", "cost")
+
+# What makers put behind a model's name for one version of it: a date, a number, a preview.
+_VERSION = re.compile(r"-(\d{4}-\d\d-\d\d|\d{3,4}|\d{8}|latest|preview(-\d\d-\d\d(\d\d)?)?)")
+# Names that only resolve inside of a network, besides those without a dot.
+_PRIVATE = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+
+
+class Counted(Protocol):
+    """Anything with tokens: a Usage, a Tally, a forecast."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def cached_tokens(self) -> int: ...
+
+    @property
+    def completion_tokens(self) -> int: ...
+
+
+@cache
+def known_prices() -> tuple[str, Mapping[str, Price]]:
+    """The date on which distill's own table was noted, and the table by model."""
+    table = tomllib.loads(read_text(Path(__file__).with_name("prices.toml")))
+    prices = {model: Price.model_validate(price) for model, price in table["models"].items()}
+    return str(table["as_of"]), prices
+
+
+def price_of(model: str, given: Mapping[str, Price]) -> Price | None:
+    """The price of `model`: by its exact name, else by the one that it is a version of.
+
+    The user's table `given` comes before distill's own; `openai/gpt-5-mini` is also looked up as
+    `gpt-5-mini`, and `gpt-5-mini-2025-08-07` as a version of it.
+    """
+    return _found(model, (given, known_prices()[1]))
+
+
+def price_for(settings: TeacherConfig) -> Price | None:
+    """The price of the teacher's tokens: nothing for one of your own, None where it is unknown."""
+    if settings.kind != "openai" or _is_private(_host(settings)):
+        return _found(settings.model, (settings.prices,)) or FREE
+    return price_of(settings.model, settings.prices)
+
+
+def unknown_price(model: str) -> UsageError:
+    """The error for a budget in USD that needs the price of `model`, with the lines to fill in."""
+    lines = [f"[teacher.prices.{json.dumps(model, ensure_ascii=False)}]", "prompt = 0.25"]
+    shown = "".join(f"\n    {line}" for line in (*lines, "cached = 0.025", "completion = 2.00"))
+    return UsageError(
+        f'there is no price of "{model}" to count with',
+        place="--budget-usd",
+        hint=f"put it into distill.toml, in USD for a million tokens, as in:{shown}\n"
+        "  or set --budget-tokens instead",
+    )
+
+
+def cost(counted: Counted, price: Price) -> float:
+    """USD for the tokens of `counted`."""
+    cached = min(counted.cached_tokens, counted.prompt_tokens)
+    cached_price = price.prompt if price.cached is None else price.cached
+    return (
+        (counted.prompt_tokens - cached) * price.prompt
+        + cached * cached_price
+        + counted.completion_tokens * price.completion
+    ) / 1_000_000
+
+
+def entry_cost(entry: LedgerEntry, settings: TeacherConfig) -> float | None:
+    """USD for an entry of the ledger, None where its model has no known price.
+
+    A run may have had other teachers before the one of `settings`.
+    """
+    if not entry.tokens:
+        return 0.0
+    own = entry.model == settings.model
+    price = price_for(settings) if own else price_of(entry.model, settings.prices)
+    if price is None and price_for(settings) == FREE:
+        price = FREE  # where the server is one's own, so it was, most likely, for other models
+    return None if price is None else cost(entry, price)
+
+
+def spending_rows(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> list[tuple[str, ...]]:
+    """The ledger as rows of a table whose columns are SPENDING."""
+    return [
+        (
+            entry.stage,
+            entry.model,
+            entry.outcome,
+            f"{entry.requests:,}",
+            f"{entry.prompt_tokens:,}",
+            f"{entry.cached_tokens:,}",
+            f"{entry.completion_tokens:,}",
+            money(entry_cost(entry, settings)),
+        )
+        for entry in entries
+    ]
+
+
+def spending_line(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> str:
+    """The ledger in one line: `1,234 requests, 1.2M prompt tokens (0.9M cached), …, $0.31`."""
+    several = list(entries)
+    costs = [entry_cost(entry, settings) for entry in several]
+    known = [value for value in costs if value is not None]
+    spent = money(sum(known) if known or not costs else None)
+    unknown = " and what has no known price" if known and len(known) < len(costs) else ""
+    return f"{tally_line(Tally.total(several))}, {spent}{unknown}"
+
+
+def tally_line(tally: Tally) -> str:
+    """Requests and tokens in words; says where tokens are estimates."""
+    cached = f" ({short_count(tally.cached_tokens)} cached)" if tally.cached_tokens else ""
+    line = (
+        f"{_requests(tally.requests)}, {short_count(tally.prompt_tokens)} prompt tokens{cached}, "
+        f"{short_count(tally.completion_tokens)} completion tokens"
+    )
+    if not tally.estimated:
+        return line
+    of = f" of {_requests(tally.estimated)}" * (tally.estimated < tally.requests)
+    return f"{line} (tokens{of} estimated)"
+
+
+def money(usd: float | None) -> str:
+    """USD for people: whole cents, and down to hundredths of one where there is little."""
+    if usd is None:
+        return "price unknown"
+    if 0 < usd < 0.0001:
+        return "under $0.0001"
+    return f"${usd:,.2f}" if usd >= 0.095 or not usd else f"${usd:.4f}"
+
+
+def short_count(number: int) -> str:
+    """A number for people: 9,999, 12k, 1.2M, 3.4G."""
+    if number < 10_000:
+        return f"{number:,}"
+    if number < 950_000:
+        return f"{number / 1_000:.0f}k"
+    if number < 950_000_000:
+        return f"{number / 1_000_000:.1f}M"
+    return f"{number / 1_000_000_000:,.1f}G"
+
+
+def _requests(number: int) -> str:
+    return f"{number:,} request{'s' * (number != 1)}"
+
+
+def _found(model: str, tables: Sequence[Mapping[str, Price]]) -> Price | None:
+    names = list(dict.fromkeys((model, model.rpartition("/")[2])))
+    for name in names:
+        for table in tables:
+            if name in table:
+                return table[name]
+    versions = [
+        (len(known), -place, table[known])
+        for name in names
+        for place, table in enumerate(tables)
+        for known in table
+        if name.startswith(known) and _VERSION.fullmatch(name, len(known))
+    ]
+    return max(versions, key=lambda found: found[:2])[2] if versions else None
+
+
+def _host(settings: TeacherConfig) -> str:
+    # The openai client reads the same variable.
+    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
+    try:
+        return urlsplit(base_url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_private(host: str) -> bool:
+    if not host:
+        return False
+    try:
+        return not ipaddress.ip_address(host.partition("%")[0]).is_global
+    except ValueError:
+        return "." not in host or host.endswith(_PRIVATE)

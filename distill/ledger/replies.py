@@ -1,0 +1,100 @@
+"""What a teacher answered is paid for once: replies in SQLite, each durable before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from distill.ledger.database import Database
+from distill.ledger.ledger import Ledger
+from distill.teachers.base import ChatReply, Usage
+
+_COLUMNS = "text, model, prompt_tokens, cached_tokens, completion_tokens, estimated"
+_GET = f"SELECT {_COLUMNS} FROM replies WHERE key = ?"
+# The first reply stands: whoever asks for one key twice at a time gets one answer.
+_PUT = f"INSERT OR IGNORE INTO replies (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class ReplyStore(Ledger):
+    """Replies by key, and the ledger in the same file. Opened by `with`; made when it is missing.
+
+    A process killed at any instant leaves every reply that `put` returned, and no torn one.
+    Raises RunError when the file is damaged or not a store, WriteError when it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(Database(path))
+        self.path = path
+        self._db = self._database.connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def get(self, key: str) -> ChatReply | None:
+        """The reply kept under `key`."""
+        with self._database.guarded():
+            row = self._db.execute(_GET, (key,)).fetchone()
+        return None if row is None else _reply(row)
+
+    def put(self, key: str, reply: ChatReply) -> ChatReply:
+        """Keep `reply` unless the key has one, commit, and return the one that is kept."""
+        with self._database.guarded():
+            done = self._db.execute(_PUT, _row(key, reply))
+        return reply if done.rowcount else (self.get(key) or reply)
+
+    def put_all(self, replies: Iterable[tuple[str, ChatReply]]) -> None:
+        """`put` for several, all of them or none."""
+        rows = [_row(key, reply) for key, reply in replies]
+        with self._database.transaction() as connection:
+            connection.executemany(_PUT, rows)
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget these, all or none, so that they are asked for again. Their cost stays."""
+        rows = [(key,) for key in keys]
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM replies WHERE key = ?", rows)
+
+    def keys(self) -> set[str]:
+        """The keys of all replies."""
+        with self._database.guarded():
+            return {key for (key,) in self._db.execute("SELECT key FROM replies")}
+
+    def count(self) -> int:
+        """How many replies are kept."""
+        with self._database.guarded():
+            return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
+
+
+def _row(key: str, reply: ChatReply) -> tuple[object, ...]:
+    usage = reply.usage
+    return (
+        key,
+        # Lone surrogates are legal in a JSON reply and illegal in SQLite's text: hence the BLOB.
+        reply.text.encode("utf-8", "surrogatepass"),
+        reply.model,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+        usage.estimated,
+    )
+
+
+def _reply(row: tuple[Any, ...]) -> ChatReply:
+    text, model, prompt_tokens, cached_tokens, completion_tokens, estimated = row
+    return ChatReply(
+        text=text.decode("utf-8", "surrogatepass"),
+        model=model,
+        usage=Usage(
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            completion_tokens=completion_tokens,
+            estimated=bool(estimated),
+        ),
+    )

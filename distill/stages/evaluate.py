@@ -1,0 +1,64 @@
+"""evaluate: every arm on gold and on the held-out split; on request, on any file of cases."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.errors import InputFileError
+from distill.files import file_digest
+from distill.records import Case, Example, Json
+from distill.run import layout
+from distill.run.folder import RunFolder
+from distill.stages.stage import Context, Stage
+from distill.stages.watcher import Watcher
+
+
+def work(context: Context) -> Json:
+    """Score every arm on the test split and on gold; the right-tool shares for the manifest."""
+    from distill.evaluate.arms import score_arms
+    from distill.evaluate.score import cases_of
+
+    run, watcher = context.run, context.watcher
+    datasets: dict[str, Sequence[Case]] = {}
+    if run.workflow.gold:
+        datasets["gold"] = run.workflow.gold
+    datasets["test"] = cases_of(context.read(layout.SPLITS["test"], Example))
+    kept = {name: cases for name, cases in datasets.items() if cases}
+    for name in datasets:
+        shutil.rmtree(run.path / layout.EVALUATE / name, ignore_errors=True)
+    scores = score_arms(run, kept, watcher.progress, watcher.notice)
+    return {name: {arm: one.tool_accuracy for arm, one in s.items()} for name, s in scores.items()}
+
+
+def evaluate_file(run: RunFolder, path: Path, cases: Sequence[Case], watcher: Watcher) -> str:
+    """Score every arm on the cases of a file; the name under which they are kept.
+
+    Raises InputFileError for a file without cases.
+    """
+    from distill.evaluate.arms import score_arms
+
+    name = dataset_name(path, cases)
+    score_arms(run, {name: cases}, watcher.progress, watcher.notice)
+    return name
+
+
+def dataset_name(path: Path, cases: Sequence[Case]) -> str:
+    """The name under which a file's cases are kept. Raises InputFileError when there are none."""
+    if not cases:
+        raise InputFileError("holds no cases", place=path, hint="write one JSON object a line")
+    stem = re.sub(r"[^\w-]+", "-", path.stem).strip("-") or "data"
+    # Two files of one name are two data sets.
+    return f"{stem}-{file_digest(path)[:8]}"
+
+
+STAGE = Stage(
+    name="evaluate",
+    folder=layout.EVALUATE,
+    settings=("train", "evaluate"),
+    reads=(*layout.SPLITS.values(), layout.ADAPTER, layout.GATE_PREDICTIONS),
+    writes=(f"{layout.EVALUATE}/test", f"{layout.EVALUATE}/gold"),
+    work=work,
+)

@@ -1,0 +1,26 @@
+"""What a teacher still owes a run: the planned scenarios without a usable reply that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from distill.asking.ask import ReplyCache, kept
+from distill.asking.writing import read_reply, request
+from distill.records import Scenario
+from distill.run.folder import RunFolder
+from distill.teachers.base import Task, Teacher
+
+
+def answered(
+    run: RunFolder, teacher: Teacher, replies: ReplyCache, scenarios: Iterable[Scenario]
+) -> int:
+    """How many of `scenarios` the run's replies answer, as the rules stand."""
+
+    def is_answered(scenario: Scenario) -> bool:
+        asked = request(scenario, run.workflow, run.config.teacher)
+        task = asked.task
+        assert isinstance(task, Task)
+        read = kept(asked, teacher, replies, lambda text: read_reply(text, task, teacher.name))
+        return read is not None
+
+    return sum(map(is_answered, scenarios))

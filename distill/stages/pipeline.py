@@ -1,0 +1,238 @@
+"""Running the flow: a round of data until the quotas are met, then stage after stage.
+
+What each stage does stands in its own module; here stand only what runs when, what is refused,
+and the loop that asks again for what was rejected.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import dropwhile, takewhile
+from pathlib import Path
+
+from distill.data.balance import deficits
+from distill.data.plan import quotas
+from distill.errors import AlteredRunError, GateError, RunError, StaleRunError
+from distill.files import iter_records
+from distill.records import Cell, Example, Failure
+from distill.run import layout
+from distill.run.folder import RunFolder
+from distill.run.manifest import StageStatus
+from distill.stages import (
+    FLOW,
+    balance,
+    dedup,
+    evaluate,
+    gate,
+    generate,
+    plan,
+    report,
+    split,
+    train,
+    validate,
+)
+from distill.stages.session import TeacherSession
+from distill.stages.stage import Context, Stage, run_stage, stage_status
+from distill.stages.watcher import Watcher
+
+# The share asked for above the quotas in the first round, as most of it is rejected again.
+RESERVE = 0.25
+
+ROUND = (plan.STAGE, generate.STAGE, validate.STAGE, dedup.STAGE, balance.STAGE)
+"""What is repeated until the quotas are met."""
+DATA = (*ROUND, split.STAGE)
+STUDENT = (train.STAGE, evaluate.STAGE, report.STAGE)
+
+
+def make_data(run: RunFolder, watcher: Watcher) -> None:
+    """Everything up to the split: gate, plan, ask, sieve, and ask again for what is missing.
+
+    The stages of a round are all repeated until the quotas are met, as they are cheap and the
+    teacher's replies are kept: what a killed run leaves behind can then never depend on where it
+    was killed. Raises GateError when the teacher routes too badly to write, or when the quotas
+    cannot be met; the data that there is stays, and what the teacher owes is asked for next time.
+    """
+    wanted = quotas(run.workflow, run.config.data.target)
+    if _ready(run, DATA):
+        short = _short(run, wanted)
+        if not short:
+            return
+        if not _owed(run):
+            raise _short_of(wanted, short, run)
+    with TeacherSession(run, watcher.notice) as session:
+        context = Context(run, watcher, session=session)
+        _pass_gate(context)
+        short = _rounds(context, wanted)
+    _run(split.STAGE, context)
+    if short:
+        raise _short_of(wanted, short, run)
+
+
+def _pass_gate(context: Context) -> None:
+    """Route gold with the teacher, unless that was done; raises GateError when it routes badly."""
+    from distill.evaluate.gate import read_gate, require_gate
+
+    run = context.run
+    if not gate.is_due(run):
+        return
+    if stage_status(gate.STAGE, run).state != "done":
+        _run(gate.STAGE, context)
+    require_gate(read_gate(run), run.config.teacher.gate, run.path)
+
+
+def _rounds(context: Context, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
+    """Ask and sieve until the quotas are met; what is missing in the end."""
+    run = context.run
+    asked = first_round(run)
+    for _ in range(run.config.data.max_rounds):
+        for stage in ROUND:
+            _run(stage, replace(context, asked=asked))
+        short = _short(run, wanted)
+        if not short:
+            break
+        asked = ask_more(asked, wanted, short)
+    return short
+
+
+def first_round(run: RunFolder) -> dict[Cell, int]:
+    """Scenarios of each cell that are asked for at first: the quota and a reserve."""
+    wanted = quotas(run.workflow, run.config.data.target)
+    return {cell: math.ceil(count * (1 + RESERVE)) for cell, count in wanted.items()}
+
+
+def _short(run: RunFolder, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
+    return deficits(iter_records(run.path / layout.EXAMPLES["balance"], Example), wanted)
+
+
+def _owed(run: RunFolder) -> bool:
+    """Whether the teacher failed at scenarios that it may yet write."""
+    return any(iter_records(run.path / layout.FAILURES, Failure))
+
+
+def run_stages(run: RunFolder, watcher: Watcher, *wanted: Stage) -> None:
+    """Run those of `wanted` that are not done yet; they follow each other in the flow.
+
+    Raises RunError when an earlier stage is missing, AlteredRunError or StaleRunError when a
+    finished one no longer is what it was.
+    """
+    require_before(run, wanted[0])
+    for stage in wanted:
+        if not _ready(run, [stage]):
+            _run(stage, Context(run, watcher))
+
+
+def require_before(run: RunFolder, first: Stage) -> None:
+    """Raise what `run_stages` raises when a stage before `first` is not done as it should be."""
+    for before in earlier(first):
+        if before is not gate.STAGE and not _ready(run, [before]):
+            raise RunError(
+                f"the stage {before.name} has not run yet",
+                place=run.path,
+                hint=_way_to(before.name, run.path),
+            )
+
+
+def make_report(run: RunFolder, watcher: Watcher) -> None:
+    """The report on what the run holds so far, however far it is."""
+    require_unaltered(run)
+    _run(report.STAGE, Context(run, watcher))
+
+
+def earlier(stage: Stage) -> tuple[Stage, ...]:
+    """The stages of the flow before `stage`."""
+    return tuple(takewhile(lambda one: one is not stage, FLOW))
+
+
+def redo(run: RunFolder, first: Stage) -> None:
+    """Forget the stages from `first` on, and a training's checkpoints with them."""
+    _forget_from(first, run)
+    if first is train.STAGE:
+        shutil.rmtree(run.path / layout.CHECKPOINTS, ignore_errors=True)
+
+
+def status(run: RunFolder) -> list[StageStatus]:
+    """Where each stage stands; what was made from an altered or stale stage is stale."""
+    states: list[StageStatus] = []
+    for stage in FLOW:
+        if stage is gate.STAGE and not gate.is_due(run):
+            continue
+        state = stage_status(stage, run)
+        broken = next((s for s in states if s.state in ("altered", "stale")), None)
+        if state.state == "done" and broken:
+            state = StageStatus(stage.name, "stale", f"{broken.stage} is {broken.state}")
+        states.append(state)
+    return states
+
+
+def require_unaltered(run: RunFolder) -> None:
+    """Raise AlteredRunError when a finished stage's file is not what it wrote, reports aside."""
+    for stage in earlier(report.STAGE):
+        state = stage_status(stage, run)
+        if state.state == "altered":
+            raise _altered(state, run)
+
+
+def _run(stage: Stage, context: Context) -> None:
+    """Do a stage's work and remember it; what came after it is forgotten first."""
+    _forget_from(stage, context.run)
+    run_stage(stage, context)
+
+
+def _forget_from(first: Stage, run: RunFolder) -> None:
+    run.forget([stage.name for stage in dropwhile(lambda one: one is not first, FLOW)])
+
+
+def _ready(run: RunFolder, stages: Iterable[Stage]) -> bool:
+    """Whether all of `stages` are done; a stale or altered one is an error."""
+    found = [stage_status(stage, run) for stage in stages]
+    for state in found:
+        if state.state == "altered":
+            raise _altered(state, run)
+        if state.state == "stale":
+            raise StaleRunError(
+                f"the stage {state.stage} was made with something else: {state.detail}",
+                place=run.path,
+                hint=f"use the same settings, or make it again, with the flags that you gave: "
+                f"{_way_to(state.stage, run.path)} --redo",
+            )
+    return all(state.state == "done" for state in found)
+
+
+def _altered(state: StageStatus, run: RunFolder) -> AlteredRunError:
+    return AlteredRunError(
+        f"{state.detail} is not what the stage {state.stage} wrote",
+        place=run.path,
+        hint=f"restore it, or make it again: {_way_to(state.stage, run.path)} --redo",
+    )
+
+
+def _way_to(stage: str, path: Path) -> str:
+    """The command that runs a stage."""
+    command = {"train": "train", "evaluate": "eval", "report": "report"}.get(stage)
+    return f"distill {command} {path}" if command else f"distill gen --rules RULES --out {path}"
+
+
+def ask_more(
+    asked: Mapping[Cell, int], wanted: Mapping[Cell, int], short: Mapping[Cell, int]
+) -> dict[Cell, int]:
+    """Ask again for what is missing, by the share that survived so far."""
+    more = dict(asked)
+    for cell, missing in short.items():
+        survived = max((wanted[cell] - missing) / asked[cell], 0.05)
+        more[cell] += math.ceil(missing / survived * 1.1)
+    return more
+
+
+def _short_of(wanted: Mapping[Cell, int], short: Mapping[Cell, int], run: RunFolder) -> GateError:
+    got, total = sum(wanted.values()) - sum(short.values()), sum(wanted.values())
+    worst = sorted(short.items(), key=lambda item: (-item[1], item[0]))[:3]
+    cells = ", ".join(f"{cell} {wanted[cell] - n} of {wanted[cell]}" for cell, n in worst)
+    return GateError(
+        f"{got} of {total} examples were accepted: {cells}",
+        place=run.path,
+        hint="give those rules more words or examples, or lower --target; why rows were rejected: "
+        f"distill show {run.path} --rejected; to train on what is there: distill train {run.path}",
+    )

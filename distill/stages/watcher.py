@@ -1,0 +1,108 @@
+"""Who is told how a run goes: a person, a log, or nobody."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from distill.records import Json
+
+logger = logging.getLogger("distill")
+
+
+class Watcher(Protocol):
+    """Told of each stage: that it begins, how far it is, what came of it."""
+
+    def begins(self, stage: str) -> None: ...
+
+    def progress(self, done: int, total: int, note: str = "") -> None: ...
+
+    def ends(self, stage: str, counts: Json, seconds: float) -> None: ...
+
+    def notice(self, text: str) -> None: ...
+
+
+class LogWatcher:
+    """Writes to the logger `distill`: results as info, notices as warnings."""
+
+    def begins(self, stage: str) -> None:
+        logger.debug("%s begins", stage)
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        pass
+
+    def ends(self, stage: str, counts: Json, seconds: float) -> None:
+        logger.info("%s: %s (%.1f s)", stage, summary(counts), seconds)
+
+    def notice(self, text: str) -> None:
+        logger.warning("%s", text)
+
+
+class ProgressWatcher:
+    """A progress bar and a line a stage on `console`; the lines alone where it is no terminal.
+
+    Opened by `with`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not (console.is_terminal or console.is_jupyter),
+        )
+        self._task = self._bar.add_task("", note="", start=False, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begins(self, stage: str) -> None:
+        self._bar.reset(
+            self._task, description=stage, total=None, completed=0, note="", visible=True
+        )
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, note=escape(note))
+
+    def ends(self, stage: str, counts: Json, seconds: float) -> None:
+        self._bar.update(self._task, visible=False)
+        self._console.print(
+            f"[bold]{stage:<10}[/bold] {escape(summary(counts))} [dim]{seconds:.1f} s[/dim]"
+        )
+
+    def notice(self, text: str) -> None:
+        self._console.print(f"[yellow]note[/yellow] {escape(text)}")
+
+
+def summary(counts: Json) -> str:
+    """A stage's counts on one line: `in 2500, kept 2100, rejected 400 (near_duplicate 400)`."""
+    return ", ".join(f"{name} {_shown(value)}" for name, value in counts.items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        inner = summary(value)
+        whole = all(isinstance(number, int) for number in value.values())
+        return f"{sum(value.values())}" + f" ({inner})" * bool(inner) if whole else f"({inner})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

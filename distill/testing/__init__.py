@@ -1,0 +1,1 @@
+"""A chat server on loopback that misbehaves on request: a teacher for tests and benchmarks."""

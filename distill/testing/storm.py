@@ -1,0 +1,144 @@
+"""Behaviours that remember: faults at random with a seed, and a server with a limited strength."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from dataclasses import replace
+
+from distill.testing import behaviours
+from distill.testing.answers import Answer, Behaviour, Body
+from distill.testing.behaviours import good
+
+
+def troubles(retry_after: float | None = None, delay: float = 1.0) -> dict[str, Behaviour]:
+    """What a storm may bring, by name.
+
+    retry_after: seconds that 429 and 503 ask for; delay: seconds of the slow ones
+    """
+    return {
+        "rate_limited": behaviours.rate_limited(retry_after),
+        "unavailable": behaviours.unavailable(retry_after),
+        "broken": behaviours.broken(500),
+        "proxy_error": behaviours.proxy_error,
+        "slow": behaviours.slow(delay),
+        "trickling": behaviours.trickling(delay),
+        "stalled": behaviours.stalled,
+        "unanswered": behaviours.unanswered,
+        "reset": behaviours.reset,
+        "reset_halfway": behaviours.reset_halfway,
+        "hung_up": behaviours.hung_up,
+        "cut_short": behaviours.cut_short,
+        "not_json": behaviours.not_json,
+        "malformed": behaviours.malformed,
+        "truncated": behaviours.truncated,
+        "raw_newline": behaviours.raw_newline,
+        "fenced": behaviours.fenced,
+        "wrong_shape": behaviours.wrong_shape,
+        "cut_off": behaviours.cut_off,
+        "refused": behaviours.refused,
+        "filtered": behaviours.filtered,
+        "without_text": behaviours.without_text,
+        "without_choices": behaviours.without_choices,
+        "without_usage": behaviours.without_usage,
+        "same_id": behaviours.same_id,
+    }
+
+
+class Storm:
+    """Trouble for a share of the requests: `Storm(seed=1, rate_limited=0.2, reset=0.02)`.
+
+    What a request meets depends on the seed, on its own content and on how often it was seen
+    before, never on the order in which requests come: under any concurrency the same requests meet
+    the same troubles.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        calm: Behaviour = good,
+        retry_after: float | None = None,
+        delay: float = 1.0,
+        **shares: float,
+    ) -> None:
+        known = troubles(retry_after, delay)
+        if unknown := shares.keys() - known.keys():
+            raise TypeError(f"a storm brings no {', '.join(sorted(unknown))}")
+        if min(shares.values(), default=0) < 0 or sum(shares.values()) > 1:
+            raise ValueError(f"the shares must be from 0 to 1 together: {shares}")
+        self.met: Counter[str] = Counter()
+        """How often each trouble was met, and "calm"."""
+        self._seed = seed
+        self._calm = calm
+        self._troubles = {name: (share, known[name]) for name, share in shares.items()}
+        self._seen: Counter[str] = Counter()
+        # Two servers, each with a thread of its own, may share one storm.
+        self._lock = threading.Lock()
+
+    def __call__(self, body: Body) -> Answer:
+        digest = body.digest
+        with self._lock:
+            self._seen[digest] += 1
+            name, behaviour = self._drawn(f"{self._seed} {digest} {self._seen[digest]}")
+            self.met[name] += 1
+        return behaviour(body)
+
+    def _drawn(self, ticket: str) -> tuple[str, Behaviour]:
+        left = random.Random(ticket).random()
+        for name, (share, behaviour) in self._troubles.items():
+            left -= share
+            if left < 0:
+                return name, behaviour
+        return "calm", self._calm
+
+
+class Overloaded:
+    """A server that answers 429 to what is more than it can take, at once, and else is calm.
+
+    capacity: requests in flight; rate: requests per second, in bursts of a second's worth at most.
+    Those turned away count for neither.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int | None = None,
+        rate: float | None = None,
+        retry_after: float | None = None,
+        calm: Behaviour = good,
+    ) -> None:
+        self.calm = calm
+        self.turned_away = 0
+        self._capacity = capacity
+        self._bucket = rate and _Bucket(rate)
+        self._refusal = behaviours.rate_limited(retry_after)
+
+    def __call__(self, body: Body) -> Answer:
+        crowded = self._capacity is not None and body.in_flight > self._capacity
+        if crowded or (self._bucket and not self._bucket.take(body.arrived)):
+            self.turned_away += 1
+            refused: Answer = self._refusal(body)
+            return replace(refused, at_once=True)
+        return self.calm(body)
+
+
+class _Bucket:
+    """Tokens that come at a rate, a second's worth at most."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._size = max(1.0, rate)
+        self._tokens = self._size
+        self._filled: float | None = None
+
+    def take(self, now: float) -> bool:
+        if self._filled is not None:
+            earned = (now - self._filled) * self._rate
+            self._tokens = min(self._size, self._tokens + earned)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
