@@ -75,14 +75,14 @@ class Asked(NamedTuple):
 
     def by_generate(self) -> list[Prediction]:
         """The verdicts on what `generate` says to each prompt alone."""
-        from distill.evaluate.predict import judged
+        from distill.evaluate.predict import judge_answer
 
-        stops = sorted({*self.renderer.stop_ids, *self.renderer.dead_ids})
+        stops = sorted({*self.renderer.stop_ids, *self.renderer.invalid_marker_ids})
         verdicts = []
         for case, prompt in zip(self.cases, self.prompts(), strict=True):
             said = generated(self.model, prompt, self.room, stops)
-            parsed, raw = self.renderer.parse(said), self.renderer.text(said)
-            verdicts.append(judged(self.renderer, case, parsed, "tuned", raw))
+            parsed, raw = self.renderer.parse(said), self.renderer.decode(said)
+            verdicts.append(judge_answer(self.renderer, case, parsed, "tuned", raw))
         return verdicts
 
     def prompts(self) -> list[list[int]]:

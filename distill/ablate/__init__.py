@@ -1,7 +1,7 @@
 """How much a prompt has to say of the tools: the same student trained each way, and compared."""
 
 from distill.ablate.ablate import ablate
-from distill.ablate.advice import advised
-from distill.ablate.model import MODES, Ablated, Ablation, modes_of
+from distill.ablate.advice import recommend
+from distill.ablate.model import MODES, Ablation, ModeResult, parse_modes
 
-__all__ = ["MODES", "Ablated", "Ablation", "ablate", "advised", "modes_of"]
+__all__ = ["MODES", "Ablation", "ModeResult", "ablate", "parse_modes", "recommend"]

@@ -16,13 +16,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from distill.ablate.advice import Predictions, advised, contests
-from distill.ablate.model import MODES, Ablated, Ablation, Declarations, Tokens
+from distill.ablate.advice import Predictions, contests, recommend
+from distill.ablate.model import MODES, Ablation, Declarations, ModeResult, PromptTokens
 from distill.errors import RunError, StaleRunError, StudentError, WriteError
-from distill.evaluate.arms import predicted
-from distill.evaluate.predict import prepared
+from distill.evaluate.arms import predict_student
+from distill.evaluate.predict import render_prompts
 from distill.evaluate.score import Scores, cases_of, score
-from distill.evaluate.tables import scores_object
+from distill.evaluate.tables import scores_json
 from distill.files import read_records, write_json, write_records
 from distill.records import Case, Example, Json, Prediction
 from distill.render import Renderer
@@ -107,21 +107,23 @@ def _folder(run: RunFolder, mode: Declarations) -> RunFolder:
     return RunFolder(run.path / layout.ABLATE / mode, settings, run.workflow)
 
 
-def _measured(run: RunFolder, folder: RunFolder, student: Student, datasets: Datasets) -> Ablated:
+def _measured(
+    run: RunFolder, folder: RunFolder, student: Student, datasets: Datasets
+) -> ModeResult:
     """What the mode's prompts cost, and whether there is a row that the student has room for."""
     mode = folder.config.train.declarations
     assert mode is not None
     try:
         renderer = student_renderer(student, folder)
     except StudentError as error:
-        return Ablated(declarations=mode, problem=error.problems[0].cause)
+        return ModeResult(declarations=mode, problem=error.problems[0].cause)
     room = Recipe.of(folder.config.train, student).max_length
     examples = read_records(run.path / layout.SPLITS["train"], Example)
     rows = render_rows(examples, renderer, room)
     problem = ""
     if rows.rejected and not rows.kept:
         problem = f"no training row fits: {rows.rejected[0].detail}"
-    return Ablated(
+    return ModeResult(
         declarations=mode,
         prompt_tokens={name: _tokens(renderer, cases) for name, cases in datasets.items()},
         problem=problem,
@@ -130,14 +132,14 @@ def _measured(run: RunFolder, folder: RunFolder, student: Student, datasets: Dat
     )
 
 
-def _tokens(renderer: Renderer, cases: Sequence[Case]) -> Tokens:
+def _tokens(renderer: Renderer, cases: Sequence[Case]) -> PromptTokens:
     """Of the prompts that can be rendered, however long they are; 0 where none can."""
-    prompts, _ = prepared(renderer, cases, ARM, float("inf"))
+    prompts, _ = render_prompts(renderer, cases, ARM, float("inf"))
     lengths = [len(ids) for ids in prompts.values()] or [0]
-    return Tokens(mean=sum(lengths) / len(lengths), max=max(lengths))
+    return PromptTokens(mean=sum(lengths) / len(lengths), max=max(lengths))
 
 
-def _require_one(modes: Sequence[Ablated]) -> None:
+def _require_one(modes: Sequence[ModeResult]) -> None:
     """Raise StudentError when the student cannot be trained in any of `modes`."""
     if any(not mode.problem for mode in modes):
         return
@@ -224,17 +226,17 @@ def _predict(context: Context, student: Student, datasets: Datasets) -> Json:
     run = context.run
     set_threads(run.config.train.threads)
     everything = [case for cases in datasets.values() for case in cases]
-    rest = iter(predicted(run, student, ARM, everything, context.watcher.progress))
+    rest = iter(predict_student(run, student, ARM, everything, context.watcher.progress))
     shares: dict[str, Scores] = {}
     for name, cases in datasets.items():
         made = list(islice(rest, len(cases)))
         shares[name] = score(made)
         write_records(run.path / layout.predictions(name, ARM), made)
-        write_json(run.path / layout.scores(name), scores_object(name, {ARM: shares[name]}))
+        write_json(run.path / layout.scores(name), scores_json(name, {ARM: shares[name]}))
     return {name: {ARM: scores.tool_accuracy} for name, scores in shares.items()}
 
 
-def _scored(run: RunFolder, mode: Ablated, said: Predictions) -> Ablated:
+def _scored(run: RunFolder, mode: ModeResult, said: Predictions) -> ModeResult:
     """The mode with what came of its training."""
     found = {name: score(rows) for name, rows in said.items()}
     seconds = run.manifest.stages[train.STAGE.name].seconds
@@ -242,10 +244,10 @@ def _scored(run: RunFolder, mode: Ablated, said: Predictions) -> Ablated:
 
 
 def _compared(
-    student: Student, modes: Sequence[Ablated], said: Mapping[Declarations, Predictions]
+    student: Student, modes: Sequence[ModeResult], said: Mapping[Declarations, Predictions]
 ) -> Ablation:
     found = tuple(contests(said))
-    advice = advised([mode for mode in modes if not mode.problem], found)
+    advice = recommend([mode for mode in modes if not mode.problem], found)
     return Ablation(
         student=student.name,
         modes=tuple(modes),

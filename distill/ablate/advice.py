@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from distill.ablate.model import Ablated, Contest, Declarations, Measure
+from distill.ablate.model import Contest, Declarations, Measure, ModeResult
 from distill.evaluate.statistics import mcnemar
 from distill.records import Prediction
 from distill.report.verdict import SURE
@@ -48,7 +48,7 @@ def contests(said: Mapping[Declarations, Predictions]) -> Iterator[Contest]:
                 yield _contest(dataset, "full call", (longer, shorter), known)
 
 
-def advised(modes: Sequence[Ablated], found: Sequence[Contest]) -> Advice:
+def recommend(modes: Sequence[ModeResult], found: Sequence[Contest]) -> Advice:
     """The shortest prompt that is nowhere shown to do worse than a longer one.
 
     `modes` are those that were trained, in the order of MODES; at least one. A difference that

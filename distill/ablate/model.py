@@ -14,7 +14,7 @@ MODES: tuple[Declarations, ...] = ("full", "names", "none")
 Measure = Literal["right tool", "full call"]
 
 
-def modes_of(text: str) -> tuple[Declarations, ...]:
+def parse_modes(text: str) -> tuple[Declarations, ...]:
     """The modes in a list with commas, in order. Raises UsageError for another word."""
     words = {word.strip() for word in text.split(",")}
     if other := words - {*MODES}:
@@ -24,18 +24,18 @@ def modes_of(text: str) -> tuple[Declarations, ...]:
     return tuple(mode for mode in MODES if mode in words)
 
 
-class Tokens(Record):
+class PromptTokens(Record):
     """How long the prompts of a data set are, in the student's own tokens."""
 
     mean: float
     max: int
 
 
-class Ablated(Record):
+class ModeResult(Record):
     """One way of declaring the tools: what its prompts cost, and what the student learned."""
 
     declarations: Declarations
-    prompt_tokens: dict[str, Tokens] = {}
+    prompt_tokens: dict[str, PromptTokens] = {}
     """By data set; empty where the tools cannot be shown at all."""
     problem: str = ""
     """Why no student was trained this way."""
@@ -67,7 +67,7 @@ class Ablation(Record):
     """The ways that were tried on one run, and which of them to take."""
 
     student: str
-    modes: tuple[Ablated, ...]
+    modes: tuple[ModeResult, ...]
     contests: tuple[Contest, ...]
     choice: Declarations | None
     """The shortest prompt that no data set shows to do worse than a longer one.

@@ -16,7 +16,7 @@ from distill import __version__
 from distill.evaluate.arms import read_scores
 from distill.evaluate.score import Scores
 from distill.evaluate.statistics import Interval
-from distill.evaluate.tables import ordered
+from distill.evaluate.tables import sorted_arms
 from distill.files import write_text
 from distill.records import Json, digest
 from distill.run import layout
@@ -41,7 +41,7 @@ _RELATION = {"adapter": "adapter", "hf": "finetune", "gguf": "quantized", "ollam
 _FROM_FOLDER = "from a folder"
 
 
-def write_card(run: RunFolder, folder: Path, kind: Kind = "adapter") -> None:
+def write_model_card(run: RunFolder, folder: Path, kind: Kind = "adapter") -> None:
     """Write README.md into `folder`: into an adapter as training leaves it, or into an export."""
     write_text(folder / CARD, card(run, kind))
 
@@ -181,7 +181,7 @@ def _scores(run: RunFolder, kind: Kind) -> str:
         return "Not evaluated."
     lines = ["| data | arm | n | right tool | full call | malformed |", "|---|---|--:|--:|--:|--:|"]
     for dataset, arms in found.items():
-        lines += [_row(dataset, arm, arms[arm]) for arm in ordered(arms)]
+        lines += [_row(dataset, arm, arms[arm]) for arm in sorted_arms(arms)]
     return "\n".join(lines) + (
         "\n\nShares in percent with 95% Wilson intervals; – where an arm has none. *test* is held "
         "out from the generated rows, *gold* was written by people. Decoded before the export."

@@ -142,11 +142,11 @@ def _settings_file(given: Path | None, beside: Path) -> Path | None:
 def show_scores(folder: Path, datasets: Sequence[str], as_json: bool) -> None:
     from distill.cli.tables import scores_table
     from distill.evaluate.arms import read_scores
-    from distill.evaluate.tables import scores_object
+    from distill.evaluate.tables import scores_json
 
     found = {name: read_scores(folder, name) for name in datasets}
     if as_json:
-        objects = [scores_object(name, arms) for name, arms in found.items()]
+        objects = [scores_json(name, arms) for name, arms in found.items()]
         terminal.print_json(objects[0] if len(objects) == 1 else objects)
     else:
         for name, arms in found.items():

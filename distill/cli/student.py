@@ -134,7 +134,7 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
 
 
 def _shares(sure: Confidence) -> str:
-    likely = sorted({**sure.tools, "words": sure.words}.items(), key=lambda one: -one[1])
+    likely = sorted({**sure.tools, "words": sure.no_call}.items(), key=lambda one: -one[1])
     return ", ".join(f"{name} {_percent(p)}" for name, p in likely[:3])
 
 
@@ -183,7 +183,7 @@ def ablate(
     from distill.cli.tables import ablation_table
     from distill.stages.evaluate import dataset_name
 
-    wanted = ablation.modes_of(modes)
+    wanted = ablation.parse_modes(modes)
     with locked(run), terminal.watching() as watcher:
         made = shared.reopen(run, config, flags)
         datasets = None

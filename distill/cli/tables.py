@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from distill.ablate.model import Ablated, Ablation
+from distill.ablate.model import Ablation, ModeResult
 from distill.cli import terminal
 from distill.evaluate.score import Scores
 from distill.evaluate.statistics import Interval
-from distill.evaluate.tables import ordered
+from distill.evaluate.tables import sorted_arms
 from distill.ledger.prices import money
 from distill.run.folder import RunFolder
 from distill.stages.forecast import Forecast
@@ -39,7 +39,7 @@ def scores_table(arms: Mapping[str, Scores], title: str = "") -> Table:
     drawn.add_column("arm")
     for heading in ("n", "right tool", "full call", "malformed", "argument F1", "grounding F1"):
         drawn.add_column(heading, justify="right", no_wrap=True)
-    for arm in ordered(arms):
+    for arm in sorted_arms(arms):
         drawn.add_row(arm, *map(escape, _score_cells(arms[arm])))
     drawn.caption = "shares in percent, with 95% Wilson intervals; - where an arm has none"
     return drawn
@@ -104,7 +104,7 @@ def ablation_table(found: Ablation) -> Table:
     return drawn
 
 
-def _mode_rows(mode: Ablated) -> Iterator[tuple[str, ...]]:
+def _mode_rows(mode: ModeResult) -> Iterator[tuple[str, ...]]:
     """The way's name and its training stand in its first row alone."""
     first, seconds = str(mode.declarations), NONE
     if mode.seconds is not None:

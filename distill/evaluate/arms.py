@@ -16,8 +16,8 @@ from distill.evaluate.baselines import Majority, MiniLM, Tfidf
 from distill.evaluate.gate import teacher_arm
 from distill.evaluate.predict import Progress, predict
 from distill.evaluate.score import Scores, score
-from distill.evaluate.served import predict_served, served_student
-from distill.evaluate.tables import scores_object
+from distill.evaluate.served import predict_served, serve_student
+from distill.evaluate.tables import scores_json
 from distill.files import read_records, write_json, write_records
 from distill.records import Case, Example, Prediction
 from distill.render import Renderer
@@ -64,7 +64,7 @@ def score_arms(
     for name, cases in datasets.items():
         scores[name] |= teacher_arm(run, name, cases)
     for name, arms in scores.items():
-        write_json(run.path / layout.scores(name), scores_object(name, arms))
+        write_json(run.path / layout.scores(name), scores_json(name, arms))
     return scores
 
 
@@ -93,10 +93,10 @@ def _student_arms(
         command = vllm_command(teacher.vllm_command)
     student = run_student(run)
     if settings.backend == "transformers":
-        yield lambda arm: predicted(run, student, arm, cases, progress)
+        yield lambda arm: predict_student(run, student, arm, cases, progress)
         return
     renderer = student_renderer(student, run)
-    with served_student(
+    with serve_student(
         run,
         command=command,
         arguments=teacher.vllm_args,
@@ -118,15 +118,15 @@ def _student_arms(
         )
 
 
-def predicted(
+def predict_student(
     run: RunFolder, student: Student, arm: str, cases: Cases, progress: Progress
 ) -> list[Prediction]:
     """What the run's student, `base` or `tuned`, says to every case; its weights are read anew."""
     model = student.load(run.path / layout.ADAPTER if arm == "tuned" else None)
-    return said(run, model, student_renderer(student, run), arm, cases, progress)
+    return predict_cases(run, model, student_renderer(student, run), arm, cases, progress)
 
 
-def said(
+def predict_cases(
     run: RunFolder,
     model: PreTrainedModel,
     renderer: Renderer,

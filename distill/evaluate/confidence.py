@@ -27,7 +27,7 @@ class Confidence(NamedTuple):
 
     tools: dict[str, float]
     """By allowed tool, that the answer begins with a call of it."""
-    words: float
+    no_call: float
     """That it begins with anything else."""
 
     @property
@@ -40,10 +40,10 @@ class Confidence(NamedTuple):
         """The probability of what was done; None for what is malformed or not allowed."""
         if said.malformed:
             return None
-        return self.tools.get(said.calls[0].name) if said.calls else self.words
+        return self.tools.get(said.calls[0].name) if said.calls else self.no_call
 
 
-class Openings:
+class CallPrefixes:
     """The ways in which calls of each tool begin, none of them the beginning of another."""
 
     def __init__(self, renderer: Renderer, tools: Sequence[Json]) -> None:
@@ -64,19 +64,19 @@ class Openings:
         return Confidence(tools, max(0.0, 1.0 - sum(tools.values())))
 
 
-class OpeningsOf:
+class CallPrefixCache:
     """The openings for each set of tools that a renderer shows, each found once."""
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
-        self._found: dict[str, Openings] = {}
+        self._found: dict[str, CallPrefixes] = {}
 
-    def __call__(self, tools: Sequence[Json] | None) -> Openings:
+    def __call__(self, tools: Sequence[Json] | None) -> CallPrefixes:
         if tools is None or self._renderer.declarations == "none":
             tools = self._renderer.tools
         key = canonical_json(list(tools))
         if key not in self._found:
-            self._found[key] = Openings(self._renderer, tools)
+            self._found[key] = CallPrefixes(self._renderer, tools)
         return self._found[key]
 
 
@@ -97,7 +97,7 @@ def tool_probabilities(
     from distill.sharing.openings import opened
     from distill.sharing.reading import Row, read
 
-    openings = Openings(renderer, tools)
+    openings = CallPrefixes(renderer, tools)
     rows = [Row(at, prompt, paths=openings.paths) for at, prompt in enumerate(prompts)]
     found: dict[int, Confidence] = {}
     for done in read(model, rows, batch_size, opens):

@@ -18,7 +18,7 @@ from distill.config import TeacherConfig
 from distill.errors import GateError, TeacherError
 from distill.evaluate.score import Scores, judge, score
 from distill.evaluate.statistics import wilson
-from distill.evaluate.tables import scores_object
+from distill.evaluate.tables import scores_json
 from distill.files import read_records, write_json, write_records
 from distill.records import Case, FailureReason, Json, Prediction
 from distill.render import Parsed
@@ -56,7 +56,7 @@ async def run_gate(
     )
     scores = score(predictions)
     write_records(run.path / layout.GATE_PREDICTIONS, predictions)
-    write_json(run.path / layout.GATE_SCORES, scores_object("gold", {ARM: scores}))
+    write_json(run.path / layout.GATE_SCORES, scores_json("gold", {ARM: scores}))
     right = sum(p.tool_correct for p in predictions)
     share = None if scores.tool_accuracy is None else round(scores.tool_accuracy, 4)
     return {"cases": scores.n, "right": right, "share": share}

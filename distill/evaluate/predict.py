@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from distill.evaluate.confidence import OpeningsOf
+from distill.evaluate.confidence import CallPrefixCache
 from distill.evaluate.score import judge
 from distill.records import Case, Prediction, Target, ToolCall
 from distill.render import Parsed, Renderer, RenderError
@@ -44,8 +44,8 @@ def predict(
     from distill.sharing.decode import answers, context_of
 
     limit = context_of(model) or math.inf
-    prompts, verdicts = prepared(renderer, cases, arm, limit)
-    openings_of = OpeningsOf(renderer)
+    prompts, verdicts = render_prompts(renderer, cases, arm, limit)
+    openings_of = CallPrefixCache(renderer)
     waiting = list(prompts)
     rooms = {at: int(min(limit - len(prompts[at]), sys.maxsize)) for at in waiting}
     openings = {at: openings_of(cases[at].tools) for at in waiting}
@@ -54,7 +54,7 @@ def predict(
         model,
         [prompts[at] for at in waiting],
         # What can no longer be read is not decoded to its end: untuned students ramble.
-        (*renderer.stop_ids, *renderer.dead_ids),
+        (*renderer.stop_ids, *renderer.invalid_marker_ids),
         [min(max_new_tokens, rooms[at]) for at in waiting],
         drafts=[_label(renderer, cases[at], prompts[at], limit) for at in waiting],
         paths=[openings[at].paths if openings[at].longest <= rooms[at] else () for at in waiting],
@@ -63,8 +63,8 @@ def predict(
     )
     for index, answer in found:
         at = waiting[index]
-        parsed, raw = renderer.parse(answer.ids), renderer.text(answer.ids)
-        verdict = judged(renderer, cases[at], parsed, arm, raw)
+        parsed, raw = renderer.parse(answer.ids), renderer.decode(answer.ids)
+        verdict = judge_answer(renderer, cases[at], parsed, arm, raw)
         sure = openings[at].confidence(answer.opened).of(parsed) if answer.opened else None
         verdicts[at] = verdict.model_copy(update={"confidence": sure, "label_nll": answer.nll})
         if progress is not None:
@@ -72,7 +72,7 @@ def predict(
     return [verdicts[at] for at in range(len(cases))]
 
 
-def prepared(
+def render_prompts(
     renderer: Renderer, cases: Sequence[Case], arm: str, limit: float
 ) -> tuple[dict[int, list[int]], dict[int, Prediction]]:
     """The prompts of the cases that can be asked, and the verdicts on those that cannot."""
@@ -86,7 +86,7 @@ def prepared(
     return prompts, verdicts
 
 
-def judged(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: str) -> Prediction:
+def judge_answer(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: str) -> Prediction:
     """The verdict on what was said, with a note where the row's own tools were not shown whole."""
     own = case.tools not in (None, renderer.tools)
     note = _NOTES.get(renderer.declarations, "") if own else ""

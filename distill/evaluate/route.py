@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from distill.evaluate.arms import require_adapter, said
+from distill.evaluate.arms import predict_cases, require_adapter
 from distill.evaluate.confidence import Confidence, tool_probabilities
 from distill.records import Case, Message
 from distill.render import Parsed
@@ -32,7 +32,7 @@ def route(run: RunFolder, text: str) -> Routed:
     student = run_student(run)
     model, renderer = student.load(run.path / layout.ADAPTER), student_renderer(student, run)
     case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
-    (answer,) = said(run, model, renderer, "tuned", [case], lambda *_: None)
+    (answer,) = predict_cases(run, model, renderer, "tuned", [case], lambda *_: None)
     parsed = Parsed(answer.calls, answer.reply, bool(answer.malformed), answer.detail)
     if answer.confidence is None and not answer.malformed:
         return Routed(parsed, answer.raw)

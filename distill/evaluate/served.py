@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import StudentError, TeacherError
-from distill.evaluate.predict import Progress, judged, prepared
+from distill.evaluate.predict import Progress, judge_answer, render_prompts
 from distill.files import parse_json, read_text
 from distill.records import Case, Prediction
 from distill.render import Parsed, Renderer
@@ -50,13 +50,13 @@ def predict_served(
     Prompts are sent as token ids, at most `concurrency` of them at a time, and `context` is the
     student's, in tokens. Raises StudentError when the server does not answer a case.
     """
-    prompts, verdicts = prepared(renderer, cases, arm, context)
+    prompts, verdicts = render_prompts(renderer, cases, arm, context)
     speaker = _Speaker(base_url, model, renderer, max_new_tokens, context)
 
     async def work(client: openai.AsyncOpenAI, waiting: Iterator[int]) -> None:
         for at in waiting:
             parsed, raw = await speaker.says(client, cases[at], prompts[at])
-            verdicts[at] = judged(renderer, cases[at], parsed, arm, raw)
+            verdicts[at] = judge_answer(renderer, cases[at], parsed, arm, raw)
             if progress is not None:
                 progress(len(verdicts), len(cases), arm)
 
@@ -75,7 +75,7 @@ def predict_served(
 
 
 @contextmanager
-def served_student(
+def serve_student(
     run: RunFolder,
     *,
     command: Sequence[str],
@@ -105,7 +105,7 @@ def served_student(
             arguments=arguments,
             deadline=deadline,
             adapters={TUNED: adapter.resolve()},
-            lora_rank=adapter_rank(adapter),
+            lora_rank=max_lora_rank(adapter),
             notice=notice,
         ) as server:
             yield ServedStudent(server.url, server.model, TUNED)
@@ -114,7 +114,7 @@ def served_student(
         raise StudentError.of(error.problems) from None
 
 
-def adapter_rank(adapter: Path) -> int:
+def max_lora_rank(adapter: Path) -> int:
     """The largest LoRA rank in an adapter. Raises StudentError for one that vLLM cannot load."""
     path = adapter / "adapter_config.json"
     if not path.is_file():
@@ -153,7 +153,7 @@ class _Speaker:
         self._most = max_new_tokens
         self._context = context
         # What can no longer be read is not decoded to its end, as in `predict`.
-        self._stops = [*renderer.stop_ids, *renderer.dead_ids]
+        self._stops = [*renderer.stop_ids, *renderer.invalid_marker_ids]
 
     async def says(
         self, client: openai.AsyncOpenAI, case: Case, prompt: list[int]
@@ -195,12 +195,12 @@ class _Speaker:
     def _read(self, choice: Any, room: int) -> tuple[Parsed, str]:
         ids = getattr(choice, "token_ids", None)
         if ids:
-            return self._renderer.parse(ids), self._renderer.text(ids)
+            return self._renderer.parse(ids), self._renderer.decode(ids)
         # Servers before return_token_ids send text alone, without the token that ended it.
         if choice.finish_reason == "length":
             return Parsed(malformed=True, detail=f"no end of turn in {room} tokens"), choice.text
         stop = getattr(choice, "stop_reason", None)
-        raw = choice.text + (self._renderer.text([stop]) if isinstance(stop, int) else "")
+        raw = choice.text + (self._renderer.decode([stop]) if isinstance(stop, int) else "")
         return self._renderer.parse(raw), raw
 
     def _failed(self, case: Case, error: object) -> StudentError:

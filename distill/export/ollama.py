@@ -36,7 +36,7 @@ def write_modelfile(renderer: Renderer, folder: Path, weights: str, *, bos_by_ru
     Raises ExportError for a student whose prompts are no text around what is said.
     """
     bos = (renderer.tokenizer.bos_token or "") if bos_by_runtime else ""
-    stops = [renderer.text([token]) for token in renderer.stop_ids]
+    stops = [renderer.decode([token]) for token in renderer.stop_ids]
     lines = [
         f"FROM ./{weights}",
         f'TEMPLATE """{template(renderer, bos)}"""',

@@ -82,7 +82,7 @@ def answers(
 ) -> list[list[int]]:
     """What a model says to each prompt, greedily."""
     room = min(max_new_tokens, *(_room(model, len(one.ids)) for one in asked))
-    ends = (*renderer.stop_ids, *renderer.dead_ids)
+    ends = (*renderer.stop_ids, *renderer.invalid_marker_ids)
     return greedy(model, [one.ids for one in asked], ends, room)
 
 
@@ -203,8 +203,8 @@ def compared(
         return Parity(len(expected), len(expected))
     at = differing[0]
     difference = (
-        f"to {asked[at].text!r} the student says {renderer.text(expected[at])!r}, "
-        f"the export {renderer.text(found[at])!r}"
+        f"to {asked[at].text!r} the student says {renderer.decode(expected[at])!r}, "
+        f"the export {renderer.decode(found[at])!r}"
     )
     return Parity(len(expected) - len(differing), len(expected), difference)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill.cards.model import CARD, write_card
+from distill.cards.model import CARD, write_model_card
 from distill.errors import ExportError, UsageError
 from distill.export.export import NOTE, export, require_trained
 from distill.files import write_json
@@ -81,7 +81,7 @@ def _folder(run: RunFolder, format: str, notice: Callable[[str], None]) -> Itera
         ignore = shutil.ignore_patterns("training_args.bin")
         shutil.copytree(run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=_linked)
         (folder / CARD).unlink(missing_ok=True)
-        write_card(run, folder)
+        write_model_card(run, folder)
         write_json(folder / NOTE, {"format": "adapter"})
         yield folder
 

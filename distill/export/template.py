@@ -89,7 +89,7 @@ def chat_template(renderer: Renderer) -> str:
     elsewhere they are passed over, as the student was not tuned to read them. A tool's answer is
     an object where the student has no template of its own. Raises RenderError as the renderer does.
     """
-    if renderer.handed([_USER]) is None:
+    if renderer.template_inputs([_USER]) is None:
         return _plain(renderer)
     return _around(renderer)
 
@@ -114,7 +114,10 @@ def literal(value: Any) -> str:
 
 def _around(renderer: Renderer) -> str:
     """The student's own template, told first what distill's renderer would hand to it."""
-    alone, with_system = renderer.handed([_USER]), renderer.handed([_SYSTEM, _USER])
+    alone, with_system = (
+        renderer.template_inputs([_USER]),
+        renderer.template_inputs([_SYSTEM, _USER]),
+    )
     assert alone is not None
     assert with_system is not None
     turns, tools = alone

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from distill.records import Json, ToolCall
 from distill.render import functiongemma
-from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, Said
+from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnContent
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Format:
     name: str
     write: Callable[[Sequence[ToolCall]], str]
     """Raises RenderError for what the notation cannot express."""
-    read: Callable[[str], Said]
+    read: Callable[[str], TurnContent]
     """Reads a whole turn, without its end marker; raises MalformedError."""
     stops: tuple[str, ...] = ()
     """Tokens that may end a turn of calls, beside the ordinary end of a turn."""
-    dead: tuple[str, ...] = ()
+    invalid_markers: tuple[str, ...] = ()
     """Tokens after which `read` is malformed whatever follows: no need to generate on."""
 
 
@@ -38,15 +38,15 @@ def _write_tagged(calls: Sequence[ToolCall]) -> str:
     return "\n".join(f"{_OPEN}\n{_dump(call, 'arguments')}\n{_CLOSE}" for call in calls)
 
 
-def _read_tagged(text: str) -> Said:
+def _read_tagged(text: str) -> TurnContent:
     """Words before the first call are the reply; none may stand between or after calls."""
     text = _THOUGHT.sub("", text).strip()
     words, opened, rest = text.partition(_OPEN)
     if _CLOSE in words:
         raise MalformedError(f"{_CLOSE} without {_OPEN}")
     if not opened:
-        return Said(reply=words)
-    return Said(calls=tuple(_tagged(_OPEN + rest)), reply=words.strip())
+        return TurnContent(reply=words)
+    return TurnContent(calls=tuple(_tagged(_OPEN + rest)), reply=words.strip())
 
 
 def _tagged(text: str) -> Iterator[ToolCall]:
@@ -68,12 +68,12 @@ def _write_json(calls: Sequence[ToolCall]) -> str:
     return "\n".join(_dump(call, "arguments") for call in calls)
 
 
-def _read_json(text: str) -> Said:
+def _read_json(text: str) -> TurnContent:
     """Objects with a name and arguments (or parameters), in a row or in an array."""
     text = _THOUGHT.sub("", text).strip()
     rest = text[_JSON_PREFIX.match(text).end() :]  # type: ignore[union-attr]
     if not rest.startswith(("{", "[")):
-        return Said(reply=text)
+        return TurnContent(reply=text)
     values: list[Any] = []
     while rest:
         value, rest = _decode(rest)
@@ -81,7 +81,7 @@ def _read_json(text: str) -> Said:
         rest = rest.lstrip("; \t\r\n")
     if not values:
         raise MalformedError("an empty list of calls")
-    return Said(calls=tuple(map(_call, values)))
+    return TurnContent(calls=tuple(map(_call, values)))
 
 
 def _dump(call: ToolCall, key: str) -> str:
@@ -162,7 +162,7 @@ FUNCTION_GEMMA = Format(
     functiongemma.write,
     functiongemma.read,
     functiongemma.STOPS,
-    functiongemma.DEAD,
+    functiongemma.INVALID_MARKERS,
 )
 HERMES = Format("hermes", _write_tagged, _read_tagged)
 LLAMA = Format("llama", _write_llama, _read_json, ("<|eom_id|>",))

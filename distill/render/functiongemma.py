@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from distill.records import Json, Message, ToolCall
-from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, Said
+from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnContent
 
 ESCAPE = "<escape>"
 CALL = ("<start_function_call>", "<end_function_call>")
@@ -34,7 +34,7 @@ MARKERS = (*TURN, *DECLARATION, *CALL, *RESPONSE, ESCAPE)
 STOPS = (TURN[1], RESPONSE[0])
 """A turn ends with its end marker, or, after calls, where a response is expected."""
 
-DEAD = (TURN[0], *DECLARATION, RESPONSE[1])
+INVALID_MARKERS = (TURN[0], *DECLARATION, RESPONSE[1])
 """Markers after which a turn can no longer be read, whatever follows."""
 
 DEVELOPER = "You are a model that can do function calling with the following functions"
@@ -122,14 +122,14 @@ def safe(text: str) -> str:
     return text
 
 
-def read(text: str) -> Said:
+def read(text: str) -> TurnContent:
     """What a turn without its end marker says; MalformedError for anything but calls or words."""
     text = text.strip()
-    if dead := next((marker for marker in DEAD if marker in text), None):
-        raise MalformedError(f"{dead} inside a turn")
+    if invalid := next((marker for marker in INVALID_MARKERS if marker in text), None):
+        raise MalformedError(f"{invalid} inside a turn")
     if not any(marker in text for marker in MARKERS) and not _UNMARKED_CALL.match(text):
-        return Said(reply=text)
-    return Said(calls=tuple(_Reader(text).calls()))
+        return TurnContent(reply=text)
+    return TurnContent(calls=tuple(_Reader(text).calls()))
 
 
 def _named(name: str) -> str:

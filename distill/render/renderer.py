@@ -48,7 +48,7 @@ class Renderer:
     """The one renderer of a student: prompts, training rows, and the reading of what it says.
 
     stop_ids: the tokens that end a generation.
-    dead_ids: the tokens after which it is malformed whatever follows.
+    invalid_marker_ids: the tokens after which it is malformed whatever follows.
     declarations: "full" puts the tools into the prompt, "names" no more than their names; what
         is not shown is left to be learned. With "none" rows cannot bring tools of their own.
     format: how calls are written; None asks the chat template.
@@ -76,7 +76,7 @@ class Renderer:
                 self._writer = PlainWriter(tokenizer, format, names=names)
             self.format = self._writer.format
             self.stop_ids = self._holding(self._writer.stops)
-            self.dead_ids = self._holding(self.format.dead, but=self.stop_ids)
+            self.invalid_marker_ids = self._holding(self.format.invalid_markers, but=self.stop_ids)
             probe = self.prompt([_PROBE])
         except RenderError as error:
             raise StudentError(
@@ -98,13 +98,13 @@ class Renderer:
         """`prompt` before it is tokenized, special tokens included."""
         return self._writer.prompt(messages, self._shown(tools))
 
-    def handed(
+    def template_inputs(
         self, messages: Sequence[Message]
     ) -> tuple[list[dict[str, Any]], list[Any] | None] | None:
         """What the chat template is given for a conversation; None where there is no template."""
         if isinstance(self._writer, PlainWriter):
             return None
-        return self._writer.handed(messages, self._shown(None))
+        return self._writer.template_inputs(messages, self._shown(None))
 
     def example(
         self,
@@ -124,7 +124,7 @@ class Renderer:
         end = self._end(ids, len(prompt))
         return Rendered(ids, [len(prompt) <= at <= end for at in range(len(ids))])
 
-    def text(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """The ids as text, markers included."""
         return str(
             self.tokenizer.decode(
@@ -141,9 +141,9 @@ class Renderer:
         if not isinstance(said, str):
             ids = list(said)
             end = next((at for at, token in enumerate(ids) if token in self.stop_ids), len(ids))
-            if end == len(ids) and not set(ids) & set(self.dead_ids):
+            if end == len(ids) and not set(ids) & set(self.invalid_marker_ids):
                 return Parsed(malformed=True, detail=f"no end of turn in {len(ids)} tokens")
-            said = self.text(ids[: end + 1])
+            said = self.decode(ids[: end + 1])
         try:
             calls, reply = self.format.read(self._before_stop(said))
         except MalformedError as error:

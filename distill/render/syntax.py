@@ -18,7 +18,7 @@ class MalformedError(ValueError):
     """Text that no student should have written; becomes `Parsed.malformed` with this detail."""
 
 
-class Said(NamedTuple):
+class TurnContent(NamedTuple):
     """What a turn says: calls, or a reply in words."""
 
     calls: tuple[ToolCall, ...] = ()

@@ -10,7 +10,7 @@ from distill.errors import StudentError
 from distill.records import Json, Message, Target, ToolCall, canonical_json
 from distill.render import functiongemma
 from distill.render.formats import FORMATS, FUNCTION_GEMMA, JSON, Format
-from distill.render.syntax import MalformedError, RenderError, Said
+from distill.render.syntax import MalformedError, RenderError, TurnContent
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class TemplateWriter:
             return Message(role="assistant", content=target.reply, tool_calls=target.calls)
         return Message(role="assistant", content=_said(self.format, target))
 
-    def handed(
+    def template_inputs(
         self, messages: Sequence[Message], tools: Sequence[Json]
     ) -> tuple[list[dict[str, Any]], list[Any] | None]:
         """The turns and the tools that the chat template is given for a conversation."""
@@ -146,7 +146,7 @@ class TemplateWriter:
     ) -> str:
         from jinja2 import TemplateError
 
-        turns, shown = self.handed(messages, tools)
+        turns, shown = self.template_inputs(messages, tools)
         try:
             # A router answers at once: templates that can think are asked not to.
             switches: dict[str, Any] = {"enable_thinking": False}
@@ -251,7 +251,7 @@ def _instructions(system: str | None) -> str:
 def _reads(format: Format, text: str, call: ToolCall) -> bool:
     for end in (len(text), *sorted(_ends(text), reverse=True)):
         try:
-            if format.read(text[:end]) == Said(calls=(call,)):
+            if format.read(text[:end]) == TurnContent(calls=(call,)):
                 return True
         except MalformedError:
             continue

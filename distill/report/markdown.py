@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from distill.evaluate.score import Scores
 from distill.evaluate.statistics import Interval
-from distill.evaluate.tables import ordered
+from distill.evaluate.tables import sorted_arms
 from distill.records import canonical_json
 from distill.report.model import Funnel, Report, Training, WorstCase
 from distill.report.verdict import verdict
@@ -84,7 +84,7 @@ def _origin(dataset: str) -> str:
 def _scores(arms: Mapping[str, Scores]) -> str:
     columns = ["arm", ">n", ">right tool", ">full call", ">malformed", ">argument F1"]
     rows = []
-    for arm in ordered(arms):
+    for arm in sorted_arms(arms):
         s = arms[arm]
         rows.append(
             [
@@ -118,7 +118,7 @@ def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
     if tuned is None or not tuned.by_rule:
         return
     yield "Right tool by rule, worst first:"
-    others = [arm for arm in ordered(arms) if arm != "tuned"]
+    others = [arm for arm in sorted_arms(arms) if arm != "tuned"]
     rows = []
     for rule, share in sorted(tuned.by_rule.items(), key=lambda r: (r[1].tool_accuracy, r[0])):
         theirs = (arms[arm].by_rule.get(rule) for arm in others)
@@ -128,7 +128,7 @@ def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
 
 
 def _outcomes(arms: Mapping[str, Scores]) -> str:
-    names = ordered(arms)
+    names = sorted_arms(arms)
     rows = []
     seen = dict.fromkeys(outcome for arm in names for outcome in arms[arm].outcomes)
     for outcome in seen:

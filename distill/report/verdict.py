@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill.evaluate.score import Scores
-from distill.evaluate.tables import ordered
+from distill.evaluate.tables import sorted_arms
 from distill.report.model import Comparison, Report
 
 SURE = 0.05
@@ -41,7 +41,7 @@ def _rows(dataset: str) -> str:
 
 def _compared_with(arms: dict[str, Scores]) -> list[str]:
     """The base student, the best of the baselines, and the teacher."""
-    rest = [arm for arm in ordered(arms) if arm not in ("base", "tuned", "teacher")]
+    rest = [arm for arm in sorted_arms(arms) if arm not in ("base", "tuned", "teacher")]
     best = sorted(rest, key=lambda arm: -(arms[arm].tool_accuracy or 0.0))[:1]
     return [arm for arm in ("base", *best, "teacher") if arm in arms]
 

@@ -24,7 +24,7 @@ READS = (layout.SPLITS["train"], layout.SPLITS["dev"])
 
 def work(context: Context) -> Json:
     """Raises StaleRunError when a training with other settings was interrupted here."""
-    from distill.cards.model import write_card
+    from distill.cards.model import write_model_card
     from distill.train.student import student_to_train
 
     run = context.run
@@ -39,7 +39,7 @@ def work(context: Context) -> Json:
         )
     # The adapter is the result; checkpoints only serve a training that is not done.
     shutil.rmtree(run.path / layout.CHECKPOINTS, ignore_errors=True)
-    write_card(run, run.path / layout.ADAPTER)
+    write_model_card(run, run.path / layout.ADAPTER)
     return {"student": student.name, "fingerprint": student.fingerprint, **result.counts}
 
 

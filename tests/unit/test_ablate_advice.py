@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from distill.ablate import Ablated, advised, modes_of
+from distill.ablate import ModeResult, parse_modes, recommend
 from distill.ablate.advice import contests
-from distill.ablate.model import Ablation, Declarations, Tokens
+from distill.ablate.model import Ablation, Declarations, PromptTokens
 from distill.cli.tables import ablation_table
 from distill.errors import UsageError
 from distill.evaluate.score import judge, score
@@ -38,16 +38,18 @@ def rows(right: str, arguments: str = "") -> list[Prediction]:
 
 def ablated(said: dict[Declarations, dict[str, list[Prediction]]]) -> Ablation:
     modes = tuple(
-        Ablated(
+        ModeResult(
             declarations=name,
-            prompt_tokens={d: Tokens(mean=LENGTHS[name], max=round(LENGTHS[name])) for d in sets},
+            prompt_tokens={
+                d: PromptTokens(mean=LENGTHS[name], max=round(LENGTHS[name])) for d in sets
+            },
             seconds=1.5,
             scores={dataset: score(found) for dataset, found in sets.items()},
         )
         for name, sets in said.items()
     )
     found = tuple(contests(said))
-    choice, line = advised(modes, found)
+    choice, line = recommend(modes, found)
     return Ablation(student="s", modes=modes, contests=found, choice=choice, advice=line)
 
 
@@ -120,9 +122,9 @@ def test_one_way_alone_is_not_compared() -> None:
 def test_the_table_shows_each_data_set_and_why_a_way_was_not_trained() -> None:
     from rich.console import Console
 
-    unfit = Ablated(
+    unfit = ModeResult(
         declarations="full",
-        prompt_tokens={"gold": Tokens(mean=600.25, max=640)},
+        prompt_tokens={"gold": PromptTokens(mean=600.25, max=640)},
         problem="no training row fits: 620 tokens, and 512 fit",
     )
     found = ablated({"names": {"gold": rows("++--", "+---"), "test": rows("+")}})
@@ -143,7 +145,7 @@ def test_the_table_shows_each_data_set_and_why_a_way_was_not_trained() -> None:
 
 
 def test_modes_are_words_with_commas() -> None:
-    assert modes_of("none, full") == ("full", "none")
+    assert parse_modes("none, full") == ("full", "none")
     for text in ("", "full,some", "full,,none"):
         with pytest.raises(UsageError, match="there is no mode"):
-            modes_of(text)
+            parse_modes(text)

@@ -11,7 +11,7 @@ import pytest
 from distill.cli.tables import scores_table
 from distill.evaluate.baselines import Majority, MiniLM, Tfidf, label_of, user_text
 from distill.evaluate.score import cases_of, score
-from distill.evaluate.tables import ordered, scores_object
+from distill.evaluate.tables import scores_json, sorted_arms
 from distill.records import Candidate, Example, Message, Outcome, Scenario, Target, ToolCall
 
 
@@ -106,10 +106,10 @@ def test_tables_and_objects_show_arms_from_base_to_baselines() -> None:
         "other": score([]),
         "majority": score(Majority(EXAMPLES).predict(CASES)),
     }
-    assert ordered({**arms, "tuned": score([]), "base": score([])}) == [
+    assert sorted_arms({**arms, "tuned": score([]), "base": score([])}) == [
         *("base", "tuned", "majority", "tfidf", "other")
     ]
-    shown = scores_object("gold", arms)
+    shown = scores_json("gold", arms)
     assert shown["data"] == "gold"
     assert list(shown["arms"]) == ["majority", "tfidf", "other"]  # type: ignore[arg-type]
     majority: Any = shown["arms"]["majority"]  # type: ignore[index, call-overload]

@@ -23,7 +23,12 @@ from render_tokenizers import (
 from test_evaluate_decode import VOCABULARY, tiny
 from test_evaluate_shared import KINDS, MODEL, USER, expected, model_of, opens, prompts
 
-from distill.evaluate.confidence import Confidence, Openings, OpeningsOf, tool_probabilities
+from distill.evaluate.confidence import (
+    CallPrefixCache,
+    CallPrefixes,
+    Confidence,
+    tool_probabilities,
+)
 from distill.records import Message, Target, ToolCall
 from distill.render import Parsed, Renderer
 from distill.sharing.decode import answers
@@ -92,7 +97,7 @@ def named(*names: str) -> tuple[Tool, ...]:
 def test_a_call_begins_as_one_tool_and_no_other(template: str | None) -> None:
     tools = named("search", "search_web", "searches", "s", "book_room")
     one = renderer(template, *tools)
-    openings = Openings(one, one.tools)
+    openings = CallPrefixes(one, one.tools)
     assert list(openings.by_tool) == [tool.name for tool in tools]
     said = (Message(role="user", content="hello"),)
     for name in openings.by_tool:
@@ -133,9 +138,9 @@ def test_tools_and_words_sum_to_one(template: str | None) -> None:
     model = student(len(one.tokenizer))
     asked = [one.prompt((Message(role="user", content=text),)) for text in ("hello", "a meal?")]
     found = tool_probabilities(model, one, asked, one.tools)
-    openings = Openings(one, one.tools)
+    openings = CallPrefixes(one, one.tools)
     for prompt, confidence in zip(asked, found, strict=True):
-        assert sum(confidence.tools.values()) + confidence.words == pytest.approx(1)
+        assert sum(confidence.tools.values()) + confidence.no_call == pytest.approx(1)
         for name, paths in openings.by_tool.items():
             true = sum(plainly(model, prompt, paths))
             assert confidence.tools[name] == pytest.approx(true, abs=1e-6, rel=1e-4)
@@ -182,9 +187,9 @@ def test_confidence_is_that_of_what_was_done() -> None:
 
 def test_a_rows_own_tools_are_those_allowed_where_they_are_shown() -> None:
     own = [tool.openai() for tool in named("book_room")]
-    assert list(OpeningsOf(renderer(None))(own).by_tool) == ["book_room"]
+    assert list(CallPrefixCache(renderer(None))(own).by_tool) == ["book_room"]
     undeclared = Renderer(tokenizer(None), TOOLS, declarations="none")
-    assert list(OpeningsOf(undeclared)(own).by_tool) == [tool.name for tool in TOOLS]
+    assert list(CallPrefixCache(undeclared)(own).by_tool) == [tool.name for tool in TOOLS]
 
 
 def test_paths_change_no_answer_and_are_told_with_it() -> None:

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from export_run import adapt, make_run, student_folder, trained
 
-from distill.cards.model import write_card
+from distill.cards.model import write_model_card
 from distill.errors import ExportError, RunError
 from distill.evaluate.score import score
-from distill.evaluate.tables import scores_object
+from distill.evaluate.tables import scores_json
 from distill.export.export import export
 from distill.export.merged import write_merged
 from distill.export.parity import compared, load_merged, prompts, reference
@@ -261,7 +261,7 @@ def evaluated(run: RunFolder) -> None:
 
     (case,) = run.workflow.gold
     scores = {"tuned": score([judge(case, Parsed(reply="hi"), "tuned", raw="hi")] * 2)}
-    write_json(run.path / "8-evaluate" / "gold" / "scores.json", scores_object("gold", scores))
+    write_json(run.path / "8-evaluate" / "gold" / "scores.json", scores_json("gold", scores))
     entry = StageEntry(
         settings={},
         inputs=run.digests(["7-train/adapter"]),
@@ -292,7 +292,7 @@ def test_a_card_that_was_edited_stays(run: RunFolder) -> None:
 def test_scores_of_another_adapter_are_not_this_one_s(run: RunFolder, tmp_path: Path) -> None:
     evaluated(run)
     adapt(tiny.model("gemma3"), run.path / "7-train" / "adapter", seed=1)
-    write_card(run, tmp_path)
+    write_model_card(run, tmp_path)
     assert "Not evaluated when this card was written" in (tmp_path / "README.md").read_text("utf-8")
 
 
@@ -309,7 +309,7 @@ def test_a_card_names_the_base_and_its_licence(
 ) -> None:
     train = run.config.train.model_copy(update={"student": student})
     other = run.with_config(run.config.model_copy(update={"train": train}))
-    write_card(other, tmp_path, "hf")
+    write_model_card(other, tmp_path, "hf")
     text = (tmp_path / "README.md").read_text("utf-8")
     described = yaml.safe_load(text.split("---\n")[1])
     assert described["base_model"] == base

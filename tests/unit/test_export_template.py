@@ -148,7 +148,7 @@ def test_ollama_s_template_renders_the_student_s_prompt(
     for messages in probes(renderer):
         assert opening + render(modelfile, messages) == renderer.prompt_text(messages)
     for stop in renderer.stop_ids:
-        assert f'PARAMETER stop "{renderer.text([stop])}"\n' in modelfile
+        assert f'PARAMETER stop "{renderer.decode([stop])}"\n' in modelfile
     assert modelfile.startswith("FROM ./m.gguf\n")
     assert "PARAMETER temperature 0\n" in modelfile
     # Three quotes would end it, and what is not an action must not look like one.

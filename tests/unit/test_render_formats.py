@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distill.records import Message, ToolCall, canonical_json
 from distill.render import FORMATS, MARKERS, Format, RenderError, functiongemma
 from distill.render.formats import FUNCTION_GEMMA, HERMES, JSON, LLAMA
-from distill.render.syntax import MalformedError, Said
+from distill.render.syntax import MalformedError, TurnContent
 
 # Hypothesis also tries strings that it finds in the source, markers among them.
 TEXT = (
@@ -65,7 +65,7 @@ def test_calls_are_read_back(notation: Format, calls: list[ToolCall]) -> None:
 def test_any_text_is_read_or_malformed(notation: Format, text: str) -> None:
     for said in (text, "<start_function_call>call:f{a:" + text, "<tool_call>{" + text, "{" + text):
         with contextlib.suppress(MalformedError):
-            assert isinstance(notation.read(said), Said)
+            assert isinstance(notation.read(said), TurnContent)
 
 
 @given(call=CALL, cut=st.integers(0, 10_000))
@@ -158,8 +158,8 @@ def test_functiongemma_allows_blanks_between_its_parts() -> None:
 
 @pytest.mark.parametrize("notation", FORMATS, ids=lambda notation: notation.name)
 def test_words_are_a_reply(notation: Format) -> None:
-    assert notation.read(" Which city? \n") == Said(reply="Which city?")
-    assert notation.read("") == Said()
+    assert notation.read(" Which city? \n") == TurnContent(reply="Which city?")
+    assert notation.read("") == TurnContent()
 
 
 JSON_MALFORMED = {
@@ -204,10 +204,10 @@ def test_the_ways_in_which_json_calls_stand() -> None:
 def test_hermes_takes_words_before_calls_and_nothing_after() -> None:
     one = '<tool_call>\n{"name": "f", "arguments": {"a": "</tool_call></think>"}}\n</tool_call>'
     call = ToolCall(name="f", arguments={"a": "</tool_call></think>"})
-    assert HERMES.read(f"<think>\nhm\n</think>\n\nSure!\n{one}\n{one}") == Said(
+    assert HERMES.read(f"<think>\nhm\n</think>\n\nSure!\n{one}\n{one}") == TurnContent(
         (call, call), "Sure!"
     )
-    assert HERMES.read(one) == Said((call,))
+    assert HERMES.read(one) == TurnContent((call,))
     for text in (f"{one} done", "</tool_call>", "<tool_call>", one.removesuffix("</tool_call>")):
         with pytest.raises(MalformedError):
             HERMES.read(text)

@@ -55,7 +55,7 @@ def learned(row: Rendered) -> list[int]:
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_prompt_holds_the_names_and_nothing_else_of_the_tools(kind: str) -> None:
     made = renderer(TEMPLATES[kind])
-    text = made.text(made.prompt(ASKED))
+    text = made.decode(made.prompt(ASKED))
     assert SHOWN[kind] in text
     for words in ("Search public information.", "query string", "STRING", '"parameters"'):
         assert words not in text
@@ -86,7 +86,7 @@ def test_a_row_is_its_prompt_and_its_turn(kind: str, target: Target) -> None:
 def test_a_rows_own_tools_are_named_in_place_of_the_workflows(kind: str) -> None:
     made = renderer(TEMPLATES[kind])
     own = Tool(name="book_room", description="Books a room.", parameters=QUERY).openai()
-    text = made.text(made.prompt(ASKED, [own]))
+    text = made.decode(made.prompt(ASKED, [own]))
     assert "book_room" in text
     assert "Books a room." not in text
     assert "search_google" not in text
@@ -122,14 +122,14 @@ PICKY = {
 def test_a_template_is_given_what_it_cannot_do_without(case: str) -> None:
     line, shown = PICKY[case]
     made = renderer(LLAMA_TEMPLATE.replace(TOOL_LINE, line))
-    assert shown in made.text(made.prompt(ASKED))
+    assert shown in made.decode(made.prompt(ASKED))
     assert made.parse(learned(made.example(ASKED, CALLED))) == Parsed((CALL,))
 
 
 def test_instructions_that_speak_of_parameters_do_not_make_every_tool_longer() -> None:
     before = "{% if loop.first and tools -%}"
     made = renderer(LLAMA_TEMPLATE.replace(before, f"{before}Give name, parameters.\n"))
-    text = made.text(made.prompt(ASKED))
+    text = made.decode(made.prompt(ASKED))
     assert "Give name, parameters." in text
     assert SHOWN["llama"] in text
 

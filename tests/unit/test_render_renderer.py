@@ -71,9 +71,9 @@ def test_golden_functiongemma() -> None:
     golden = (GOLDEN / "functiongemma_call.txt").read_text(encoding="utf-8").removesuffix("\n")
     prompt, _, turn = golden.partition("<start_of_turn>model\n")
     row = made.example(ASKED, CALLED)
-    assert made.text(row.ids) == golden
-    assert made.text(made.prompt(ASKED)) == prompt + "<start_of_turn>model\n"
-    assert made.text(masked(row)) == turn
+    assert made.decode(row.ids) == golden
+    assert made.decode(made.prompt(ASKED)) == prompt + "<start_of_turn>model\n"
+    assert made.decode(masked(row)) == turn
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -92,9 +92,9 @@ def test_a_row_is_its_prompt_and_its_turn(kind: str, declarations: str, target: 
     assert masked(row)[-1] in made.stop_ids
     assert not set(masked(row)[:-1]) & set(made.stop_ids)
     assert made.parse(masked(row)) == Parsed(target.calls, target.reply)
-    assert made.parse(made.text(masked(row))) == Parsed(target.calls, target.reply)
+    assert made.parse(made.decode(masked(row))) == Parsed(target.calls, target.reply)
     assert made.parse(masked(row)[:-1]).malformed
-    assert ("Search public information." in made.text(prompt)) == (declarations == "full")
+    assert ("Search public information." in made.decode(prompt)) == (declarations == "full")
 
 
 @pytest.mark.parametrize("kind", ["hermes", "llama"])
@@ -131,30 +131,30 @@ def test_functiongemmas_template_is_given_its_trigger_sentence() -> None:
             return_dict=False,
         )
         assert made.prompt([*said, *ASKED]) == expected
-    assert sentence not in made.text(renderer("functiongemma", declarations="none").prompt(ASKED))
+    assert sentence not in made.decode(renderer("functiongemma", declarations="none").prompt(ASKED))
 
 
 def test_our_own_developer_turn_holds_the_system_message_and_short_form_has_none() -> None:
     system = Message(role="system", content="Be brief.")
     full = renderer("none").prompt([system, *ASKED])
-    assert "following functions\nBe brief.<start_function_declaration>" in renderer("none").text(
+    assert "following functions\nBe brief.<start_function_declaration>" in renderer("none").decode(
         full
     )
     short = renderer("none", declarations="none")
-    assert short.text(short.prompt(ASKED)) == (
+    assert short.decode(short.prompt(ASKED)) == (
         f"<bos><start_of_turn>user\n{ASKED[0].content}<end_of_turn>\n<start_of_turn>model\n"
     )
-    assert "developer\nBe brief.<end_of_turn>" in short.text(short.prompt([system, *ASKED]))
+    assert "developer\nBe brief.<end_of_turn>" in short.decode(short.prompt([system, *ASKED]))
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_rows_own_tools_replace_the_workflows(kind: str) -> None:
     made = renderer(kind)
     own = Tool(name="book_room", description="Books a room.", parameters=QUERY).openai()
-    text = made.text(made.prompt(ASKED, [own]))
+    text = made.decode(made.prompt(ASKED, [own]))
     assert "Books a room." in text
     assert "search_google" not in text
-    assert "Books a room." in made.text(made.example(ASKED, CALLED, [own]).ids)
+    assert "Books a room." in made.decode(made.example(ASKED, CALLED, [own]).ids)
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -187,7 +187,7 @@ def test_a_lone_surrogate_is_a_render_error(kind: str) -> None:
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_target_that_holds_an_end_of_turn_is_a_render_error(kind: str) -> None:
     made = renderer(kind)
-    end = made.text(made.stop_ids[:1])
+    end = made.decode(made.stop_ids[:1])
     for target in (
         Target(kind="answer", reply=f"a {end} b"),
         Target(kind="call", calls=(ToolCall(name="f", arguments={"a": f"x{end}y"}),)),
@@ -230,14 +230,14 @@ def test_nothing_that_follows_a_dead_token_mends_it(
     kind: str, before: list[int], after: list[int]
 ) -> None:
     made = renderer(kind)
-    before = [token for token in before if token not in (*made.stop_ids, *made.dead_ids)]
-    assert len(made.dead_ids) == 4
-    for dead in made.dead_ids:
+    before = [token for token in before if token not in (*made.stop_ids, *made.invalid_marker_ids)]
+    assert len(made.invalid_marker_ids) == 4
+    for dead in made.invalid_marker_ids:
         parsed = made.parse([*before, dead])
         assert parsed.malformed
         assert "inside a turn" in parsed.detail
         assert made.parse([*before, dead, *after, made.stop_ids[0]]).malformed
-        assert made.parse(made.text([*before, dead, *after])).malformed
+        assert made.parse(made.decode([*before, dead, *after])).malformed
 
 
 def test_tokens_that_hold_a_marker_among_other_text_count_as_it() -> None:
@@ -245,9 +245,9 @@ def test_tokens_that_hold_a_marker_among_other_text_count_as_it() -> None:
     theirs = tokenizer(None, (*SPECIAL, *longer))
     made = Renderer(theirs, TOOLS)
     turn, call, end = theirs.convert_tokens_to_ids(list(longer))
-    assert turn in made.dead_ids
+    assert turn in made.invalid_marker_ids
     assert end in made.stop_ids
-    assert call not in (*made.dead_ids, *made.stop_ids)
+    assert call not in (*made.invalid_marker_ids, *made.stop_ids)
     assert made.parse([turn]).detail == "<start_of_turn> inside a turn"
     assert made.parse([*theirs.encode("{x"), end]) == Parsed(reply="{x}")
     row = made.example(ASKED, CALLED)
@@ -261,7 +261,7 @@ def test_a_thought_that_only_the_prompt_holds_stays_in_the_row() -> None:
     row = made.example(ASKED, CALLED)
     start = row.mask.index(True)
     assert row.ids[:start] == made.prompt(ASKED)
-    assert made.text(row.ids[:start]).endswith("assistant\n<think>\n")
+    assert made.decode(row.ids[:start]).endswith("assistant\n<think>\n")
     assert made.parse(masked(row)).calls == (CALL,)
 
 
@@ -272,12 +272,12 @@ def test_a_turn_whose_first_token_would_merge_with_the_prompt() -> None:
     made = Renderer(tokenizer(template), TOOLS)
     row = made.example(ASKED, Target(kind="answer", reply="uery string"))
     assert row.ids[: row.mask.index(True)] == made.prompt(ASKED)
-    assert made.text(masked(row)) == "uery string<|im_end|>"
+    assert made.decode(masked(row)) == "uery string<|im_end|>"
 
 
 def test_a_format_can_be_chosen() -> None:
     made = renderer("json", format=HERMES)
-    assert made.text(masked(made.example(ASKED, CALLED))).startswith("<tool_call>\n")
+    assert made.decode(masked(made.example(ASKED, CALLED))).startswith("<tool_call>\n")
     assert made.format is HERMES
 
 
@@ -298,7 +298,7 @@ def test_a_template_that_cannot_be_used(cause: str) -> None:
 def test_a_turn_that_ends_with_no_token_of_its_own() -> None:
     theirs = tokenizer(PLAIN_TEMPLATE.replace("<|im_end|>", ""), special=(*SPECIAL, "!"))
     made = Renderer(theirs, TOOLS)
-    assert made.text(masked(made.example(ASKED, CALLED))).endswith("<eos>")
+    assert made.decode(masked(made.example(ASKED, CALLED))).endswith("<eos>")
     theirs = tokenizer(PLAIN_TEMPLATE.replace("<|im_end|>", ""), special=(*SPECIAL, "?"))
     theirs.eos_token = None
     with pytest.raises(StudentError, match="ends the assistant's turn with no token"):

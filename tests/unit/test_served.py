@@ -17,7 +17,7 @@ from test_evaluate_predict import CASES, CONTEXT, LEARNED, case, renderer, stude
 from distill.config import Config, TrainConfig
 from distill.errors import StudentError, TeacherError
 from distill.evaluate.predict import predict
-from distill.evaluate.served import adapter_rank, predict_served, served_student
+from distill.evaluate.served import max_lora_rank, predict_served, serve_student
 from distill.records import Outcome, Prediction
 from distill.render import Renderer
 from distill.sharing.decode import greedy
@@ -114,7 +114,7 @@ def test_a_server_without_ids_is_read_by_its_text(renderer: Renderer, student: A
         said = ids[:-1] if finish == "stop" else ids
         # Both kinds of server: those that name the token that ended the answer, and others.
         stop = {"stop_reason": ids[-1]} if finish == "stop" and len(ids) % 2 else {}
-        return {"text": renderer.text(said), "finish_reason": finish, **stop}
+        return {"text": renderer.decode(said), "finish_reason": finish, **stop}
 
     def essence(predictions: list[Prediction]) -> list[Any]:
         return [(p.outcome, p.calls, p.reply, p.detail) for p in predictions]
@@ -127,12 +127,12 @@ def test_a_server_without_ids_is_read_by_its_text(renderer: Renderer, student: A
 
 
 def test_a_dead_end_is_malformed_in_text_too(renderer: Renderer, student: Any) -> None:  # noqa: F811
-    dead = renderer.dead_ids[0]
+    dead = renderer.invalid_marker_ids[0]
     with serving(
         student, lambda *_: {"text": "hello", "finish_reason": "stop", "stop_reason": dead}
     ) as (url, _):
         made = served(url, renderer, CASES[:1])
-    own = renderer.parse(f"hello{renderer.text([dead])}")
+    own = renderer.parse(f"hello{renderer.decode([dead])}")
     assert made[0].malformed
     assert made[0].detail == own.detail
 
@@ -169,9 +169,9 @@ def adapter(folder: Path, **config: Any) -> Path:
 
 def test_an_adapter_that_vllm_cannot_load_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudentError, match="holds no adapter"):
-        adapter_rank(tmp_path)
-    assert adapter_rank(adapter(tmp_path, modules_to_save=None, bias="none")) == 8
-    assert adapter_rank(adapter(tmp_path, rank_pattern={"q": 32, "k": 4})) == 32
+        max_lora_rank(tmp_path)
+    assert max_lora_rank(adapter(tmp_path, modules_to_save=None, bias="none")) == 8
+    assert max_lora_rank(adapter(tmp_path, rank_pattern={"q": 32, "k": 4})) == 32
     for bad, why in (
         ({"modules_to_save": ["embed_tokens"]}, "trained whole"),
         ({"use_dora": True}, "DoRA"),
@@ -179,14 +179,14 @@ def test_an_adapter_that_vllm_cannot_load_is_named(tmp_path: Path) -> None:
         ({"bias": "all", "use_dora": True}, "DoRA and trained biases"),
     ):
         with pytest.raises(StudentError, match=why) as caught:
-            adapter_rank(adapter(tmp_path, **bad))
+            max_lora_rank(adapter(tmp_path, **bad))
         assert "--backend transformers" in caught.value.problems[0].hint
 
 
 def test_a_student_that_cannot_be_served_is_an_error(tmp_path: Path) -> None:
     def serve(student: str, *command: str) -> None:  # noqa: F811
         run: Any = SimpleNamespace(config=Config(train=TrainConfig(student=student)))
-        with served_student(
+        with serve_student(
             run,
             command=command,
             adapter=adapter(tmp_path),

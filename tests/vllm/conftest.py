@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from render_tokenizers import HERMES_TEMPLATE, tokenizer
 
 from distill.config import Config, TrainConfig
-from distill.evaluate.served import ServedStudent, served_student
+from distill.evaluate.served import ServedStudent, serve_student
 from distill.serving.command import vllm_command
 from distill.students.quiet import peft_warnings_ignored
 
@@ -106,7 +106,7 @@ def running(
     notices: list[str] = []
     with ExitStack() as stack:
         student = stack.enter_context(
-            served_student(
+            serve_student(
                 run,
                 command=command,
                 adapter=made.adapter,
