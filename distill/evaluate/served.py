@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from distill.asking.loop import LoopRunner
 from distill.errors import StudentError, TeacherError
 from distill.evaluate.predict import Progress, judge_answer, render_prompts
 from distill.files import parse_json, read_text
@@ -68,7 +69,8 @@ def predict_served(
 
     if prompts:
         try:
-            asyncio.run(ask())
+            with LoopRunner() as runner:
+                runner.run(ask())
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
     return [verdicts[at] for at in range(len(cases))]

@@ -81,7 +81,10 @@ class Database:
         with self.guarded():
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: what `execute` returned from is committed.
-            self.connection = sqlite3.connect(path, isolation_level=None)
+            # One thread at a time uses it, but not always the one that opened it (LoopRunner).
+            self.connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False
+            )
         try:
             with self.guarded():
                 self._prepare()

@@ -43,7 +43,10 @@ ASKED = {"gate"}
 class RunSettings(Record):
     """config.json: what the run was made with, so that a run is explained by its own folder."""
 
+    format: int
+    """`layout.FORMAT` of the distill that began the run."""
     distill: str
+    """The version that began the run, for people."""
     workflow: str
     workflow_digest: str
     config: Config
@@ -87,6 +90,7 @@ class RunFolder:
     def of(cls, path: Path, workflow: Workflow, config: Config) -> Self:
         """The run that `create` would start at `path`, with nothing of it written."""
         settings = RunSettings(
+            format=layout.FORMAT,
             distill=__version__,
             workflow=workflow.name,
             workflow_digest=workflow.fingerprint,
@@ -106,7 +110,7 @@ class RunFolder:
         """The run at `path`, started when there is none, or when `anew` asks for it.
 
         Raises StaleRunError, naming every difference, when the folder holds a run of another
-        workflow, data settings, teacher or version. A run begun anew keeps the teacher's replies.
+        workflow, data settings, teacher or run format. A run begun anew keeps the teacher's replies.
         """
         run = cls.of(path, workflow, config)
         if (path / layout.CONFIG).exists():
@@ -125,7 +129,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run at `path`, which must exist and be of this version of distill."""
+        """The run at `path`, which must exist and be of a format that this distill knows."""
         _require_folder(path)
         if not (path / layout.CONFIG).is_file():
             raise RunError(
@@ -133,15 +137,7 @@ class RunFolder:
                 place=path,
                 hint="make one with: distill gen --rules rules.md --out " + str(path),
             )
-        version = read_json(path / layout.CONFIG).get("distill")
-        if not isinstance(version, str):
-            raise _damaged(path / layout.CONFIG, "does not say which distill made the run")
-        if version != __version__:
-            raise StaleRunError(
-                f"was made by distill {version}, this is distill {__version__}",
-                place=path,
-                hint=f"start a new run with --out, or install distill {version}",
-            )
+        _require_format(path)
         settings = _record(path / layout.CONFIG, RunSettings)
         workflow = _record(path / layout.WORKFLOW, Workflow)
         if workflow.fingerprint != settings.workflow_digest:
@@ -240,6 +236,21 @@ def _workflow_parts(workflow: Workflow) -> Json:
     }
     parts["the gold set"] = digest([case.id for case in workflow.gold])
     return parts
+
+
+def _require_format(path: Path) -> None:
+    """Raise StaleRunError for a run of another format, AlteredRunError where none is recorded."""
+    recorded = read_json(path / layout.CONFIG)
+    number, version = recorded.get("format"), recorded.get("distill")
+    if not isinstance(version, str):
+        raise _damaged(path / layout.CONFIG, "does not say which distill made the run")
+    if number != layout.FORMAT:
+        raise StaleRunError(
+            f"was made by distill {version} in run format {number or 'unnumbered'}; "
+            f"this is distill {__version__} with run format {layout.FORMAT}",
+            place=path,
+            hint=f"start a new run with --out, or install distill {version}",
+        )
 
 
 def _foreign(path: Path) -> bool:

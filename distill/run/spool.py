@@ -29,7 +29,8 @@ class Spool:
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
-        self._db = sqlite3.connect(self._path, isolation_level=None)
+        # One thread at a time uses it, but not always the one that opened it (LoopRunner).
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         # It outlives nothing: what a killed process leaves is made again.
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")

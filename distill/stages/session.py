@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
+from distill.asking.loop import LoopRunner
 from distill.ledger.budget import Budget, MeteredTeacher
 from distill.ledger.replies import ReplyStore
 from distill.run import layout
@@ -28,7 +29,7 @@ class TeacherSession:
     def __init__(self, run: RunFolder, notice: Callable[[str], None]) -> None:
         self._run = run
         self._notice = notice
-        self._runner = asyncio.Runner()
+        self._runner = LoopRunner()
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +76,10 @@ class TeacherSession:
         # What is loaded by now stays: looking through it again and again for garbage costs a tenth
         # of the time that a request takes.
         gc.freeze()
-        return self._runner.run(self._interruptible(work))
+        try:
+            return self._runner.run(self._interruptible(work))
+        finally:
+            gc.unfreeze()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)

@@ -115,8 +115,8 @@ def test_a_run_folder_of_something_else(desk: Path, distill: Run, tmp_path: Path
     edit(desk / "rules.md", "or what it costs", "or the price")
     refused(distill(*gen), 'rule "opening" changed', "--out")
     config = tmp_path / "run" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "distill": "0.0.1"}))
-    refused(distill("status", "run"), "0.0.1", "--out")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "format": 0}))
+    refused(distill("status", "run"), "run format 0", "--out")
 
 
 def test_an_edited_artefact(desk: Path, distill: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.synchronize
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import distill.run.folder
 from distill.config import Config
 from distill.errors import AlteredRunError, RunError, RunLockedError, StaleRunError
+from distill.run import layout
 from distill.run.folder import RunFolder, locked
 from distill.run.manifest import StageEntry, changes, flatten
 from distill.workflow.model import CallSpec, Rule, Then, Tool, Workflow
@@ -75,11 +77,24 @@ def test_anew_takes_the_folder_over(tmp_path: Path) -> None:
     assert RunFolder.open(tmp_path).workflow == workflow(when="never")
 
 
-def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_another_version_of_distill_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(distill.run.folder, "__version__", "0.0.1")
     RunFolder.create(tmp_path, workflow(), Config())
     monkeypatch.undo()
-    with pytest.raises(StaleRunError, match=r"was made by distill 0\.0\.1"):
+    assert RunFolder.open(tmp_path).settings.distill == "0.0.1"
+
+
+@pytest.mark.parametrize("number", [None, 0, layout.FORMAT + 1, "1"])
+def test_a_run_of_another_format_is_refused(tmp_path: Path, number: object) -> None:
+    RunFolder.create(tmp_path, workflow(), Config())
+    path = tmp_path / layout.CONFIG
+    recorded = {**json.loads(path.read_text()), "distill": "0.0.1", "format": number}
+    if number is None:
+        del recorded["format"]
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(StaleRunError, match=r"made by distill 0\.0\.1 in run format"):
         RunFolder.open(tmp_path)
 
 
