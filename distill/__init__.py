@@ -1,3 +1,45 @@
-"""Move a team's routing workflow, tools and rules, into a small model."""
+"""Move a team's routing workflow, tools and rules, into a small model.
+
+    import distill
+
+    run = distill.make_data("shop/rules.md", data={"target": 500})
+    run.train()
+    run.evaluate()["gold"]["tuned"].tool_accuracy
+    run.route("where is my parcel?").calls
+
+The names below are the library; everything else may change between versions.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = [
+    "DistillError",
+    "Run",
+    "Workflow",
+    "__version__",
+    "load_workflow",
+    "make_data",
+    "open_run",
+]
+
+if TYPE_CHECKING:
+    from distill.api import Run, load_workflow, make_data, open_run
+    from distill.errors import DistillError
+    from distill.workflow.model import Workflow
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used (PEP 562): `import distill` alone takes milliseconds.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from distill.errors import require_supported_platform
+
+    require_supported_platform()
+    from distill import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,6 +13,7 @@ DistillError                 exit 1   the user can fix it
 ├── StudentError             exit 1   the student cannot be loaded or used
 ├── ExportError              exit 1   a student that cannot be written or published as asked
 ├── MissingExtraError        exit 1   an optional part of distill is not installed
+├── PlatformError            exit 1   an operating system that distill does not run on
 └── GateError                exit 3   the run worked, the result is not good enough
     └── BudgetError          exit 3   the next request would not fit into the budget
 
@@ -23,6 +24,7 @@ Each says the place, the cause and the way out, and knows its exit code.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
@@ -123,6 +125,19 @@ class MissingExtraError(DistillError):
         """The error for `package`, which `purpose` needs and `distill[extra]` installs."""
         hint = f"install it with: pip install 'distill[{extra}]'"
         return cls(f"{purpose} needs the package {package}, which is not installed", hint=hint)
+
+
+class PlatformError(DistillError):
+    """An operating system without what run folders and servers need (flock, process groups)."""
+
+
+def require_supported_platform() -> None:
+    """Raise PlatformError where distill cannot run: it needs POSIX, so Windows needs WSL."""
+    if sys.platform == "win32":
+        raise PlatformError(
+            "distill runs on Linux and macOS, not on Windows itself",
+            hint="run it inside WSL: https://learn.microsoft.com/windows/wsl/install",
+        )
 
 
 class GateError(DistillError):

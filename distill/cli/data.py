@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from distill import api
 from distill.cli import shared, terminal
 from distill.cli.options import (
     PATH,
@@ -85,7 +86,10 @@ def plan(
     from distill.cli.tables import forecast_notes, forecast_table
 
     workflow = load_workflow(rules, tools=tools, gold=gold)
-    run = shared.planned(workflow, rules, out, config, flags)
+    settings = shared.tables_of(flags)
+    run = api.planned_run(workflow, out, config, settings)
+    if note := api.teacher_note(run, settings):
+        terminal.err.print(f"note: {note}", markup=False)
     found = shared.forecast(run, probe)
     if as_json:
         terminal.print_json(found.model_dump(mode="json"))
@@ -111,7 +115,7 @@ def gen(
 ) -> None:
     """Generate, validate, deduplicate, balance and split training data."""
     workflow = load_workflow(rules, tools=tools, gold=gold)
-    made = shared.generate(workflow, rules, out, config, redo, flags)
+    made = shared.generate(workflow, out, config, redo, flags)
     terminal.out.print(str(made.path / layout.SPLIT), markup=False)
     shared.next_is(f"distill train {shlex.quote(str(made.path))}")
 
@@ -144,7 +148,7 @@ def status(run: Path, as_json: bool) -> None:
     states = stages(opened)
     if not as_json:
         terminal.out.print(terminal.table(str(run), ["stage", "state", "detail"], states))
-    spent = shared.spending(opened)
+    spent = api.spending(opened)
     if as_json:
         terminal.print_json(
             {

@@ -66,13 +66,14 @@ def run_all(
     **flags: Any,
 ) -> None:
     """All of it: generate, train, evaluate, report."""
+    from distill.stages.evaluate import scored
     from distill.stages.pipeline import STUDENT, run_stages
 
     workflow = load_workflow(rules, tools=tools, gold=gold)
-    made = shared.generate(workflow, rules, out, config, redo, flags)
+    made = shared.generate(workflow, out, config, redo, flags)
     with locked(made.path), terminal.watching() as watcher:
-        run_stages(made, watcher, *STUDENT)
-    shared.show_scores(made.path, shared.evaluated(made), as_json=False)
+        run_stages(made.folder, watcher, *STUDENT)
+    shared.show_scores(made.path, scored(made.folder), as_json=False)
     terminal.out.print(f"report: {made.path / layout.REPORT_PAGE}", markup=False)
 
 

@@ -6,54 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill import api
 from distill.cli import terminal
-from distill.config import Config
-from distill.ledger.budget import Budget
-from distill.ledger.ledger import LedgerEntry
 from distill.ledger.prices import spending_line
 from distill.ledger.replies import ReplyStore
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
-from distill.teachers.make import make_teacher, named_teacher
+from distill.teachers.make import named_teacher
 from distill.workflow.model import Workflow
 
 if TYPE_CHECKING:
     from distill.stages.forecast import Forecast
-    from distill.stages.stage import Stage
 
 
 def generate(
-    workflow: Workflow,
-    rules: Path,
-    out: Path | None,
-    config: Path | None,
-    redo: bool,
-    flags: dict[str, Any],
-) -> RunFolder:
-    """The run folder, with its data made."""
-    from distill.stages.pipeline import make_data
-
-    run = planned(workflow, rules, out, config, flags)
-    _require_teacher(run)
-    with locked(run.path, create=True), terminal.watching() as watcher:
-        begun = RunFolder.create(run.path, workflow, run.config, anew=redo)
-        make_data(begun, watcher)
-    if entries := [entry for entry in spending(begun) if entry.tokens]:
-        said = spending_line(entries, run.config.teacher)
+    workflow: Workflow, out: Path | None, config: Path | None, redo: bool, flags: dict[str, Any]
+) -> api.Run:
+    """The run, with its data made."""
+    with terminal.watching() as watcher:
+        made = api.make_data(
+            workflow, out, **tables_of(flags), config=config, redo=redo, progress=watcher
+        )
+    if entries := [entry for entry in api.spending(made.folder) if entry.tokens]:
+        said = spending_line(entries, made.config.teacher)
         terminal.err.print(f"spent so far: {said}", markup=False)
-    return begun
-
-
-def planned(
-    workflow: Workflow, rules: Path, out: Path | None, config: Path | None, flags: dict[str, Any]
-) -> RunFolder:
-    """The run that the settings name, with nothing of it written."""
-    settings = Config.load(_settings_file(config, rules.parent), _sections(flags))
-    if settings.teacher.kind == "grammar" and flags.get("teacher__kind") is None:
-        from distill.teachers.grammar.teacher import LIMITS
-
-        terminal.err.print(f"note: no teacher was named. {LIMITS}", markup=False)
-    return RunFolder.of(out or Path("runs") / workflow.name, workflow, settings)
+    return made
 
 
 def forecast(run: RunFolder, count: int | None) -> Forecast:
@@ -66,7 +43,7 @@ def forecast(run: RunFolder, count: int | None) -> Forecast:
         there = run.path / layout.REPLIES
         with ReplyStore(there if there.exists() else Path(":memory:")) as replies:
             return forecasts.forecast(run, named_teacher(settings), replies)
-    _require_teacher(run)
+    api.require_teacher(run)
     with locked(run.path, create=True), terminal.watching() as watcher:
         begun = RunFolder.create(run.path, run.workflow, run.config)
         watcher.begins("probe")
@@ -75,68 +52,13 @@ def forecast(run: RunFolder, count: int | None) -> Forecast:
             return forecasts.forecast(begun, session.teacher, session.replies, measured)
 
 
-def _require_teacher(run: RunFolder) -> None:
-    """A teacher or a budget that cannot be is said before anything of a run is written."""
-    make_teacher(run.config.teacher)
-    Budget.of(run.config.teacher, spending(run))
-
-
-def spending(run: RunFolder) -> Sequence[LedgerEntry]:
-    """What the run has spent so far, by stage."""
-    path = run.path / layout.REPLIES
-    if not path.exists():
-        return ()
-    with ReplyStore(path) as replies:
-        return replies.entries()
-
-
-def go_on(
-    path: Path, stage: Stage, config: Path | None, redo: bool, flags: dict[str, Any]
-) -> RunFolder:
-    """Run a stage of a run that has its data."""
-    from distill.stages import pipeline
-
-    with locked(path), terminal.watching() as watcher:
-        run = reopen(path, config, flags)
-        if redo:
-            pipeline.redo(run, stage)
-        pipeline.run_stages(run, watcher, stage)
-    return run
-
-
-def evaluated(run: RunFolder) -> list[str]:
-    """The data sets that the stage evaluate has scored, gold first."""
-    counts = run.manifest.stages["evaluate"].counts
-    return [name for name in ("gold", "test") if name in counts]
-
-
-def reopen(path: Path, config: Path | None, flags: dict[str, Any]) -> RunFolder:
-    """The run at `path` as it was made, but for --config's [train] and [evaluate] and for flags."""
-    run = RunFolder.open(path)
-    tables = {name: getattr(run.config, name).model_dump() for name in Config.model_fields}
-    if config:
-        given = Config.load(config)
-        tables |= {"train": given.train.model_dump(), "evaluate": given.evaluate.model_dump()}
-    for section, values in _sections(flags).items():
-        tables[section] |= {key: value for key, value in values.items() if value is not None}
-    return run.with_config(Config.load(None, tables))
-
-
-def _sections(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def tables_of(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Flags named section__setting, as tables."""
     sections: dict[str, dict[str, Any]] = {}
     for name, value in flags.items():
         section, _, key = name.partition("__")
         sections.setdefault(section, {})[key] = value
     return sections
-
-
-def _settings_file(given: Path | None, beside: Path) -> Path | None:
-    """--config, or distill.toml beside the rules, or distill.toml here."""
-    if given:
-        return given
-    candidates = [beside / "distill.toml", Path("distill.toml")]
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def show_scores(folder: Path, datasets: Sequence[str], as_json: bool) -> None:

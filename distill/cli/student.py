@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill import api
 from distill.cli import shared, terminal
 from distill.cli.options import (
     PATH,
@@ -22,9 +23,9 @@ from distill.cli.options import (
     threads_option,
     vllm_options,
 )
-from distill.errors import UsageError
 from distill.run import layout
 from distill.run.folder import locked
+from distill.stages.train import STAGE as TRAIN
 from distill.train import processes
 from distill.workflow import read_cases
 
@@ -56,12 +57,17 @@ def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
     Settings are those that RUN was made with; --config and flags change them, and are recorded.
     `accelerate launch -m distill train RUN` and torchrun share the work among processes.
     """
-    from distill.stages.train import STAGE
-
     if not processes.leads():
         processes.follow(lambda: _join(run))
-    with processes.leading():
-        shared.go_on(run, STAGE, config, redo, flags)
+    with processes.leading(), terminal.watching() as watcher:
+        api.run_stage_of(
+            run,
+            TRAIN,
+            shared.tables_of(flags),
+            config=config,
+            redo=redo,
+            progress=watcher,
+        )
     terminal.out.print(str(run / layout.ADAPTER), markup=False)
     shared.next_is(f"distill eval {shlex.quote(str(run))}")
 
@@ -89,17 +95,10 @@ def evaluate(
     **flags: Any,
 ) -> None:
     """Score base, tuned and baselines on the test split and on gold, or on a file."""
-    from distill.stages.evaluate import STAGE, evaluate_file
-
-    if data is None:
-        made = shared.go_on(run, STAGE, config, redo, flags)
-        scored = shared.evaluated(made)
-    else:
-        with locked(run), terminal.watching() as watcher:
-            made = shared.reopen(run, config, flags)
-            cases = read_cases(data, tools=made.workflow.tools)
-            watcher.begins("evaluate")
-            scored = [evaluate_file(made, data, cases, watcher)]
+    with terminal.watching() as watcher:
+        scored = api.score(
+            run, data, shared.tables_of(flags), config=config, redo=redo, progress=watcher
+        )
     shared.show_scores(run, scored, as_json)
 
 
@@ -110,27 +109,28 @@ def evaluate(
 @json_option
 def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     """Route one request with RUN's tuned student."""
-    from distill.evaluate.route import route as ask
+    from distill.evaluate.route import Router
 
-    if not text.strip():
-        raise UsageError("is blank", place="TEXT", hint="give a request in words")
-    parsed, raw, sure = ask(shared.reopen(run, None, flags), text)
+    answer = Router(api.reopened_run(run, None, shared.tables_of(flags))).route(text)
+    sure = answer.probabilities
     if as_json:
-        shown: Any = {"calls": [call.model_dump() for call in parsed.calls], "reply": parsed.reply}
-        shown |= {"malformed": parsed.malformed, "detail": parsed.detail, "raw": raw}
-        shown["confidence"] = sure.of(parsed) if sure else None
+        shown: Any = {"calls": [call.model_dump() for call in answer.calls], "reply": answer.reply}
+        shown |= {"malformed": answer.malformed, "detail": answer.detail, "raw": answer.raw}
+        shown["confidence"] = answer.confidence
         shown["tools"] = sure.tools if sure else None
         terminal.print_json(shown)
         return
-    for call in parsed.calls:
+    for call in answer.calls:
         terminal.out.print(f"{call.name} {_arguments(call.arguments)}", markup=False)
-    if not parsed.calls:
-        terminal.out.print(raw if parsed.malformed else parsed.reply, markup=False)
-    if parsed.malformed:
-        terminal.err.print(f"malformed: {parsed.detail}", style="red", markup=False)
+    if not answer.calls:
+        terminal.out.print(answer.raw if answer.malformed else answer.reply, markup=False)
+    if answer.malformed:
+        terminal.err.print(f"malformed: {answer.detail}", style="red", markup=False)
     if sure:
         # Beside the answer, for who reads it; programs read --json.
-        terminal.err.print(f"confidence {_percent(sure.of(parsed))}; {_shares(sure)}", markup=False)
+        terminal.err.print(
+            f"confidence {_percent(answer.confidence)}; {_shares(sure)}", markup=False
+        )
 
 
 def _shares(sure: Confidence) -> str:
@@ -185,7 +185,7 @@ def ablate(
 
     wanted = ablation.parse_modes(modes)
     with locked(run), terminal.watching() as watcher:
-        made = shared.reopen(run, config, flags)
+        made = api.reopened_run(run, config, shared.tables_of(flags))
         datasets = None
         if data is not None:
             cases = read_cases(data, tools=made.workflow.tools)
@@ -246,7 +246,7 @@ def export(
     with locked(run), terminal.watching() as watcher:
         watcher.begins("export")
         made = write(
-            shared.reopen(run, None, flags),
+            api.reopened_run(run, None, shared.tables_of(flags)),
             formats,
             out=out,
             quantization=quantization,
@@ -301,7 +301,7 @@ def push(
     with locked(run), terminal.watching() as watcher:
         watcher.begins("push")
         done = publish(
-            shared.reopen(run, None, flags),
+            api.reopened_run(run, None, shared.tables_of(flags)),
             repository,
             format=format_,
             private=private,

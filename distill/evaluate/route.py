@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from distill.errors import UsageError
 from distill.evaluate.arms import predict_cases, require_adapter
 from distill.evaluate.confidence import Confidence, tool_probabilities
-from distill.records import Case, Message
+from distill.records import Case, Message, ToolCall
 from distill.render import Parsed
 from distill.run import layout
 from distill.run.folder import RunFolder
@@ -18,24 +19,51 @@ from distill.train.student import run_student, student_renderer
 class Routed(NamedTuple):
     """What a student does with a request."""
 
-    parsed: Parsed
+    calls: tuple[ToolCall, ...]
+    """The tool calls; none where it answers in words, or where its output is malformed."""
+    reply: str
+    malformed: bool
+    detail: str
+    """Why it is malformed."""
     raw: str
-    """Its words as they came."""
-    confidence: Confidence | None = None
-    """None where what it does has no probability: malformed, or a tool that there is not."""
+    """The output as it came, special tokens included."""
+    confidence: float | None
+    """The probability of what it does: that it calls this tool, or none.
+
+    None where that has no probability: malformed, or a tool that there is not.
+    """
+    probabilities: Confidence | None
+    """Of each tool to be called, and of words."""
 
 
-def route(run: RunFolder, text: str) -> Routed:
-    """What the tuned student does with one request."""
-    require_adapter(run)
-    set_threads(run.config.train.threads)
-    student = run_student(run)
-    model, renderer = student.load(run.path / layout.ADAPTER), student_renderer(student, run)
-    case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
-    (answer,) = predict_cases(run, model, renderer, "tuned", [case], lambda *_: None)
-    parsed = Parsed(answer.calls, answer.reply, bool(answer.malformed), answer.detail)
-    if answer.confidence is None and not answer.malformed:
-        return Routed(parsed, answer.raw)
-    prompts = [renderer.prompt(case.messages)]
-    found = tool_probabilities(model, renderer, prompts, renderer.tools, opens=opens_of(model))
-    return Routed(parsed, answer.raw, found[0])
+class Router:
+    """A run's tuned student, loaded once. Raises RunError where none was trained yet."""
+
+    def __init__(self, run: RunFolder) -> None:
+        require_adapter(run)
+        set_threads(run.config.train.threads)
+        self._run = run
+        student = run_student(run)
+        self._model = student.load(run.path / layout.ADAPTER)
+        self._renderer = student_renderer(student, run)
+
+    def route(self, text: str) -> Routed:
+        """What the student does with one request. Raises UsageError for a blank one."""
+        if not text.strip():
+            raise UsageError("is blank", place="TEXT", hint="give a request in words")
+        model, renderer = self._model, self._renderer
+        case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
+        (answer,) = predict_cases(self._run, model, renderer, "tuned", [case], lambda *_: None)
+        parsed = Parsed(answer.calls, answer.reply, bool(answer.malformed), answer.detail)
+        confidence: Confidence | None = None
+        if answer.confidence is not None or answer.malformed:
+            prompts = [renderer.prompt(case.messages)]
+            (confidence,) = tool_probabilities(
+                model, renderer, prompts, renderer.tools, opens=opens_of(model)
+            )
+        return Routed(
+            *parsed,
+            raw=answer.raw,
+            confidence=confidence.of(parsed) if confidence else None,
+            probabilities=confidence,
+        )

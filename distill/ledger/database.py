@@ -82,9 +82,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: what `execute` returned from is committed.
             # One thread at a time uses it, but not always the one that opened it (LoopRunner).
-            self.connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False
-            )
+            self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             with self.guarded():
                 self._prepare()

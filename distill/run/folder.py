@@ -110,7 +110,8 @@ class RunFolder:
         """The run at `path`, started when there is none, or when `anew` asks for it.
 
         Raises StaleRunError, naming every difference, when the folder holds a run of another
-        workflow, data settings, teacher or run format. A run begun anew keeps the teacher's replies.
+        workflow, data settings, teacher or run format. A run begun anew keeps the teacher's
+        replies.
         """
         run = cls.of(path, workflow, config)
         if (path / layout.CONFIG).exists():

@@ -6,7 +6,7 @@ Paths are relative to the run folder and in POSIX form, as the manifest records 
 from __future__ import annotations
 
 FORMAT = 1
-"""What is where in a run folder, and what it means; raised when older runs can no longer be used."""
+"""The run format: raised when runs made before can no longer be used."""
 
 CONFIG = "config.json"
 MANIFEST = "manifest.json"

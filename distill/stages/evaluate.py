@@ -45,6 +45,12 @@ def evaluate_file(run: RunFolder, path: Path, cases: Sequence[Case], watcher: Wa
     return name
 
 
+def scored(run: RunFolder) -> list[str]:
+    """The data sets that the finished stage has scored, gold first."""
+    counts = run.manifest.stages[STAGE.name].counts
+    return [name for name in ("gold", "test") if name in counts]
+
+
 def dataset_name(path: Path, cases: Sequence[Case]) -> str:
     """The name under which a file's cases are kept. Raises InputFileError when there are none."""
     if not cases:

@@ -95,6 +95,11 @@ class ProgressWatcher:
         self._console.print(f"[yellow]note[/yellow] {escape(text)}")
 
 
+def progress_watcher() -> ProgressWatcher:
+    """Progress on stderr, or in the output of a notebook's cell."""
+    return ProgressWatcher(Console(stderr=True, soft_wrap=True, highlight=False, emoji=False))
+
+
 def summary(counts: Json) -> str:
     """A stage's counts on one line: `in 2500, kept 2100, rejected 400 (near_duplicate 400)`."""
     return ", ".join(f"{name} {_shown(value)}" for name, value in counts.items())

@@ -31,6 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cards", "report"}),
     frozenset({"stages"}),
     frozenset({"ablate", "export"}),
+    frozenset({"api"}),
     frozenset({"cli", "testing"}),
     frozenset({"__main__"}),
 )

@@ -1,0 +1,300 @@
+"""distill from Python: what the commands do, in the words of a notebook.
+
+Every function raises the errors of `distill.errors`, as the commands print them, and works inside
+a running event loop. Settings are those of distill.toml: whole tables for data and teacher, which
+say what is made (`data={"target": 500}`, `teacher={"kind": "openai", "model": "gpt-5-mini"}`), and
+keywords for a student (`run.train(epochs=2)`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.config import Config
+from distill.errors import DistillError, MissingExtraError
+from distill.files import read_records
+from distill.ledger.budget import Budget
+from distill.ledger.ledger import LedgerEntry
+from distill.ledger.replies import ReplyStore
+from distill.records import Example
+from distill.run import layout
+from distill.run.folder import RunFolder, locked
+from distill.run.manifest import StageStatus
+from distill.stages import evaluate, pipeline, train
+from distill.stages.stage import Stage
+from distill.stages.watcher import LogWatcher, Watcher, progress_watcher
+from distill.teachers.make import make_teacher
+from distill.workflow.load import load_workflow as read_workflow
+from distill.workflow.model import Workflow
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # type: ignore[import-untyped]
+
+    from distill.evaluate.route import Routed, Router
+    from distill.evaluate.score import Scores
+    from distill.report import Report
+
+__all__ = ["DistillError", "Run", "Workflow", "load_workflow", "make_data", "open_run"]
+
+PathLike = str | os.PathLike[str]
+Table = Mapping[str, Any]
+Settings = Mapping[str, Table]
+"""Tables of distill.toml; a value of None leaves the setting as it is."""
+
+
+def load_workflow(
+    rules: PathLike, *, tools: PathLike | None = None, gold: PathLike | None = None
+) -> Workflow:
+    """The workflow of a rules.md, its tools and gold set; raises WorkflowError with every error."""
+    return read_workflow(
+        Path(rules),
+        tools=None if tools is None else Path(tools),
+        gold=None if gold is None else Path(gold),
+    )
+
+
+def make_data(
+    workflow: Workflow | PathLike,
+    out: PathLike | None = None,
+    *,
+    data: Table | None = None,
+    teacher: Table | None = None,
+    train: Table | None = None,
+    evaluate: Table | None = None,
+    config: PathLike | None = None,
+    redo: bool = False,
+    progress: bool | Watcher = True,
+) -> Run:
+    """Generate, validate, deduplicate, balance and split training data, as `distill gen` does.
+
+    workflow: a loaded one, or the path of its rules.md
+    out: the run folder; runs/WORKFLOW where it is None. A finished run there is returned as it is,
+        an interrupted one goes on.
+    data, teacher, train, evaluate: tables of distill.toml, over those of the file; the latter two
+        are what `train` and `evaluate` will use
+    config: a distill.toml; None: the one beside rules.md, or in the working directory
+    progress: a bar or lines on stderr, nothing but the logger `distill`, or a Watcher of one's own
+    Raises GateError when the quotas cannot be met; `open_run` then has what was accepted.
+    """
+    if not isinstance(workflow, Workflow):
+        workflow = load_workflow(workflow)
+    tables = {"data": data, "teacher": teacher, "train": train, "evaluate": evaluate}
+    settings = {name: table for name, table in tables.items() if table}
+    run = planned_run(workflow, out, config, settings)
+    require_teacher(run)
+    with locked(run.path, create=True), _watched(progress) as watcher:
+        if note := teacher_note(run, settings):
+            watcher.notice(note)
+        begun = RunFolder.create(run.path, workflow, run.config, anew=redo)
+        pipeline.make_data(begun, watcher)
+    return Run(begun)
+
+
+def open_run(path: PathLike) -> Run:
+    """The run folder at `path`. Raises RunError when there is none, or it cannot be used."""
+    return Run(RunFolder.open(Path(path)))
+
+
+class Run:
+    """A run folder: its data, its student, and what that is worth."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._router: Router | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def workflow(self) -> Workflow:
+        return self.folder.workflow
+
+    @property
+    def config(self) -> Config:
+        return self.folder.config
+
+    def status(self) -> list[StageStatus]:
+        """Where each stage stands: missing, partial, done, stale or altered, and why."""
+        return pipeline.status(self.folder)
+
+    def examples(self, split: str = "train") -> Dataset:
+        """The rows of a split (train, dev, test) as a Hugging Face Dataset.
+
+        Columns: id, rule, target, messages and tools, in the format that TRL's SFTTrainer and
+        chat templates take. The last message is the label. Arguments keep their own keys and types
+        (`datasets.Json`): Arrow does not merge them over the rows.
+        Raises MissingExtraError without the package datasets.
+        """
+        from distill.data.chat import chat_row
+
+        try:
+            from datasets import Dataset, Features, Json, List, Value
+        except ImportError:
+            purpose = "reading examples as a Dataset"
+            raise MissingExtraError.needing("datasets", "train", purpose) from None
+        pipeline.require_before(self.folder, train.STAGE)
+        rows = read_records(self.path / layout.SPLITS[split], Example)
+        text, objects = Value("string"), List(Json())
+        columns = {"id": text, "rule": text, "target": text, "messages": objects, "tools": objects}
+        return Dataset.from_list(
+            [chat_row(row, self.workflow) for row in rows], features=Features(columns)
+        )
+
+    def train(
+        self, *, redo: bool = False, progress: bool | Watcher = True, **settings: Any
+    ) -> None:
+        """Tune a student on the training split, as `distill train` does.
+
+        settings: those of [train] in distill.toml, as `student="google/functiongemma-270m-it"`
+        """
+        self._router = None
+        self.folder = run_stage_of(
+            self.path, train.STAGE, {"train": settings}, redo=redo, progress=progress
+        )
+
+    def evaluate(
+        self,
+        data: PathLike | None = None,
+        *,
+        redo: bool = False,
+        progress: bool | Watcher = True,
+        **settings: Any,
+    ) -> dict[str, dict[str, Scores]]:
+        """Scores by data set (gold, test) and arm (base, tuned, baselines), as `distill eval`.
+
+        data: a JSON Lines file of cases, scored instead of gold and test
+        settings: those of [evaluate] in distill.toml
+        """
+        from distill.evaluate.arms import read_scores
+
+        names = score(self.path, data, {"evaluate": settings}, redo=redo, progress=progress)
+        self.folder = RunFolder.open(self.path)
+        return {name: read_scores(self.path, name) for name in names}
+
+    def route(self, text: str) -> Routed:
+        """What the tuned student does with one request; it is loaded once, by the first call."""
+        from distill.evaluate.route import Router
+
+        if self._router is None:
+            self._router = Router(self.folder)
+        return self._router.route(text)
+
+    def report(self) -> Report:
+        """Everything that report.json holds, from what the run has so far."""
+        from distill.report import collect
+
+        pipeline.require_unaltered(self.folder)
+        return collect(self.path)
+
+
+def planned_run(
+    workflow: Workflow, out: PathLike | None, config: PathLike | None, settings: Settings
+) -> RunFolder:
+    """The run that the settings name, with nothing of it written."""
+    path = Path(config) if config is not None else _settings_file(workflow)
+    loaded = Config.load(path, {name: dict(table) for name, table in settings.items()})
+    return RunFolder.of(Path(out or Path("runs") / workflow.name), workflow, loaded)
+
+
+def reopened_run(path: Path, config: Path | None, settings: Settings) -> RunFolder:
+    """The run as it was made, but for the [train] and [evaluate] of `config` and for `settings`."""
+    run = RunFolder.open(path)
+    tables = {name: getattr(run.config, name).model_dump() for name in Config.model_fields}
+    if config:
+        given = Config.load(config)
+        tables |= {"train": given.train.model_dump(), "evaluate": given.evaluate.model_dump()}
+    for section, values in settings.items():
+        tables[section] |= {key: value for key, value in values.items() if value is not None}
+    return run.with_config(Config.load(None, tables))
+
+
+def run_stage_of(
+    path: Path,
+    stage: Stage,
+    settings: Settings,
+    *,
+    config: Path | None = None,
+    redo: bool = False,
+    progress: bool | Watcher = True,
+) -> RunFolder:
+    """Run a stage of a run that has its data, unless it is done."""
+    with locked(path), _watched(progress) as watcher:
+        run = reopened_run(path, config, settings)
+        if redo:
+            pipeline.redo(run, stage)
+        pipeline.run_stages(run, watcher, stage)
+    return run
+
+
+def score(
+    path: Path,
+    data: PathLike | None,
+    settings: Settings,
+    *,
+    config: Path | None = None,
+    redo: bool = False,
+    progress: bool | Watcher = True,
+) -> list[str]:
+    """Evaluate every arm on gold and test, or on a file; the names of the data sets scored."""
+    if data is None:
+        run = run_stage_of(
+            path, evaluate.STAGE, settings, config=config, redo=redo, progress=progress
+        )
+        return evaluate.scored(run)
+    from distill.workflow.cases import read_cases
+
+    with locked(path), _watched(progress) as watcher:
+        run = reopened_run(path, config, settings)
+        cases = read_cases(Path(data), tools=run.workflow.tools)
+        watcher.begins(evaluate.STAGE.name)
+        return [evaluate.evaluate_file(run, Path(data), cases, watcher)]
+
+
+def teacher_note(run: RunFolder, settings: Settings) -> str | None:
+    """What the embedded teacher cannot do, for somebody who did not choose it."""
+    if run.config.teacher.kind != "grammar" or settings.get("teacher", {}).get("kind"):
+        return None
+    from distill.teachers.grammar.teacher import LIMITS
+
+    return f"no teacher was named. {LIMITS}"
+
+
+def require_teacher(run: RunFolder) -> None:
+    """A teacher or a budget that cannot be is said before anything of a run is written."""
+    make_teacher(run.config.teacher)
+    Budget.of(run.config.teacher, spending(run))
+
+
+def spending(run: RunFolder) -> list[LedgerEntry]:
+    """What the run has spent so far, by stage."""
+    path = run.path / layout.REPLIES
+    if not path.exists():
+        return []
+    with ReplyStore(path) as replies:
+        return replies.entries()
+
+
+@contextmanager
+def _watched(progress: bool | Watcher) -> Iterator[Watcher]:
+    if not isinstance(progress, bool):
+        yield progress
+    elif progress:
+        with progress_watcher() as watcher:
+            yield watcher
+    else:
+        yield LogWatcher()
+
+
+def _settings_file(workflow: Workflow) -> Path | None:
+    """distill.toml beside the rules, or distill.toml here."""
+    places = [source.parent for source in workflow.sources[:1]]
+    candidates = [place / "distill.toml" for place in (*places, Path())]
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,32 @@
+"""An example as one chat, its label the last message: what trainers and chat templates take."""
+
+from __future__ import annotations
+
+from distill.records import Example, Json, Message
+from distill.workflow.model import Workflow
+
+
+def chat_row(example: Example, workflow: Workflow) -> Json:
+    """id, rule, target, messages and tools, as OpenAI's chat format has them."""
+    target = example.target
+    label = Message(role="assistant", content=target.reply, tool_calls=target.calls)
+    return {
+        "id": example.id,
+        "rule": example.scenario.rule,
+        "target": target.kind,
+        "messages": [chat_message(message) for message in (*example.messages, label)],
+        "tools": [workflow.by_name[name].openai() for name in example.scenario.tools],
+    }
+
+
+def chat_message(message: Message) -> Json:
+    """One message; arguments are objects, as chat templates take them, not strings."""
+    row: Json = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.name is not None:
+        row["name"] = message.name
+    return row
