@@ -2,7 +2,8 @@
 
     import distill
 
-    run = distill.make_data("shop/rules.md", data={"target": 500})
+    distill.write_starter("shop")  # or rules of your own
+    run = distill.make_data("shop/rules.md")
     run.train()
     run.evaluate()["gold"]["tuned"].tool_accuracy
     run.route("where is my parcel?").calls
@@ -21,10 +22,11 @@ __all__ = [
     "load_workflow",
     "make_data",
     "open_run",
+    "write_starter",
 ]
 
 if TYPE_CHECKING:
-    from distill.api import Run, load_workflow, make_data, open_run
+    from distill.api import Run, load_workflow, make_data, open_run, write_starter
     from distill.errors import DistillError
     from distill.workflow.model import Workflow
 

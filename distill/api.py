@@ -30,6 +30,7 @@ from distill.stages.watcher import LogWatcher, Watcher, progress_watcher
 from distill.teachers.make import make_teacher
 from distill.workflow.load import load_workflow as read_workflow
 from distill.workflow.model import Workflow
+from distill.workflow.scaffold import scaffold
 
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from distill.evaluate.score import Scores
     from distill.report import Report
 
-__all__ = ["DistillError", "Run", "Workflow", "load_workflow", "make_data", "open_run"]
+__all__ = ["DistillError", "Run", "Workflow", "load_workflow", "make_data", "open_run", "write_starter"]
 
 PathLike = str | os.PathLike[str]
 Table = Mapping[str, Any]
@@ -55,6 +56,11 @@ def load_workflow(
         tools=None if tools is None else Path(tools),
         gold=None if gold is None else Path(gold),
     )
+
+
+def write_starter(folder: PathLike) -> list[Path]:
+    """Write a small commented workflow into `folder`, as `distill init` does; the paths written."""
+    return scaffold(Path(folder))
 
 
 def make_data(

@@ -247,10 +247,10 @@ def _require_format(path: Path) -> None:
         raise _damaged(path / layout.CONFIG, "does not say which distill made the run")
     if number != layout.FORMAT:
         raise StaleRunError(
-            f"was made by distill {version} in run format {number or 'unnumbered'}; "
-            f"this is distill {__version__} with run format {layout.FORMAT}",
+            f"has the run format {number} of distill {version}; this is distill {__version__}, "
+            f"with run format {layout.FORMAT}",
             place=path,
-            hint=f"start a new run with --out, or install distill {version}",
+            hint="start a new run with --out, or use the version of distill that made this one",
         )
 
 
