@@ -39,7 +39,15 @@ if TYPE_CHECKING:
     from distill.evaluate.score import Scores
     from distill.report import Report
 
-__all__ = ["DistillError", "Run", "Workflow", "load_workflow", "make_data", "open_run", "write_starter"]
+__all__ = [
+    "DistillError",
+    "Run",
+    "Workflow",
+    "load_workflow",
+    "make_data",
+    "open_run",
+    "write_starter",
+]
 
 PathLike = str | os.PathLike[str]
 Table = Mapping[str, Any]
