@@ -1,7 +1,7 @@
 # %% [markdown]
 # # distill from a notebook
 #
-# Open this file in VS Code or with Jupytext and run it cell by cell; every cell is run by the tests.
+# Open this file in VS Code or Jupytext and run it cell by cell; every cell is run by the tests.
 
 # %%
 import distill
