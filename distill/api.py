@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config import Config
-from distill.errors import DistillError, MissingExtraError
+from distill.errors import DistillError, MissingExtraError, UsageError
 from distill.files import read_records
 from distill.ledger.budget import Budget
 from distill.ledger.ledger import LedgerEntry
@@ -154,6 +154,9 @@ class Run:
         except ImportError:
             purpose = "reading examples as a Dataset"
             raise MissingExtraError.needing("datasets", "train", purpose) from None
+        if split not in layout.SPLITS:
+            known = ", ".join(layout.SPLITS)
+            raise UsageError(f'there is no split "{split}"', hint=f"splits: {known}")
         pipeline.require_before(self.folder, train.STAGE)
         rows = read_records(self.path / layout.SPLITS[split], Example)
         text, objects = Value("string"), List(Json())

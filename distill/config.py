@@ -52,8 +52,8 @@ class Section(BaseModel):
             yield name, not (isinstance(extra, dict) and "operational" in extra)
 
 
-def shown(url: str) -> str:
-    """A server's address as people may see it: without user, password and query."""
+def redacted_url(url: str) -> str:
+    """A URL without user, password and query, fit to be printed and stored."""
     return re.sub(r"(?<=//)[^/?#]*@", "", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
@@ -193,7 +193,10 @@ class TrainConfig(Section):
         "auto", "what computes attention", "the same result, rounding aside"
     )
     threads: int = operational(
-        0, "threads to compute with, 0 for every core", "the same result, rounding aside", ge=0
+        0,
+        "threads to compute with; 0: one for each CPU that no other process uses",
+        "the same result, rounding aside",
+        ge=0,
     )
 
 

@@ -36,8 +36,8 @@ from distill.stages.watcher import Watcher
 from distill.students import Student
 from distill.train.recipe import Recipe
 from distill.train.rows import render_rows
-from distill.train.sft import set_threads
 from distill.train.student import run_student, student_renderer
+from distill.train.threads import adapt_threads
 
 DATA = tuple(stage.name for stage in earlier(train.STAGE))
 ARM = "tuned"
@@ -224,9 +224,9 @@ def _said(run: RunFolder, datasets: Datasets) -> Predictions:
 def _predict(context: Context, student: Student, datasets: Datasets) -> Json:
     """Predict and score every data set; the right-tool shares for the manifest."""
     run = context.run
-    set_threads(run.config.train.threads)
+    progress = adapt_threads(run.config.train.threads, context.watcher.progress)
     everything = [case for cases in datasets.values() for case in cases]
-    rest = iter(predict_student(run, student, ARM, everything, context.watcher.progress))
+    rest = iter(predict_student(run, student, ARM, everything, progress))
     shares: dict[str, Scores] = {}
     for name, cases in datasets.items():
         made = list(islice(rest, len(cases)))

@@ -28,8 +28,8 @@ from distill.serving.vllm import Notice
 from distill.sharing import opens_of
 from distill.students import Student
 from distill.students.embedded import PACKAGE, encode
-from distill.train.sft import set_threads
 from distill.train.student import run_student, student_renderer
+from distill.train.threads import adapt_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +52,7 @@ def score_arms(
     Raises RunError where no student was trained yet.
     """
     require_adapter(run)
-    set_threads(run.config.train.threads)
+    progress = adapt_threads(run.config.train.threads, progress)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
     everything = [case for cases in datasets.values() for case in cases]
     for arm, predictions in _arms(run, everything, progress, notice):

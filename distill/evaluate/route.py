@@ -12,8 +12,8 @@ from distill.render import Parsed
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.sharing import opens_of
-from distill.train.sft import set_threads
 from distill.train.student import run_student, student_renderer
+from distill.train.threads import set_threads
 
 
 class Routed(NamedTuple):

@@ -36,8 +36,8 @@ from distill.run import layout
 from distill.run.folder import RunFolder, read_json
 from distill.stages.pipeline import require_unaltered
 from distill.students import Student
-from distill.train.sft import set_threads
 from distill.train.student import run_student, student_renderer
+from distill.train.threads import set_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

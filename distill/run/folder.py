@@ -18,7 +18,7 @@ from typing import IO, Self, TypeVar
 from pydantic import ValidationError
 
 from distill import __version__
-from distill.config import Config, shown
+from distill.config import Config, redacted_url
 from distill.errors import (
     AlteredRunError,
     InputFileError,
@@ -163,7 +163,7 @@ class RunFolder:
         """Write the settings into the run: later commands use them unless told otherwise."""
         settings = self.settings.model_dump(mode="json")
         teacher = settings["config"]["teacher"]
-        teacher["base_url"] = shown(teacher["base_url"])
+        teacher["base_url"] = redacted_url(teacher["base_url"])
         write_json(self.path / layout.CONFIG, settings)
 
     @property

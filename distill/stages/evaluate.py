@@ -22,6 +22,7 @@ def work(context: Context) -> Json:
     from distill.evaluate.score import cases_of
 
     run, watcher = context.run, context.watcher
+    run.record()
     datasets: dict[str, Sequence[Case]] = {}
     if run.workflow.gold:
         datasets["gold"] = run.workflow.gold

@@ -1,4 +1,4 @@
-"""What a run will ask for, and what that will cost: before spending, and after a probe.
+"""Forecast of requests, tokens, money and time, before spending and after a probe.
 
 Without a probe nothing is sent: tokens are estimated from the length of the prompts. A probe asks
 for a few scenarios of the plan. Their replies are kept like any other, and what they took stands
@@ -28,7 +28,7 @@ from distill.ledger.prices import cost, price_for
 from distill.records import Candidate, Cell, Failure, Record, Scenario
 from distill.run.folder import RunFolder
 from distill.stages import gate
-from distill.stages.owed import answered
+from distill.stages.answered import count_answered
 from distill.stages.pipeline import ask_more, first_round
 from distill.stages.session import TeacherSession
 from distill.teachers.base import ChatReply, ChatRequest, Task, Teacher, Usage
@@ -44,8 +44,8 @@ ASSUMED_REPLY = 80
 SAMPLE = 100
 
 
-class Each(Record):
-    """What one request takes, on average."""
+class RequestCost(Record):
+    """Mean tokens and seconds of one request."""
 
     prompt_tokens: float
     cached_tokens: float
@@ -53,22 +53,22 @@ class Each(Record):
     seconds: float
 
 
-class Passed(Record):
-    """How many scenarios of one rule were asked for, and how many passed."""
+class PassRate(Record):
+    """Scenarios of one rule that were asked for, and those that passed validation."""
 
     asked: int = 0
     accepted: int = 0
 
 
 class Probe(Record):
-    """What a few scenarios of the plan took, and what became of them."""
+    """Measurements on a few scenarios of the plan."""
 
     asked: int
     accepted: int
     """Those that passed every check of one row; duplicates show only in the whole."""
     failed: int
-    by_rule: dict[str, Passed]
-    each: Each
+    by_rule: dict[str, PassRate]
+    each: RequestCost
 
 
 class Amount(Record):
@@ -103,12 +103,12 @@ def forecast(
 ) -> Forecast:
     """What the run would still send, by its plan, the replies there are and a probe's findings."""
     planned = sum(first_round(run).values())
-    there = answered(run, teacher, replies, _planned(run))
+    there = count_answered(run, teacher, replies, _planned(run))
     routed = _gate_requests(run, teacher, replies)
-    each = probe.each if probe else _estimated(run)
+    each = probe.each if probe else _estimated_cost(run)
     amounts = [
-        _amount(run.config.teacher, each, max(needed - there, 0), routed)
-        for needed in _needed(run, probe)
+        _amount_for(run.config.teacher, each, max(needed - there, 0), routed)
+        for needed in _scenarios_needed(run, probe)
     ]
     return Forecast(
         planned=planned, kept=there, gate=routed, low=amounts[0], high=amounts[1], probe=probe
@@ -122,7 +122,7 @@ def probe(
 
     Raises RunError where all are kept, and what `generate` raises.
     """
-    teacher = Stopwatch(session.metered("probe"))
+    teacher = TimedTeacher(session.metered("probe"))
     outcomes: list[Candidate | Failure] = []
     # As many at a time as may be sent: a request that waits for its turn tells nothing.
     settings = run.config.teacher.model_copy(
@@ -136,7 +136,7 @@ def probe(
     async def ask(scenarios: Iterable[Scenario]) -> None:
         await generate(scenarios, run.workflow, teacher, session.replies, settings, settle)
 
-    chosen = list(_spread(run, count))
+    chosen = list(_evenly_spaced(run, count))
     # The first one opens connections or starts a server: its time is not that of the others.
     session.wait(ask(chosen[:1]))
     session.wait(ask(chosen[1:]))
@@ -155,13 +155,13 @@ def probe(
         asked=len(outcomes),
         accepted=len(accepted),
         failed=len(outcomes) - len(candidates),
-        by_rule={rule: Passed(asked=n, accepted=passed[rule]) for rule, n in asked.items()},
+        by_rule={rule: PassRate(asked=n, accepted=passed[rule]) for rule, n in asked.items()},
         each=teacher.mean(),
     )
 
 
-class Stopwatch:
-    """A teacher that notes what each request of another took."""
+class TimedTeacher:
+    """Wraps a teacher and records tokens and seconds of each request."""
 
     def __init__(self, inner: Teacher) -> None:
         self.inner = inner
@@ -182,9 +182,9 @@ class Stopwatch:
     async def close(self) -> None:
         await self.inner.close()
 
-    def mean(self) -> Each:
-        """The mean over the requests so far, of which there must be one; the first is not timed."""
-        return Each(
+    def mean(self) -> RequestCost:
+        """Means over the requests so far, at least one; the first one's time does not count."""
+        return RequestCost(
             prompt_tokens=fmean(usage.prompt_tokens for usage, _ in self.replies),
             cached_tokens=fmean(usage.cached_tokens for usage, _ in self.replies),
             completion_tokens=fmean(usage.completion_tokens for usage, _ in self.replies),
@@ -196,16 +196,16 @@ def _planned(run: RunFolder) -> Iterator[Scenario]:
     return planned_scenarios(run.workflow, run.config.data, first_round(run))
 
 
-def _estimated(run: RunFolder) -> Each:
+def _estimated_cost(run: RunFolder) -> RequestCost:
     """A request by the length of prompts of the plan, and of replies as the embedded teacher's."""
     settings = run.config.teacher
-    chosen = [request(scenario, run.workflow, settings) for scenario in _spread(run, SAMPLE)]
+    chosen = [request(scenario, run.workflow, settings) for scenario in _evenly_spaced(run, SAMPLE)]
     if settings.batch > 1:
         batches = [chosen[at : at + settings.batch] for at in range(0, len(chosen), settings.batch)]
         sent = [batch_request(batch) for batch in batches]
     else:
         sent = chosen
-    return Each(
+    return RequestCost(
         prompt_tokens=fmean(_prompt_tokens(one) for one in sent),
         cached_tokens=0,
         completion_tokens=fmean(_reply_tokens(one) for one in chosen) * len(chosen) / len(sent),
@@ -234,15 +234,15 @@ def _gate_requests(run: RunFolder, teacher: Teacher, replies: ReplyCache) -> int
     return sum(kept(one, teacher, replies, lambda text: text) is None for one in asked)
 
 
-def _needed(run: RunFolder, probe: Probe | None) -> tuple[int, int]:
-    """Scenarios over all rounds: as the probe found each rule, and as badly as it may yet be."""
+def _scenarios_needed(run: RunFolder, probe: Probe | None) -> tuple[int, int]:
+    """Scenarios over all rounds: at the probe's pass rates, and at their Wilson lower bounds."""
     if probe is None:
         planned = sum(first_round(run).values())
         return planned, planned
     overall, (lowest, _) = probe.accepted / probe.asked, wilson(probe.accepted, probe.asked)
 
     def likely(cell: Cell) -> float:
-        passed = probe.by_rule.get(cell.rule, Passed())
+        passed = probe.by_rule.get(cell.rule, PassRate())
         # A rule that few were asked for is taken to be like the others, as far as one row tells.
         return (passed.accepted + overall) / (passed.asked + 1)
 
@@ -250,10 +250,10 @@ def _needed(run: RunFolder, probe: Probe | None) -> tuple[int, int]:
         passed = probe.by_rule.get(cell.rule)
         return wilson(passed.accepted, passed.asked)[0] if passed else lowest
 
-    return _over_rounds(run, likely), _over_rounds(run, worst)
+    return _scenarios_over_rounds(run, likely), _scenarios_over_rounds(run, worst)
 
 
-def _over_rounds(run: RunFolder, share: Callable[[Cell], float]) -> int:
+def _scenarios_over_rounds(run: RunFolder, share: Callable[[Cell], float]) -> int:
     """Scenarios that are asked for in all when `share` of each cell passes."""
     wanted = quotas(run.workflow, run.config.data.target)
     asked = first_round(run)
@@ -266,7 +266,7 @@ def _over_rounds(run: RunFolder, share: Callable[[Cell], float]) -> int:
     return sum(asked.values())
 
 
-def _amount(settings: TeacherConfig, each: Each, scenarios: int, gate: int) -> Amount:
+def _amount_for(settings: TeacherConfig, each: RequestCost, scenarios: int, gate: int) -> Amount:
     """What so many scenarios take; a request of the gate is counted like one of them."""
     requests = math.ceil(scenarios / settings.batch) + gate
     usage = Usage(
@@ -286,7 +286,7 @@ def _amount(settings: TeacherConfig, each: Each, scenarios: int, gate: int) -> A
     )
 
 
-def _seconds(settings: TeacherConfig, each: Each, requests: int) -> float:
+def _seconds(settings: TeacherConfig, each: RequestCost, requests: int) -> float:
     """As long as the slowest of the limits makes it: concurrency, or the rates that were set."""
     tokens = (each.prompt_tokens + each.completion_tokens) * requests
     return max(
@@ -296,7 +296,7 @@ def _seconds(settings: TeacherConfig, each: Each, requests: int) -> float:
     )
 
 
-def _spread(run: RunFolder, count: int) -> Iterator[Scenario]:
+def _evenly_spaced(run: RunFolder, count: int) -> Iterator[Scenario]:
     """Up to `count` scenarios of the first round, at even distances."""
     total = sum(first_round(run).values())
     step = max(total / count, 1)

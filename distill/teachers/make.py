@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distill.config import TeacherConfig, shown
+from distill.config import TeacherConfig, redacted_url
 from distill.errors import TeacherError, UsageError
 from distill.teachers.base import Teacher
 
@@ -84,7 +84,7 @@ def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if base_url and not _is_address(base_url):
         raise UsageError(
-            f'"{shown(base_url)}" is not the address of a server',
+            f'"{redacted_url(base_url)}" is not the address of a server',
             place="--base-url",
             hint="give it with its scheme and path, for example: http://localhost:8000/v1",
         )

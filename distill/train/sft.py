@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from distill.train import processes
 from distill.train.recipe import Recipe as Recipe
 from distill.train.recipe import arguments, require_work_for
 from distill.train.rows import Rows, render_rows
+from distill.train.threads import adapt_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,7 +94,7 @@ def train(
     dev_rows = render_rows(dev, renderer, recipe.max_length)
     _require_rows(rows, len(train), recipe.max_length)
     require_work_for(processes.place(), recipe)
-    set_threads(settings.threads)
+    progress = adapt_threads(settings.threads, progress)
     job = Job(student, recipe, rows.kept, dev_rows.kept, folder, progress, notice)
     trainer = _run(job)
     from distill.train.watch import loss_curve, plot_losses
@@ -111,17 +111,6 @@ def train(
         best_dev_loss=min((point.loss for point in curve.dev), default=None),
         curve=curve,
     )
-
-
-def set_threads(threads: int) -> None:
-    """Let torch compute with so many threads; 0 means every core that this process may use.
-
-    Processes that train together on one machine divide its cores.
-    """
-    import torch
-
-    own = len(os.sched_getaffinity(0)) // processes.place().beside
-    torch.set_num_threads(threads or max(1, own))
 
 
 def _require_rows(rows: Rows, asked: int, max_length: int) -> None:

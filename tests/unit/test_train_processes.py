@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from distill.cli.main import cli
 from distill.config import TrainConfig
 from distill.errors import StudentError, UsageError
-from distill.train import processes, sft
+from distill.train import processes
 from distill.train.order import BLANK, Shares, share, steps
 from distill.train.processes import Place
 from distill.train.recipe import Recipe, require_work_for
@@ -235,12 +235,3 @@ def test_what_happens_in_one_process_needs_no_others(tmp_path: Path) -> None:
         assert processes.agreed(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="gloo"), processes.losses_explained():
         raise RuntimeError("gloo: not lost, as there is nobody else")
-
-
-def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    as_one_of(monkeypatch, 0, 4)
-    sft.set_threads(0)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)

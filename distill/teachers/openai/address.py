@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from distill.config import shown
+from distill.config import redacted_url
 
 # Shorter words, such as the "none" of servers without keys, are no secrets but parts of others.
 SHORTEST_SECRET = 5
@@ -19,7 +19,7 @@ class Address:
     def __init__(self, base_url: str, key: str) -> None:
         parts = urlsplit(base_url)
         self.key = key
-        self.url = shown(base_url)
+        self.url = redacted_url(base_url)
         self.query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.auth = _user_and_password(parts)
         self.host = parts.hostname or ""

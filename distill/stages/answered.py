@@ -1,4 +1,4 @@
-"""What a teacher still owes a run: the planned scenarios without a usable reply that is kept."""
+"""How many planned scenarios have a usable reply in the run's store already."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill.run.folder import RunFolder
 from distill.teachers.base import Task, Teacher
 
 
-def answered(
+def count_answered(
     run: RunFolder, teacher: Teacher, replies: ReplyCache, scenarios: Iterable[Scenario]
 ) -> int:
     """How many of `scenarios` the run's replies answer, as the rules stand."""
