@@ -11,7 +11,6 @@ with `"split": "test"`) are scored where the file is present. Wall seconds by st
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from joblib import cpu_count
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT.parent / "shared" / "data" / "simple_tool_calling.jsonl"
@@ -102,7 +102,7 @@ def stage_seconds(run: Path) -> str:
 @click.option("--json", "json_file", type=PATH, help="Write every score here.")
 def main(made: Path, seeds: int, jobs: int, tutorial: Path, json_file: Path | None) -> None:
     """Measure the main job."""
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu_count()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = held_out(tutorial, folder) if tutorial.exists() else None

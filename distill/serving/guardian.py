@@ -119,7 +119,21 @@ class Guard:
     def _alone(self) -> bool:
         """Whether nothing is left. Looked at twice: /proc is no snapshot, and parents vanish."""
         self._reap()
-        return self._status is not None and not any(_descendants()) and not any(_descendants())
+        if self._status is None or self._group_lives():
+            return False
+        return not any(_descendants()) and not any(_descendants())
+
+    def _group_lives(self) -> bool:
+        """Whether the child's process group has members; asked where there is no /proc."""
+        if LINUX:
+            return False
+        try:
+            os.killpg(self._child, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
 
 
 def main(arguments: list[str]) -> int:
