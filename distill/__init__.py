@@ -13,7 +13,8 @@ The names below are the library; everything else may change between versions.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from distill.version import __version__
+
 __all__ = [
     "DistillError",
     "Run",

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distill import __version__
 from distill.evaluate.arms import read_scores
 from distill.evaluate.score import Scores
 from distill.evaluate.statistics import Interval
@@ -22,6 +21,7 @@ from distill.records import Json, digest
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.students.load import EMBEDDED
+from distill.version import __version__
 
 if TYPE_CHECKING:
     from distill.workflow.model import Rule

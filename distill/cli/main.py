@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from distill import __version__
 from distill.cli import data, shared, student, terminal
 from distill.cli.options import (
     config_option,
@@ -24,6 +23,7 @@ from distill.errors import DistillError, UsageError, WriteError
 from distill.run import layout
 from distill.run.folder import locked
 from distill.train import processes
+from distill.version import __version__
 from distill.workflow import load_workflow
 
 

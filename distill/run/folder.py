@@ -17,7 +17,6 @@ from typing import IO, Self, TypeVar
 
 from pydantic import ValidationError
 
-from distill import __version__
 from distill.config import Config, redacted_url
 from distill.errors import (
     AlteredRunError,
@@ -31,6 +30,7 @@ from distill.files import file_digest, parse_json, read_text, write_json
 from distill.records import Json, Record, digest
 from distill.run import layout
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
+from distill.version import __version__
 from distill.workflow.model import Workflow
 
 R = TypeVar("R", bound=Record)

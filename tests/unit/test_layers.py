@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distill"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "sharing"}),
+    frozenset({"errors", "records", "sharing", "version"}),
     frozenset({"files", "serving"}),
     frozenset({"config", "prompts", "workflow"}),
     # What a teacher is, below those who ask one; the teachers themselves stand higher.
@@ -98,7 +98,7 @@ def imported(path: Path) -> Iterator[str]:
         else:
             continue
         if node.module == "distill":
-            yield from (name for name in names if name != "__version__")
+            yield from names
         elif node.module and node.module.startswith("distill."):
             parent = node.module.removeprefix("distill.")
             for name in names:  # `from distill.stages import plan` names a module
