@@ -31,7 +31,7 @@ from distill.stages import generate, plan
 from distill.stages.session import TeacherSession
 from distill.stages.stage import Context, Stage, run_stage
 from distill.stages.watcher import LogWatcher
-from distill.teachers.base import ChatReply, ChatRequest, Task
+from distill.teachers.base import ChatReply, ChatRequest, WriteTask
 from distill.workflow.load import load_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,10 +44,10 @@ class InstantTeacher:
 
     name = "instant"
     fingerprint = "instant"
-    follows_messages = True
+    messages_only = True
 
     async def complete(self, request: ChatRequest) -> ChatReply:
-        assert isinstance(request.task, Task)
+        assert isinstance(request.task, WriteTask)
         words = "vacation days carry over to the next year"
         tool = request.task.rule.then.calls[0].tool
         reply = {"user": words, "calls": [{"name": tool, "arguments": {"query": words}}]}

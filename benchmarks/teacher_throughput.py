@@ -33,7 +33,7 @@ from peers.processes import Used, last_line, surroundings, watched
 from rich.console import Console
 from rich.table import Table
 
-from distill.asking.writing import request
+from distill.asking.writing import write_request
 from distill.config import Config
 from distill.data import plan
 from distill.workflow.load import load_workflow
@@ -142,7 +142,7 @@ def prompts(job: Job) -> dict[str, Any]:
         system = "You write training data for an assistant that routes requests. Reply in JSON."
         users = [f"Message {each.seed} about: {each.topic}" for each in scenarios]
     else:
-        asked = [request(each, workflow, config.teacher).messages for each in scenarios]
+        asked = [write_request(each, workflow, config.teacher).messages for each in scenarios]
         # The system part holds the rules, and is the same for all.
         system, users = asked[0][0].content, [user.content for _, user in asked]
     return {"system": system, "users": users}

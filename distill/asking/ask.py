@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Record)
 
 # Times that a malformed reply is asked for again, with what was wrong shown. A server that cuts
 # one reply in twenty, at random, then fails one question in three million.
-AGAIN = 4
+MAX_REPROMPTS = 4
 
 
 class ReplyCache(Protocol):
@@ -39,7 +39,7 @@ class ReplyCache(Protocol):
         """Forget these, so that they are asked for again."""
 
 
-class MalformedReply(ValueError):  # noqa: N818 - it names what the reply is
+class MalformedReplyError(ValueError):
     """A reply that is not what was asked for; the message is fit to be shown to the model."""
 
 
@@ -48,8 +48,8 @@ async def ask(
 ) -> tuple[T, bool]:
     """What `read` makes of the reply, and whether it had to be asked for just now.
 
-    A reply that `read` calls malformed is asked for again, AGAIN times at most, with the error
-    shown. Raises ReplyError when no usable one came, and what the teacher raises.
+    A reply that `read` calls malformed is asked for again with the error shown, MAX_REPROMPTS
+    times at most. Raises ReplyError when no usable one came, and what the teacher raises.
     """
     keys: list[str] = []
     turn, fresh = asked, False
@@ -61,8 +61,8 @@ async def ask(
             reply = replies.put(keys[-1], await teacher.complete(turn))
         try:
             return read(reply.text), fresh
-        except MalformedReply as error:
-            if len(keys) > AGAIN:
+        except MalformedReplyError as error:
+            if len(keys) > MAX_REPROMPTS:
                 # The question is owed again: the next run must ask, not read these.
                 replies.drop(keys)
                 raise ReplyError(FailureReason.MALFORMED, short(str(error))) from None
@@ -88,18 +88,18 @@ async def finished(workers: Iterable[asyncio.Task[None]], stop: Callable[[], Non
             raise error
 
 
-def kept(
+def read_cached(
     asked: ChatRequest, teacher: Teacher, replies: ReplyCache, read: Callable[[str], T]
 ) -> T | None:
     """What `ask` would return without asking, or None where it would have to ask."""
     turn = asked
-    for number in range(1, AGAIN + 2):
+    for number in range(1, MAX_REPROMPTS + 2):
         reply = replies.get(reply_key(teacher, turn))
         if reply is None:
             return None
         try:
             return read(reply.text)
-        except MalformedReply as error:
+        except MalformedReplyError as error:
             turn = _again(asked, reply.text, error, number)
     return None
 
@@ -107,52 +107,52 @@ def kept(
 def reply_key(teacher: Teacher, request: ChatRequest) -> str:
     """The identity of a reply: requests with one key deserve one reply.
 
-    A teacher that declares `follows_messages = True` answers what is sent and nothing else, so
+    A teacher that declares `messages_only = True` answers what is sent and nothing else, so
     that its replies outlive changes of the workflow that the prompt does not show. Any other may
     read `request.task`, and the whole workflow counts.
     """
     parts = [teacher.fingerprint, request.digest]
-    if not getattr(teacher, "follows_messages", False):
+    if not getattr(teacher, "messages_only", False):
         parts += [request.task.workflow.fingerprint, request.task.id]
     return digest(parts)
 
 
-def one_object(text: str) -> Json:
+def extract_json_object(text: str) -> Json:
     """The one JSON object in `text`; a code fence or prose around it is passed over.
 
-    Raises MalformedReply where there is none, or more than one.
+    Raises MalformedReplyError where there is none, or more than one.
     """
     # Where no text stands before it, the object begins at the first brace, complete or not. After
     # prose, which may have braces of its own, it begins at one that can open an object.
     begin = re.search(r"\A\s*\{|\{(?=\s*[\"}])", text)
     if begin is None:
-        raise MalformedReply("there is no JSON object in it")
+        raise MalformedReplyError("there is no JSON object in it")
     start = begin.end() - 1
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise MalformedReply(
+        raise MalformedReplyError(
             f"it is not valid JSON: {error.msg} at character {error.pos - start}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise MalformedReply(f"it is not valid JSON: {error}") from None
+        raise MalformedReplyError(f"it is not valid JSON: {error}") from None
     if re.search(r"\{\s*[\"}]", text[end:]):
-        raise MalformedReply("it holds more than one JSON object")
+        raise MalformedReplyError("it holds more than one JSON object")
     return dict(value)
 
 
 def checked(kind: type[R], value: Json) -> R:
-    """`value` as a record. Raises MalformedReply naming the first field that is wrong."""
+    """`value` as a record. Raises MalformedReplyError naming the first field that is wrong."""
     try:
         canonical_json(value).encode()
     except UnicodeEncodeError:
-        raise MalformedReply("a string holds half of a surrogate pair") from None
+        raise MalformedReplyError("a string holds half of a surrogate pair") from None
     try:
         return kind.model_validate(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise MalformedReply(f"{place}: {first['msg']}") from None
+        raise MalformedReplyError(f"{place}: {first['msg']}") from None
 
 
 def short(text: str, limit: int = 500) -> str:
@@ -160,7 +160,7 @@ def short(text: str, limit: int = 500) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-def _again(asked: ChatRequest, text: str, error: MalformedReply, number: int) -> ChatRequest:
+def _again(asked: ChatRequest, text: str, error: MalformedReplyError, number: int) -> ChatRequest:
     """The question, the last reply and what was wrong with it; each time another seed."""
     told = render_prompt("again", error=short(str(error)))
     said = Message(role="assistant", content=text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from distill.asking.ask import MalformedReply, checked, one_object
+from distill.asking.ask import MalformedReplyError, checked, extract_json_object
 from distill.config import TeacherConfig
 from distill.prompts import render_prompt
 from distill.records import TARGET_KINDS, Case, Json, Message, Record, TargetKind, ToolCall
@@ -42,20 +42,24 @@ def route_request(case: Case, workflow: Workflow, settings: TeacherConfig) -> Ch
 def read_route(text: str, case: Case, workflow: Workflow) -> Parsed:
     """The calls or the words that a teacher's text holds; the detail names rule and reason.
 
-    Raises MalformedReply. Arguments that break the tool's schema do not make a reply malformed:
-    as for a student, they are scored, and not asked for again with the fault pointed out.
+    Raises MalformedReplyError. Arguments that break the tool's schema do not make a reply
+    malformed: as for a student, they are scored, and are not asked for again.
     """
-    said = checked(_Route, one_object(text))
+    said = checked(_Route, extract_json_object(text))
     offered = {tool.name: tool for tool in _tools(case, workflow)}
     if said.rule is not None and said.rule not in workflow.by_id:
         known = listed(workflow.by_id)
-        raise MalformedReply(f'rule: there is no "{start_of(said.rule)}"; there are {known}')
+        raise MalformedReplyError(f'rule: there is no "{start_of(said.rule)}"; there are {known}')
     if (said.action == "call") != bool(said.calls):
-        raise MalformedReply(f"the action is {said.action} and calls has {len(said.calls)} calls")
+        raise MalformedReplyError(
+            f"the action is {said.action} and calls has {len(said.calls)} calls"
+        )
     for index, call in enumerate(said.calls):
         if call.name not in offered:
             known = listed(offered) or "none"
-            raise MalformedReply(f'calls[{index}].name: no tool "{call.name}"; there are {known}')
+            raise MalformedReplyError(
+                f'calls[{index}].name: no tool "{call.name}"; there are {known}'
+            )
     calls = tuple(
         ToolCall(name=call.name, arguments=without_nulls(offered[call.name], call.arguments))
         for call in said.calls

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
-from distill.asking.ask import MalformedReply, checked, one_object
+from distill.asking.ask import MalformedReplyError, checked, extract_json_object
 from distill.config import TeacherConfig
 from distill.prompts import render_prompt
 from distill.records import (
@@ -26,7 +26,7 @@ from distill.records import (
     ToolCall,
     canonical_json,
 )
-from distill.teachers.base import BatchTask, ChatReply, ChatRequest, Task, Usage
+from distill.teachers.base import BatchTask, ChatReply, ChatRequest, Usage, WriteTask
 from distill.workflow.model import CallSpec, Rule, RuleExample, Workflow
 from distill.workflow.strict import closed, strict_arguments, without_nulls
 from distill.workflow.values import argument_faults, slots_in
@@ -35,10 +35,10 @@ from distill.workflow.values import argument_faults, slots_in
 SHOWN = 4
 
 
-def request(scenario: Scenario, workflow: Workflow, settings: TeacherConfig) -> ChatRequest:
+def write_request(scenario: Scenario, workflow: Workflow, settings: TeacherConfig) -> ChatRequest:
     """What the teacher is asked for a scenario."""
     rule = workflow.by_id[scenario.rule]
-    task = Task(scenario, rule, workflow)
+    task = WriteTask(scenario, rule, workflow)
     used = {name for call in rule.then.calls for name in slots_in(call.arguments)}
     messages = render_prompt(
         "write",
@@ -61,7 +61,7 @@ def request(scenario: Scenario, workflow: Workflow, settings: TeacherConfig) -> 
 
 def batch_request(requests: Sequence[ChatRequest]) -> ChatRequest:
     """One question for several scenarios: `split_batch` takes its reply apart again."""
-    tasks = tuple(asked.task for asked in requests if isinstance(asked.task, Task))
+    tasks = tuple(asked.task for asked in requests if isinstance(asked.task, WriteTask))
     system = requests[0].messages[:-1]
     told = render_prompt("batch", assignments=[asked.messages[-1].content for asked in requests])
     return replace(
@@ -80,8 +80,8 @@ def split_batch(reply: ChatReply, count: int) -> list[ChatReply]:
     Their usage adds up to that of the whole.
     """
     try:
-        value = one_object(reply.text)
-    except MalformedReply:
+        value = extract_json_object(reply.text)
+    except MalformedReplyError:
         value = {}
     texts = [_part(value.get(str(number))) for number in range(1, count + 1)]
     usages = _shares(reply.usage, count)
@@ -91,7 +91,7 @@ def split_batch(reply: ChatReply, count: int) -> list[ChatReply]:
     ]
 
 
-def reply_schema(task: Task) -> Json:
+def reply_schema(task: WriteTask) -> Json:
     """The JSON Schema of a reply, in the subset that strict structured output takes.
 
     `{"user", "calls"}` with the rule's calls for a call, `{"user", "reply"}` for all else. Strict
@@ -114,12 +114,12 @@ def reply_schema(task: Task) -> Json:
     return {**schema, "$defs": definitions} if definitions else schema
 
 
-def read_reply(text: str, task: Task, teacher: str) -> Candidate:
-    """The candidate that a teacher's text holds. Raises MalformedReply.
+def read_reply(text: str, task: WriteTask, teacher: str) -> Candidate:
+    """The candidate that a teacher's text holds. Raises MalformedReplyError.
 
     A code fence or prose around the one JSON object is passed over; nothing else is.
     """
-    value = one_object(text)
+    value = extract_json_object(text)
     kind = task.scenario.target
     if kind == "call":
         written = checked(_CallReply, value)
@@ -176,7 +176,7 @@ def _shown_examples(rule: Rule, seed: int) -> list[RuleExample]:
     return random.Random(seed).sample(rule.examples, shown)
 
 
-def _call_schema(call: CallSpec, task: Task, definitions: Json) -> Json:
+def _call_schema(call: CallSpec, task: WriteTask, definitions: Json) -> Json:
     tool = task.workflow.by_name[call.tool]
     arguments = strict_arguments(tool, _fixed(call), call.arguments, definitions)
     return closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
@@ -187,11 +187,11 @@ def _fixed(call: CallSpec) -> Json:
     return {name: value for name, value in call.arguments.items() if not [*slots_in(value)]}
 
 
-def _calls(written: list[ToolCall], task: Task) -> Iterable[ToolCall]:
+def _calls(written: list[ToolCall], task: WriteTask) -> Iterable[ToolCall]:
     wanted = task.rule.then.calls
     names, given = [call.tool for call in wanted], [call.name for call in written]
     if given != names:
-        raise MalformedReply(
+        raise MalformedReplyError(
             f"calls must be of {', '.join(names)}, in this order; they are of "
             f"{', '.join(given) or 'nothing'}"
         )
@@ -199,7 +199,7 @@ def _calls(written: list[ToolCall], task: Task) -> Iterable[ToolCall]:
         yield _call(spec, call, task, f"calls[{index}].arguments")
 
 
-def _call(spec: CallSpec, call: ToolCall, task: Task, place: str) -> ToolCall:
+def _call(spec: CallSpec, call: ToolCall, task: WriteTask, place: str) -> ToolCall:
     tool = task.workflow.by_name[spec.tool]
     fixed = _fixed(spec)
     arguments = without_nulls(tool, call.arguments)
@@ -207,14 +207,14 @@ def _call(spec: CallSpec, call: ToolCall, task: Task, place: str) -> ToolCall:
     arguments |= {name: None for name in fixed if call.arguments.get(name, fixed) is None}
     for name in spec.arguments:
         if name not in arguments:
-            raise MalformedReply(f"{place}.{name} is missing")
+            raise MalformedReplyError(f"{place}.{name} is missing")
         if name in fixed and arguments[name] != fixed[name]:
-            raise MalformedReply(f"{place}.{name} must be {canonical_json(fixed[name])}")
+            raise MalformedReplyError(f"{place}.{name} must be {canonical_json(fixed[name])}")
     for fault in argument_faults(tool, arguments):
-        raise MalformedReply(f"{place}: {fault.cause}; {fault.hint}")
+        raise MalformedReplyError(f"{place}: {fault.cause}; {fault.hint}")
     return ToolCall(name=tool.name, arguments=arguments)
 
 
-def _candidate(task: Task, user: str, target: Target, teacher: str) -> Candidate:
+def _candidate(task: WriteTask, user: str, target: Target, teacher: str) -> Candidate:
     said = (Message(role="user", content=user),)
     return Candidate.of(task.scenario, said, target, teacher)

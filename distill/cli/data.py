@@ -141,7 +141,7 @@ def report(run: Path, as_json: bool) -> None:
 @json_option
 def status(run: Path, as_json: bool) -> None:
     """Say for each stage of RUN how it stands, what is owed, and what was spent."""
-    from distill.ledger.prices import SPENDING, spending_rows
+    from distill.ledger.prices import SPENDING_COLUMNS, spending_rows
     from distill.stages.pipeline import status as stages
 
     opened = RunFolder.open(run)
@@ -158,7 +158,7 @@ def status(run: Path, as_json: bool) -> None:
         )
     elif spent:
         rows = spending_rows(spent, opened.config.teacher)
-        terminal.out.print(terminal.table("spent", SPENDING, rows))
+        terminal.out.print(terminal.table("spent", SPENDING_COLUMNS, rows))
 
 
 @click.command()

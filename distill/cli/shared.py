@@ -12,7 +12,7 @@ from distill.ledger.prices import spending_line
 from distill.ledger.replies import ReplyStore
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
-from distill.teachers.make import named_teacher
+from distill.teachers.make import offline_teacher
 from distill.workflow.model import Workflow
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def forecast(run: RunFolder, count: int | None) -> Forecast:
     if count is None:
         there = run.path / layout.REPLIES
         with ReplyStore(there if there.exists() else Path(":memory:")) as replies:
-            return forecasts.forecast(run, named_teacher(settings), replies)
+            return forecasts.forecast(run, offline_teacher(settings), replies)
     api.require_teacher(run)
     with locked(run.path, create=True), terminal.watching() as watcher:
         begun = RunFolder.create(run.path, run.workflow, run.config)

@@ -12,7 +12,7 @@ from distill.cli import terminal
 from distill.evaluate.score import Scores
 from distill.evaluate.statistics import Interval
 from distill.evaluate.tables import sorted_arms
-from distill.ledger.prices import money
+from distill.ledger.prices import format_usd
 from distill.run.folder import RunFolder
 from distill.stages.forecast import Forecast
 
@@ -60,7 +60,7 @@ def forecast_table(run: RunFolder, found: Forecast) -> Table:
                 f"{amount.prompt_tokens:,}",
                 f"{amount.cached_tokens:,}",
                 f"{amount.completion_tokens:,}",
-                money(amount.usd),
+                format_usd(amount.usd),
                 terminal.duration(amount.seconds),
             )
         )

@@ -9,11 +9,11 @@ from itertools import groupby, islice
 from typing import NamedTuple
 
 from distill.asking.ask import ReplyCache, ask, finished, reply_key
-from distill.asking.writing import batch_request, read_reply, request, split_batch
+from distill.asking.writing import batch_request, read_reply, split_batch, write_request
 from distill.config import TeacherConfig
 from distill.errors import TeacherError
 from distill.records import Candidate, Failure, FailureReason, Scenario
-from distill.teachers.base import ChatRequest, DrainingError, ReplyError, Task, Teacher
+from distill.teachers.base import ChatRequest, DrainingError, ReplyError, Teacher, WriteTask
 from distill.workflow.model import Workflow
 
 # When this many scenarios failed and none ever succeeded, the teacher is at fault.
@@ -94,7 +94,7 @@ class _Writer:
                 return
 
     async def _chunk(self, chunk: Sequence[Numbered]) -> None:
-        asked = [request(each.scenario, self.workflow, self.settings) for each in chunk]
+        asked = [write_request(each.scenario, self.workflow, self.settings) for each in chunk]
         try:
             await self._ask_together(asked)
         except ReplyError as error:
@@ -120,7 +120,7 @@ class _Writer:
 
     async def _ask(self, each: Numbered, asked: ChatRequest) -> None:
         task = asked.task
-        assert isinstance(task, Task)
+        assert isinstance(task, WriteTask)
         try:
             candidate, fresh = await ask(
                 asked,

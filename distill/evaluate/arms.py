@@ -102,7 +102,7 @@ def _student_arms(
         arguments=teacher.vllm_args,
         adapter=run.path / layout.ADAPTER,
         log=run.path / layout.STUDENT_LOG,
-        deadline=teacher.start_timeout,
+        start_timeout=teacher.start_timeout,
         notice=notice,
     ) as served:
         yield lambda arm: predict_served(

@@ -84,7 +84,7 @@ def serve_student(
     adapter: Path,
     log: Path,
     arguments: Sequence[str] = (),
-    deadline: float,
+    start_timeout: float,
     notice: Notice,
 ) -> Iterator[ServedStudent]:
     """The run's student, base and with `adapter`, served by vLLM as long as the block lasts.
@@ -105,7 +105,7 @@ def serve_student(
             command=command,
             log=log,
             arguments=arguments,
-            deadline=deadline,
+            start_timeout=start_timeout,
             adapters={TUNED: adapter.resolve()},
             lora_rank=max_lora_rank(adapter),
             notice=notice,

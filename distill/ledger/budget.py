@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 from distill.config import Price, TeacherConfig
 from distill.errors import BudgetError
-from distill.ledger.ledger import Ledger, LedgerEntry, Tally
+from distill.ledger.ledger import Ledger, LedgerEntry, UsageTotals
 from distill.ledger.prices import (
     FREE,
     cost,
     entry_cost,
-    money,
-    price_for,
-    short_count,
-    tally_line,
-    unknown_price,
+    format_count,
+    format_usage,
+    format_usd,
+    teacher_price,
+    unknown_price_error,
 )
 from distill.records import canonical_json
 from distill.teachers.base import (
@@ -69,7 +69,7 @@ class Budget:
         tokens: int | None = None,
         price: Price | None = None,
         *,
-        spent: Tally = Tally(),
+        spent: UsageTotals = UsageTotals(),
         spent_usd: float | None = None,
     ) -> None:
         if usd is not None and price is None:
@@ -79,7 +79,7 @@ class Budget:
         self._price = price or FREE
         self._before = spent
         self._before_usd = cost(spent, self._price) if spent_usd is None else spent_usd
-        self._now = Tally()
+        self._now = UsageTotals()
         self._promised = Claim()
         self._tokens_per_byte = 1 / BYTES_PER_TOKEN
         # Above 1 for a server that does not hold max_tokens.
@@ -96,22 +96,22 @@ class Budget:
         Raises UsageError for one in USD where a price is not known.
         """
         before = list(entries)
-        price, usd = price_for(settings), settings.budget_usd
+        price, usd = teacher_price(settings), settings.budget_usd
         if usd is not None and price is None:
-            raise unknown_price(settings.model)
+            raise unknown_price_error(settings.model)
         spent_usd = 0.0
         for entry in before:
             entry_usd = entry_cost(entry, settings)
             if usd is not None and entry_usd is None:
-                raise unknown_price(entry.model)
+                raise unknown_price_error(entry.model)
             spent_usd += entry_usd or 0.0
-        spent = Tally.total(before)
+        spent = UsageTotals.total(before)
         return cls(usd, settings.budget_tokens, price, spent=spent, spent_usd=spent_usd)
 
     @property
-    def spent(self) -> Tally:
+    def spent(self) -> UsageTotals:
         """Requests and tokens of the run so far, earlier commands included."""
-        return Tally.total((self._before, self._now))
+        return UsageTotals.total((self._before, self._now))
 
     @property
     def spent_usd(self) -> float:
@@ -121,10 +121,10 @@ class Budget:
     def note(self) -> list[str]:
         """For a progress bar: what is spent, of how much."""
         if self.usd is not None:
-            return [f"{money(self.spent_usd)} of {money(self.usd)}"]
+            return [f"{format_usd(self.spent_usd)} of {format_usd(self.usd)}"]
         if self.tokens is not None:
-            return [f"{short_count(self.spent.tokens)} of {short_count(self.tokens)} tokens"]
-        return [money(self.spent_usd)] * (self._price != FREE)
+            return [f"{format_count(self.spent.tokens)} of {format_count(self.tokens)} tokens"]
+        return [format_usd(self.spent_usd)] * (self._price != FREE)
 
     async def reserve(self, request: ChatRequest) -> Claim:
         """Wait until the worst of `request` fits, first come, first served; then it is promised.
@@ -237,13 +237,16 @@ class Budget:
         worst, spent = self._worst(claim), self.spent
         by_usd = self.usd is not None and self.spent_usd + self._worst_cost(worst) > self.usd
         if by_usd:
-            place, so_far = "--budget-usd", f"{money(self.spent_usd)} of {money(self.usd)}"
-            further = money(self._worst_cost(worst))
+            place, so_far = (
+                "--budget-usd",
+                f"{format_usd(self.spent_usd)} of {format_usd(self.usd)}",
+            )
+            further = format_usd(self._worst_cost(worst))
         else:
             place, so_far = "--budget-tokens", f"{spent.tokens:,} of {self.tokens:,} tokens"
             further = f"{worst.prompt_tokens + worst.completion_tokens:,} tokens"
         return BudgetError(
-            f"spent {so_far}: {tally_line(spent)}; the next request may take {further}",
+            f"spent {so_far}: {format_usage(spent)}; the next request may take {further}",
             place=place,
             hint=f"raise {place}, then run the same command again: it goes on",
         )
@@ -265,7 +268,7 @@ class MeteredTeacher:
         self._model = inner.name.partition(":")[2] or inner.name
 
     def __getattr__(self, name: str) -> Any:
-        # What only some teachers have, as `follows_messages`.
+        # What only some teachers have, as `messages_only`.
         return getattr(self._inner, name)
 
     @property

@@ -22,7 +22,7 @@ ON CONFLICT (stage, model, outcome) DO UPDATE SET
 """
 
 
-class Tally(Record):
+class UsageTotals(Record):
     """Requests and their tokens, added up."""
 
     requests: int = 0
@@ -37,9 +37,9 @@ class Tally(Record):
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
-    def plus(self, usage: Usage) -> Tally:
+    def plus(self, usage: Usage) -> UsageTotals:
         """The tally with one more request."""
-        return Tally(
+        return UsageTotals(
             requests=self.requests + 1,
             prompt_tokens=self.prompt_tokens + usage.prompt_tokens,
             cached_tokens=self.cached_tokens + usage.cached_tokens,
@@ -48,15 +48,18 @@ class Tally(Record):
         )
 
     @classmethod
-    def total(cls, tallies: Iterable[Tally]) -> Tally:
+    def total(cls, tallies: Iterable[UsageTotals]) -> UsageTotals:
         """All of them in one."""
         several = list(tallies)
-        return Tally(
-            **{name: sum(getattr(tally, name) for tally in several) for name in Tally.model_fields}
+        return UsageTotals(
+            **{
+                name: sum(getattr(tally, name) for tally in several)
+                for name in UsageTotals.model_fields
+            }
         )
 
 
-class LedgerEntry(Tally):
+class LedgerEntry(UsageTotals):
     """What one model was asked by one stage with one outcome."""
 
     stage: str
@@ -94,6 +97,6 @@ class Ledger:
             names = [column[0] for column in cursor.description]
             return [LedgerEntry(**dict(zip(names, row, strict=True))) for row in cursor]
 
-    def spent(self) -> Tally:
+    def spent(self) -> UsageTotals:
         """All entries in one."""
-        return Tally.total(self.entries())
+        return UsageTotals.total(self.entries())

@@ -16,10 +16,19 @@ from urllib.parse import urlsplit
 from distill.config import Price, TeacherConfig
 from distill.errors import UsageError
 from distill.files import read_text
-from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.ledger import LedgerEntry, UsageTotals
 
 FREE = Price(prompt=0, cached=0, completion=0)
-SPENDING = ("stage", "model", "outcome", "requests", "prompt", "cached", "completion", "cost")
+SPENDING_COLUMNS = (
+    "stage",
+    "model",
+    "outcome",
+    "requests",
+    "prompt",
+    "cached",
+    "completion",
+    "cost",
+)
 
 # What makers put behind a model's name for one version of it: a date, a number, a preview.
 _VERSION = re.compile(r"-(\d{4}-\d\d-\d\d|\d{3,4}|\d{8}|latest|preview(-\d\d-\d\d(\d\d)?)?)")
@@ -27,8 +36,8 @@ _VERSION = re.compile(r"-(\d{4}-\d\d-\d\d|\d{3,4}|\d{8}|latest|preview(-\d\d-\d\
 _PRIVATE = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 
 
-class Counted(Protocol):
-    """Anything with tokens: a Usage, a Tally, a forecast."""
+class TokenCounts(Protocol):
+    """Anything with tokens: a Usage, UsageTotals, a forecast."""
 
     @property
     def prompt_tokens(self) -> int: ...
@@ -41,30 +50,30 @@ class Counted(Protocol):
 
 
 @cache
-def known_prices() -> tuple[str, Mapping[str, Price]]:
+def builtin_prices() -> tuple[str, Mapping[str, Price]]:
     """The date on which distill's own table was noted, and the table by model."""
     table = tomllib.loads(read_text(Path(__file__).with_name("prices.toml")))
     prices = {model: Price.model_validate(price) for model, price in table["models"].items()}
     return str(table["as_of"]), prices
 
 
-def price_of(model: str, given: Mapping[str, Price]) -> Price | None:
+def model_price(model: str, given: Mapping[str, Price]) -> Price | None:
     """The price of `model`: by its exact name, else by the one that it is a version of.
 
     The user's table `given` comes before distill's own; `openai/gpt-5-mini` is also looked up as
     `gpt-5-mini`, and `gpt-5-mini-2025-08-07` as a version of it.
     """
-    return _found(model, (given, known_prices()[1]))
+    return _found(model, (given, builtin_prices()[1]))
 
 
-def price_for(settings: TeacherConfig) -> Price | None:
+def teacher_price(settings: TeacherConfig) -> Price | None:
     """The price of the teacher's tokens: nothing for one of your own, None where it is unknown."""
     if settings.kind != "openai" or _is_private(_host(settings)):
         return _found(settings.model, (settings.prices,)) or FREE
-    return price_of(settings.model, settings.prices)
+    return model_price(settings.model, settings.prices)
 
 
-def unknown_price(model: str) -> UsageError:
+def unknown_price_error(model: str) -> UsageError:
     """The error for a budget in USD that needs the price of `model`, with the lines to fill in."""
     lines = [f"[teacher.prices.{json.dumps(model, ensure_ascii=False)}]", "prompt = 0.25"]
     shown = "".join(f"\n    {line}" for line in (*lines, "cached = 0.025", "completion = 2.00"))
@@ -76,7 +85,7 @@ def unknown_price(model: str) -> UsageError:
     )
 
 
-def cost(counted: Counted, price: Price) -> float:
+def cost(counted: TokenCounts, price: Price) -> float:
     """USD for the tokens of `counted`."""
     cached = min(counted.cached_tokens, counted.prompt_tokens)
     cached_price = price.prompt if price.cached is None else price.cached
@@ -95,14 +104,14 @@ def entry_cost(entry: LedgerEntry, settings: TeacherConfig) -> float | None:
     if not entry.tokens:
         return 0.0
     own = entry.model == settings.model
-    price = price_for(settings) if own else price_of(entry.model, settings.prices)
-    if price is None and price_for(settings) == FREE:
+    price = teacher_price(settings) if own else model_price(entry.model, settings.prices)
+    if price is None and teacher_price(settings) == FREE:
         price = FREE  # where the server is one's own, so it was, most likely, for other models
     return None if price is None else cost(entry, price)
 
 
 def spending_rows(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> list[tuple[str, ...]]:
-    """The ledger as rows of a table whose columns are SPENDING."""
+    """The ledger as rows of a table whose columns are SPENDING_COLUMNS."""
     return [
         (
             entry.stage,
@@ -112,7 +121,7 @@ def spending_rows(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> li
             f"{entry.prompt_tokens:,}",
             f"{entry.cached_tokens:,}",
             f"{entry.completion_tokens:,}",
-            money(entry_cost(entry, settings)),
+            format_usd(entry_cost(entry, settings)),
         )
         for entry in entries
     ]
@@ -123,17 +132,17 @@ def spending_line(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> st
     several = list(entries)
     costs = [entry_cost(entry, settings) for entry in several]
     known = [value for value in costs if value is not None]
-    spent = money(sum(known) if known or not costs else None)
+    spent = format_usd(sum(known) if known or not costs else None)
     unknown = " and what has no known price" if known and len(known) < len(costs) else ""
-    return f"{tally_line(Tally.total(several))}, {spent}{unknown}"
+    return f"{format_usage(UsageTotals.total(several))}, {spent}{unknown}"
 
 
-def tally_line(tally: Tally) -> str:
+def format_usage(tally: UsageTotals) -> str:
     """Requests and tokens in words; says where tokens are estimates."""
-    cached = f" ({short_count(tally.cached_tokens)} cached)" if tally.cached_tokens else ""
+    cached = f" ({format_count(tally.cached_tokens)} cached)" if tally.cached_tokens else ""
     line = (
-        f"{_requests(tally.requests)}, {short_count(tally.prompt_tokens)} prompt tokens{cached}, "
-        f"{short_count(tally.completion_tokens)} completion tokens"
+        f"{_requests(tally.requests)}, {format_count(tally.prompt_tokens)} prompt tokens{cached}, "
+        f"{format_count(tally.completion_tokens)} completion tokens"
     )
     if not tally.estimated:
         return line
@@ -141,7 +150,7 @@ def tally_line(tally: Tally) -> str:
     return f"{line} (tokens{of} estimated)"
 
 
-def money(usd: float | None) -> str:
+def format_usd(usd: float | None) -> str:
     """USD for people: whole cents, and down to hundredths of one where there is little."""
     if usd is None:
         return "price unknown"
@@ -150,7 +159,7 @@ def money(usd: float | None) -> str:
     return f"${usd:,.2f}" if usd >= 0.095 or not usd else f"${usd:.4f}"
 
 
-def short_count(number: int) -> str:
+def format_count(number: int) -> str:
     """A number for people: 9,999, 12k, 1.2M, 3.4G."""
     if number < 10_000:
         return f"{number:,}"

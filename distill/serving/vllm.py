@@ -31,7 +31,7 @@ HOST = "127.0.0.1"
 GUARDIAN = Path(__file__).with_name("guardian.py")
 MODULE = "vllm.entrypoints.openai.api_server"
 # Seconds.
-DEADLINE = 600.0
+START_TIMEOUT = 600.0
 # vLLM needs two to three to leave in order.
 GRACE = 5.0
 POLL = 0.25
@@ -40,9 +40,9 @@ STOPPING = 30.0
 # Ports tried, should somebody else take one between its choice and its use.
 PORTS = 3
 TAIL = 15
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for --max-lora-rank."""
-CHOSEN = ("--model", "--host", "--port", "--served-model-name", "--api-key", "--uds")
+RESERVED_FLAGS = ("--model", "--host", "--port", "--served-model-name", "--api-key", "--uds")
 """Flags that distill sets itself, or that would keep it from its server."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -50,7 +50,7 @@ _ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception|Interrupt): ")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class ServerCounts(NamedTuple):
+class ServerMetrics(NamedTuple):
     """What the server has counted since it started."""
 
     prompt_tokens: int
@@ -66,7 +66,7 @@ class VllmServer:
     command: the words that start vLLM, as from `vllm_command`
     arguments: flags for vLLM, which win over distill's own
     log: the file to which all that it writes is appended
-    deadline: seconds until it must be ready
+    start_timeout: seconds until it must be ready
     adapters: LoRA adapters by the name that serves them, of at most `lora_rank`
     grace: seconds that it has to leave in order, before it is killed
     notice: told when it is being started, and when it is ready
@@ -81,7 +81,7 @@ class VllmServer:
         command: Sequence[str],
         log: Path,
         arguments: Sequence[str] = (),
-        deadline: float = DEADLINE,
+        start_timeout: float = START_TIMEOUT,
         adapters: Mapping[str, Path] = {},
         lora_rank: int | None = None,
         grace: float = GRACE,
@@ -92,7 +92,7 @@ class VllmServer:
         self.log = log
         self._command = list(command)
         self._arguments = list(arguments)
-        self._deadline = deadline
+        self._start_timeout = start_timeout
         self._adapters = dict(adapters)
         self._lora_rank = lora_rank
         self._grace = grace
@@ -112,7 +112,7 @@ class VllmServer:
 
     @property
     def alive(self) -> bool:
-        """Whether the processes are there; `lost` asks the server itself."""
+        """Whether the processes are there; `is_down` asks the server itself."""
         return self._guardian is not None and self._guardian.poll() is None
 
     def __enter__(self) -> Self:
@@ -125,8 +125,8 @@ class VllmServer:
     def start(self) -> None:
         """Start the server and wait until it is ready.
 
-        Blocks; `halt` or `stop` from another thread ends the wait. Raises TeacherError with the end
-        of the log when it does not come up, WriteError when there can be no log.
+        Blocks; `cancel_start` or `stop` from another thread ends the wait. Raises TeacherError with
+        the end of the log when it does not come up, WriteError when there can be no log.
         """
         self._notice(f"starting vLLM (log: {self.log})")
         begun = time.monotonic()
@@ -134,17 +134,17 @@ class VllmServer:
             for last in (*[False] * (PORTS - 1), True):
                 self._port = _free_port()
                 self._launch()
-                if self._comes_up(begun + self._deadline):
+                if self._comes_up(begun + self._start_timeout):
                     break
                 if last or not _taken(self._port):
-                    raise self.died()
+                    raise self.exit_error()
                 self._release()
         except BaseException:
             self.stop()
             raise
         self._notice(f"vLLM is ready after {time.monotonic() - begun:.0f} s")
 
-    def halt(self) -> None:
+    def cancel_start(self) -> None:
         """Have `start` give up; returns at once."""
         self._halted.set()
 
@@ -154,7 +154,7 @@ class VllmServer:
             self._halted.set()
         self._release()
 
-    def lost(self) -> bool:
+    def is_down(self) -> bool:
         """Whether the server is gone or says that it is broken. One that is slow is not lost."""
         if not self.alive:
             return True
@@ -170,7 +170,7 @@ class VllmServer:
             return False
         return False
 
-    def died(self) -> TeacherError:
+    def exit_error(self) -> TeacherError:
         """The error for a server that ended by itself, with the end of its log."""
         status = self._guardian.poll() if self._guardian else None
         ended = "vLLM ended" if status is None else f"vLLM ended with status {status}"
@@ -181,9 +181,9 @@ class VllmServer:
             "--vllm-arg=--max-model-len=4096; then run the same command again: it goes on",
         )
 
-    def counts(self) -> ServerCounts:
+    def metrics(self) -> ServerMetrics:
         """What the server has counted so far. Raises OSError when it does not answer."""
-        return read_counts(self._get("/metrics"))
+        return parse_metrics(self._get("/metrics"))
 
     def _launch(self) -> None:
         guard = [sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), f"{self._grace:g}"]
@@ -219,8 +219,8 @@ class VllmServer:
         words += ["--host", HOST, "--port", str(self._port)]
         words += ["--served-model-name", self.model, self._mark, "--enable-prefix-caching"]
         if self._adapters:
-            wanted = self._lora_rank or RANKS[-1]
-            rank = next((rank for rank in RANKS if rank >= wanted), wanted)
+            wanted = self._lora_rank or LORA_RANKS[-1]
+            rank = next((rank for rank in LORA_RANKS if rank >= wanted), wanted)
             words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules"]
             # As JSON, for a path may hold an equals sign.
             words += [
@@ -236,7 +236,7 @@ class VllmServer:
                 return False
             if time.monotonic() > end:
                 raise TeacherError(
-                    f"vLLM was not ready after {self._deadline:g} s; the end of its log:\n"
+                    f"vLLM was not ready after {self._start_timeout:g} s; the end of its log:\n"
                     f"{self._tail()}",
                     place=self.log,
                     hint="give it longer with start_timeout under [teacher], or less to do with "
@@ -292,7 +292,7 @@ class VllmServer:
         return "\n".join(f"  {line}" for line in shown) or "  (it wrote nothing)"
 
 
-def read_counts(metrics: str) -> ServerCounts:
+def parse_metrics(metrics: str) -> ServerMetrics:
     """The counts in what vLLM says at /metrics, summed over its engines."""
     totals: dict[str, float] = {}
     for line in metrics.split("\n"):
@@ -301,7 +301,7 @@ def read_counts(metrics: str) -> ServerCounts:
             name = name.partition("{")[0].removeprefix("vllm:")
             totals[name] = totals.get(name, 0.0) + float(value)
     asked = totals.get("prefix_cache_queries_total", 0.0)
-    return ServerCounts(
+    return ServerMetrics(
         prompt_tokens=int(totals.get("prompt_tokens_total", 0)),
         completion_tokens=int(totals.get("generation_tokens_total", 0)),
         prefix_hit_rate=totals.get("prefix_cache_hits_total", 0.0) / asked if asked else None,
@@ -311,7 +311,7 @@ def read_counts(metrics: str) -> ServerCounts:
 def _refuse_chosen(arguments: Sequence[str]) -> None:
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
-        if flag in CHOSEN:
+        if flag in RESERVED_FLAGS:
             raise UsageError(
                 f"{flag} is set by distill itself",
                 place=f"--vllm-arg={flag}",

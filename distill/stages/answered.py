@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from distill.asking.ask import ReplyCache, kept
-from distill.asking.writing import read_reply, request
+from distill.asking.ask import ReplyCache, read_cached
+from distill.asking.writing import read_reply, write_request
 from distill.records import Scenario
 from distill.run.folder import RunFolder
-from distill.teachers.base import Task, Teacher
+from distill.teachers.base import Teacher, WriteTask
 
 
 def count_answered(
@@ -17,10 +17,12 @@ def count_answered(
     """How many of `scenarios` the run's replies answer, as the rules stand."""
 
     def is_answered(scenario: Scenario) -> bool:
-        asked = request(scenario, run.workflow, run.config.teacher)
+        asked = write_request(scenario, run.workflow, run.config.teacher)
         task = asked.task
-        assert isinstance(task, Task)
-        read = kept(asked, teacher, replies, lambda text: read_reply(text, task, teacher.name))
+        assert isinstance(task, WriteTask)
+        read = read_cached(
+            asked, teacher, replies, lambda text: read_reply(text, task, teacher.name)
+        )
         return read is not None
 
     return sum(map(is_answered, scenarios))

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from statistics import fmean
 
-from distill.asking.ask import ReplyCache, kept
+from distill.asking.ask import ReplyCache, read_cached
 from distill.asking.routing import route_request
-from distill.asking.writing import batch_request, request
+from distill.asking.writing import batch_request, write_request
 from distill.config import TeacherConfig
 from distill.data.checks import validate
 from distill.data.generate import OVERLAP, generate
@@ -24,14 +24,14 @@ from distill.data.plan import quotas
 from distill.data.plan import scenarios as planned_scenarios
 from distill.errors import RunError, TeacherError
 from distill.evaluate.statistics import wilson
-from distill.ledger.prices import cost, price_for
+from distill.ledger.prices import cost, teacher_price
 from distill.records import Candidate, Cell, Failure, Record, Scenario
 from distill.run.folder import RunFolder
 from distill.stages import gate
 from distill.stages.answered import count_answered
 from distill.stages.pipeline import ask_more, first_round
 from distill.stages.session import TeacherSession
-from distill.teachers.base import ChatReply, ChatRequest, Task, Teacher, Usage
+from distill.teachers.base import ChatReply, ChatRequest, Teacher, Usage, WriteTask
 from distill.teachers.grammar.teacher import write
 
 # About so many characters make a token of English and JSON.
@@ -167,7 +167,7 @@ class TimedTeacher:
         self.inner = inner
         self.name = inner.name
         self.fingerprint = inner.fingerprint
-        self.follows_messages = getattr(inner, "follows_messages", False)
+        self.messages_only = getattr(inner, "messages_only", False)
         self.replies: list[tuple[Usage, float]] = []
 
     async def complete(self, request: ChatRequest) -> ChatReply:
@@ -199,7 +199,9 @@ def _planned(run: RunFolder) -> Iterator[Scenario]:
 def _estimated_cost(run: RunFolder) -> RequestCost:
     """A request by the length of prompts of the plan, and of replies as the embedded teacher's."""
     settings = run.config.teacher
-    chosen = [request(scenario, run.workflow, settings) for scenario in _evenly_spaced(run, SAMPLE)]
+    chosen = [
+        write_request(scenario, run.workflow, settings) for scenario in _evenly_spaced(run, SAMPLE)
+    ]
     if settings.batch > 1:
         batches = [chosen[at : at + settings.batch] for at in range(0, len(chosen), settings.batch)]
         sent = [batch_request(batch) for batch in batches]
@@ -231,7 +233,7 @@ def _gate_requests(run: RunFolder, teacher: Teacher, replies: ReplyCache) -> int
     if not gate.is_due(run):
         return 0
     asked = (route_request(case, run.workflow, run.config.teacher) for case in run.workflow.gold)
-    return sum(kept(one, teacher, replies, lambda text: text) is None for one in asked)
+    return sum(read_cached(one, teacher, replies, lambda text: text) is None for one in asked)
 
 
 def _scenarios_needed(run: RunFolder, probe: Probe | None) -> tuple[int, int]:
@@ -274,7 +276,7 @@ def _amount_for(settings: TeacherConfig, each: RequestCost, scenarios: int, gate
         cached_tokens=round(each.cached_tokens * requests),
         completion_tokens=round(each.completion_tokens * requests),
     )
-    price = price_for(settings)
+    price = teacher_price(settings)
     return Amount(
         scenarios=scenarios,
         requests=requests,
@@ -304,6 +306,6 @@ def _evenly_spaced(run: RunFolder, count: int) -> Iterator[Scenario]:
     return (scenario for number, scenario in enumerate(_planned(run)) if number in chosen)
 
 
-def _task(asked: ChatRequest) -> Task:
-    assert isinstance(asked.task, Task)
+def _task(asked: ChatRequest) -> WriteTask:
+    assert isinstance(asked.task, WriteTask)
     return asked.task

@@ -14,7 +14,7 @@ from distill.run.folder import RunFolder
 from distill.run.spool import Spool
 from distill.stages.answered import count_answered
 from distill.stages.stage import DATA, Context, Stage
-from distill.teachers.make import named_teacher
+from distill.teachers.make import offline_teacher
 
 FILES: tuple[tuple[type[Candidate] | type[Failure], str], ...] = (
     (Candidate, layout.CANDIDATES),
@@ -58,7 +58,7 @@ def progress(run: RunFolder) -> str:
     scenarios = list(iter_records(planned, Scenario))
     try:
         with ReplyStore(replies) as store:
-            there = count_answered(run, named_teacher(run.config.teacher), store, scenarios)
+            there = count_answered(run, offline_teacher(run.config.teacher), store, scenarios)
     except DistillError as error:
         return f"the replies {error.problems[0].cause}"
     return f"{there:,} of {len(scenarios):,} scenarios answered" if there else ""

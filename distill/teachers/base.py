@@ -11,7 +11,7 @@ from distill.workflow.model import Rule, Workflow
 
 
 @dataclass(frozen=True)
-class Task:
+class WriteTask:
     """Write for a scenario: the embedded grammar teacher reads this, not the messages."""
 
     scenario: Scenario
@@ -27,7 +27,7 @@ class Task:
 class BatchTask:
     """Write for several scenarios of one workflow in one reply."""
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[WriteTask, ...]
 
     @property
     def id(self) -> str:
@@ -51,7 +51,7 @@ class RouteTask:
 
 
 @lru_cache(maxsize=64)
-def text_digest(text: str) -> str:
+def cached_text_digest(text: str) -> str:
     """`digest`, remembered: thousands of requests begin with the same text."""
     return digest(text)
 
@@ -63,7 +63,7 @@ class ChatRequest:
     messages: tuple[Message, ...]
     reply_schema: Json
     """The JSON Schema that the reply's text must meet."""
-    task: Task | BatchTask | RouteTask
+    task: WriteTask | BatchTask | RouteTask
     temperature: float = 1.0
     max_tokens: int = 512
     seed: int | None = None
@@ -71,7 +71,7 @@ class ChatRequest:
     @property
     def digest(self) -> str:
         """The identity of what is sent: two requests with one digest deserve one reply."""
-        said = [[message.role, text_digest(message.content)] for message in self.messages]
+        said = [[message.role, cached_text_digest(message.content)] for message in self.messages]
         return digest([said, self.reply_schema, self.temperature, self.max_tokens, self.seed])
 
 

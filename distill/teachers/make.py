@@ -38,7 +38,7 @@ def make_teacher(
             return _vllm(settings, notice, log, vllm_command(settings.vllm_command))
 
 
-def named_teacher(settings: TeacherConfig) -> Teacher:
+def offline_teacher(settings: TeacherConfig) -> Teacher:
     """The teacher, only to name its replies: it needs no key and no server, and is not asked."""
     if settings.kind == "vllm":
         return _vllm(settings, lambda text: None, Path("vllm.log"), [])
@@ -61,7 +61,7 @@ def _vllm(
             command=command,
             arguments=settings.vllm_args,
             log=log,
-            deadline=settings.start_timeout,
+            start_timeout=settings.start_timeout,
             notice=notice,
         )
 

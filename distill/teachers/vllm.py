@@ -26,7 +26,7 @@ class VllmTeacher:
     make_client: makes the teacher that asks it, from its URL
     """
 
-    follows_messages = True
+    messages_only = True
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class VllmTeacher:
         if self._client is not None:
             self._client.drain()
         elif self._server is not None:
-            self._server.halt()
+            self._server.cancel_start()
 
     async def close(self) -> None:
         """Say how fast the server was, release connections and stop it."""
@@ -118,23 +118,23 @@ class VllmTeacher:
 
     async def _require_server(self) -> None:
         server = self._server
-        if server is not None and await asyncio.to_thread(server.lost):
+        if server is not None and await asyncio.to_thread(server.is_down):
             await asyncio.to_thread(server.stop)
-            raise server.died() from None
+            raise server.exit_error() from None
 
     def _tell_speed(self, server: VllmServer) -> None:
         try:
-            counts = server.counts()
+            metrics = server.metrics()
         except (OSError, ValueError):
             return
         seconds = self._until - self._since
-        if seconds <= 0 or not counts.completion_tokens:
+        if seconds <= 0 or not metrics.completion_tokens:
             return
-        hits = counts.prefix_hit_rate
+        hits = metrics.prefix_hit_rate
         self._notice(
-            f"vLLM wrote {counts.completion_tokens:,} tokens in {seconds:.0f} s "
-            f"({counts.completion_tokens / seconds:,.0f} tokens/s) and read "
-            f"{counts.prompt_tokens:,}"
+            f"vLLM wrote {metrics.completion_tokens:,} tokens in {seconds:.0f} s "
+            f"({metrics.completion_tokens / seconds:,.0f} tokens/s) and read "
+            f"{metrics.prompt_tokens:,}"
             + ("" if hits is None else f", {hits:.0%} of them from its prefix cache")
         )
 

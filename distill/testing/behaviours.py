@@ -1,8 +1,8 @@
-"""How a chat server may answer, well or badly: functions from a request's body to an `Answer`.
+"""How a chat server may answer, well or badly: functions from a request's body to a `Response`.
 
 Good replies are sampled from the request's JSON Schema by the request's own digest: one request,
 one reply, in every process. Nothing here depends on order or remembers anything, so that what a
-test saw once it sees again; what remembers is in storm.py.
+test saw once it sees again; what remembers is in faults.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
-from distill.testing.answers import Answer, Behaviour, Body, End, completion, failure, to_json
+from distill.testing.responses import Behaviour, Body, End, Response, completion, failure, to_json
 from distill.testing.sampler import sample
 
 # --- good replies ---
@@ -33,13 +33,13 @@ def valid_text(body: Body, choice: int = 0) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def good(body: Body) -> Answer:
+def good(body: Body) -> Response:
     return _writes(body)
 
 
 def _writes(
     body: Body, change: Callable[[str], str | None] = lambda text: text, **more: Any
-) -> Answer:
+) -> Response:
     """What a good reply says, changed, as often as the request wants it."""
     count = body.get("n") or 1
     return completion(*(change(valid_text(body, choice)) for choice in range(count)), **more)
@@ -60,35 +60,35 @@ def _schema(body: Body) -> Any:
 # --- texts that are not what was asked for ---
 
 
-def fenced(body: Body) -> Answer:
+def fenced(body: Body) -> Response:
     return _writes(body, lambda text: f"Here you are:\n```json\n{text}\n```\nAnything else?")
 
 
-def truncated(body: Body) -> Answer:
+def truncated(body: Body) -> Response:
     """A text that stops in the middle, though the server calls it complete."""
     return _writes(body, lambda text: text[:-3])
 
 
-def raw_newline(body: Body) -> Answer:
+def raw_newline(body: Body) -> Response:
     """A control character within a string, as constrained decoding has been seen to write it."""
     return _writes(body, lambda text: text.replace('": "', '": "\n', 1))
 
 
-def prose(body: Body) -> Answer:
+def prose(body: Body) -> Response:
     return says("Sure! How about: where is the travel policy?")(body)
 
 
-def wrong_shape(body: Body) -> Answer:
+def wrong_shape(body: Body) -> Response:
     return says('{"message": "hello"}')(body)
 
 
-def malformed(body: Body) -> Answer:
+def malformed(body: Body) -> Response:
     """One of the kinds of text that cannot be used, by the request's digest."""
     kinds = (truncated, prose, wrong_shape)
     return kinds[int(body.digest, 16) % len(kinds)](body)
 
 
-def line_separators(body: Body) -> Answer:
+def line_separators(body: Body) -> Response:
     """Characters that some readers take for line ends, and others for nothing at all."""
     odd = "first\u2028second\u2029third\u0085fourth 😀 שלום"
     return _writes(body, lambda text: _with_user(text, odd))
@@ -98,7 +98,7 @@ def _with_user(text: str, user: str) -> str:
     return json.dumps({**json.loads(text), "user": user}, ensure_ascii=False)
 
 
-def ignoring_format(body: Body) -> Answer:
+def ignoring_format(body: Body) -> Response:
     """A server that never reads response_format: prose, until the prompt itself asks for JSON."""
     return fenced(body) if "JSON Schema" in body["messages"][-1]["content"] else prose(body)
 
@@ -106,32 +106,32 @@ def ignoring_format(body: Body) -> Answer:
 # --- completions that say no, or nothing ---
 
 
-def cut_off(body: Body) -> Answer:
+def cut_off(body: Body) -> Response:
     """The server says itself that the reply did not fit."""
     return _writes(body, lambda text: text[:20], finish="length")
 
 
-def refused(body: Body) -> Answer:
+def refused(body: Body) -> Response:
     return says(None, refusal="I cannot help with that.")(body)
 
 
-def filtered(body: Body) -> Answer:
+def filtered(body: Body) -> Response:
     return says("", finish="content_filter")(body)
 
 
-def without_text(body: Body) -> Answer:
+def without_text(body: Body) -> Response:
     return says(None)(body)
 
 
-def without_choices(body: Body) -> Answer:
+def without_choices(body: Body) -> Response:
     return completion()
 
 
-def without_usage(body: Body) -> Answer:
+def without_usage(body: Body) -> Response:
     return _writes(body, tokens=None)
 
 
-def same_id(body: Body) -> Answer:
+def same_id(body: Body) -> Response:
     """Every completion bears the same id."""
     return _writes(body, id="chatcmpl-0")
 
@@ -139,40 +139,40 @@ def same_id(body: Body) -> Answer:
 # --- answers that break on the way ---
 
 
-def not_json(body: Body) -> Answer:
-    return Answer(body=b'{"model": "kit", "choices": [{"mess')
+def not_json(body: Body) -> Response:
+    return Response(body=b'{"model": "kit", "choices": [{"mess')
 
 
-def reset(body: Body) -> Answer:
+def reset(body: Body) -> Response:
     """The connection breaks before the answer."""
-    return Answer(end=End.RESET)
+    return Response(end=End.RESET)
 
 
-def hung_up(body: Body) -> Answer:
+def hung_up(body: Body) -> Response:
     """The connection is closed, properly, without an answer."""
-    return Answer(end=End.CLOSED)
+    return Response(end=End.CLOSED)
 
 
-def unanswered(body: Body) -> Answer:
+def unanswered(body: Body) -> Response:
     """Nothing ever comes."""
-    return Answer(end=End.STALLED)
+    return Response(end=End.STALLED)
 
 
-def _halfway(body: Body, end: End) -> Answer:
+def _halfway(body: Body, end: End) -> Response:
     whole = good(body)
     return replace(whole, end=end, sent=len(whole.body) // 2)
 
 
-def reset_halfway(body: Body) -> Answer:
+def reset_halfway(body: Body) -> Response:
     return _halfway(body, End.RESET)
 
 
-def cut_short(body: Body) -> Answer:
+def cut_short(body: Body) -> Response:
     """A body shorter than its Content-Length, and then the end."""
     return _halfway(body, End.CLOSED)
 
 
-def stalled(body: Body) -> Answer:
+def stalled(body: Body) -> Response:
     """Headers and half of the body, then silence."""
     return _halfway(body, End.STALLED)
 
@@ -204,7 +204,7 @@ def unavailable(retry_after: str | float | None = None, *, as_date: bool = False
     return lambda body: _later(failure(503, "overloaded"), retry_after, as_date)
 
 
-def _later(answer: Answer, retry_after: str | float | None, as_date: bool) -> Answer:
+def _later(answer: Response, retry_after: str | float | None, as_date: bool) -> Response:
     if retry_after is None:
         return answer
     # Whole seconds are all that a date can say: rounded up, it is never too early.
@@ -212,34 +212,34 @@ def _later(answer: Answer, retry_after: str | float | None, as_date: bool) -> An
     return replace(answer, headers={"Retry-After": str(when)})
 
 
-def proxy_error(body: Body) -> Answer:
+def proxy_error(body: Body) -> Response:
     """What stands in front of the server speaks, in HTML."""
     page = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
-    return Answer(502, page, {"Content-Type": "text/html"})
+    return Response(502, page, {"Content-Type": "text/html"})
 
 
 # --- errors that stay ---
 
 
-def unauthorised(body: Body) -> Answer:
+def unauthorised(body: Body) -> Response:
     return failure(401, "Incorrect API key provided", code="invalid_api_key")
 
 
-def unauthorised_by_vllm(body: Body) -> Answer:
+def unauthorised_by_vllm(body: Body) -> Response:
     """vLLM 0.32's middleware: the error is a word, not an object."""
-    return Answer(401, to_json({"error": "Unauthorized"}))
+    return Response(401, to_json({"error": "Unauthorized"}))
 
 
-def out_of_credit(body: Body) -> Answer:
+def out_of_credit(body: Body) -> Response:
     said = "You exceeded your current quota, please check your plan and billing details."
     return failure(429, said, type="insufficient_quota", code="insufficient_quota")
 
 
-def unknown_model(body: Body) -> Answer:
+def unknown_model(body: Body) -> Response:
     return failure(404, f"The model `{body['model']}` does not exist", code="model_not_found")
 
 
-def too_long(body: Body) -> Answer:
+def too_long(body: Body) -> Response:
     """A context overflow as OpenAI words it."""
     said = (
         "This model's maximum context length is 8192 tokens. However, your messages resulted in "
@@ -249,7 +249,7 @@ def too_long(body: Body) -> Answer:
     return failure(400, said, type="invalid_request_error", param="messages", code=code)
 
 
-def too_long_for_vllm(body: Body) -> Answer:
+def too_long_for_vllm(body: Body) -> Response:
     """A context overflow as vLLM 0.32 words it."""
     said = (
         "This model's maximum context length is 1024 tokens. However, your prompt contains at "
@@ -262,7 +262,7 @@ def too_long_for_vllm(body: Body) -> Answer:
 def echoing_key(status: int) -> Behaviour:
     """An error that repeats the client's key."""
 
-    def answer(body: Body) -> Answer:
+    def answer(body: Body) -> Response:
         key = body.headers.get("authorization", "").removeprefix("Bearer ")
         return failure(status, f"Incorrect API key provided: {key}. You may not do this.")
 
@@ -272,7 +272,7 @@ def echoing_key(status: int) -> Behaviour:
 def rejecting_formats(*kinds: str) -> Behaviour:
     """A server that answers 400 to these kinds of response_format, and else is good."""
 
-    def answer(body: Body) -> Answer:
+    def answer(body: Body) -> Response:
         kind = (body.get("response_format") or {}).get("type")
         if kind in kinds:
             return failure(400, f"Unknown value {kind!r} for response_format", param=None)
@@ -284,7 +284,7 @@ def rejecting_formats(*kinds: str) -> Behaviour:
 def rejecting_parameter(name: str) -> Behaviour:
     """A server that, as reasoning models do, answers 400 to one parameter."""
 
-    def answer(body: Body) -> Answer:
+    def answer(body: Body) -> Response:
         if name in body:
             said = f"Unsupported parameter: '{name}' is not supported with this model."
             return failure(400, said, param=name, code="unsupported_parameter")

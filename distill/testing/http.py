@@ -1,7 +1,7 @@
 """HTTP/1.1 as far as a chat server needs it, on asyncio, and what can go wrong on its wire.
 
-A parser that knows nothing of sockets, and a connection that sends an `Answer` the way it wants to
-be sent. Keep-alive, pipelining, bodies by Content-Length or in chunks.
+A parser that knows nothing of sockets, and a connection that sends a `Response` the way it
+wants to be sent. Keep-alive, pipelining, bodies by Content-Length or in chunks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from distill.testing.answers import Answer, End
+from distill.testing.responses import End, Response
 
 LONGEST_HEAD = 64 * 1024
 
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         try:
             self._waiting.extend(self._parser.feed(data))
         except MalformedRequestError as error:
-            self._transport.write(_head(Answer(400), len(str(error))) + str(error).encode())
+            self._transport.write(_head(Response(400), len(str(error))) + str(error).encode())
             self._transport.close()
         self._answer_next()
 
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._answer_next()
 
-    async def send(self, answer: Answer) -> None:
+    async def send(self, answer: Response) -> None:
         """Send it the way it wants to be sent; cancelled where the client hangs up before."""
         if answer.end is End.WHOLE:
             await self._write(answer, answer.body)
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
             case End.STALLED:
                 await asyncio.get_running_loop().create_future()  # until it is cancelled
 
-    async def _write(self, answer: Answer, body: bytes) -> None:
+    async def _write(self, answer: Response, body: bytes) -> None:
         size = -(-len(body) // answer.pieces) or 1
         self._transport.write(_head(answer, len(answer.body)) + body[:size])
         for start in range(size, len(body), size):
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-def _head(answer: Answer, length: int) -> bytes:
+def _head(answer: Response, length: int) -> bytes:
     lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}"]
     headers = {"Content-Type": "application/json", **answer.headers, "Content-Length": str(length)}
     lines += [f"{name}: {value}" for name, value in headers.items()]

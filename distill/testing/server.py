@@ -5,10 +5,10 @@
         ...
         assert server.count == 4
 
-    ChatServer(default=Storm(seed=1, rate_limited=0.2, reset=0.02), latency=0.5, keep=False)
+    ChatServer(default=RandomFaults(seed=1, rate_limited=0.2, reset=0.02), latency=0.5, keep=False)
 
-A behaviour is a function from the request's body to an `Answer` (behaviours.py, and those that
-remember in storm.py). GET /v1/models, /health and /stats are always answered well.
+A behaviour is a function from the request's body to a `Response` (behaviours.py, and those that
+remember in faults.py). GET /v1/models, /health and /stats are always answered well.
 
 In a process of its own it is a teacher for benchmarks, until its standard input closes:
 
@@ -29,11 +29,11 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Self
 
-from distill.testing.answers import Answer, Behaviour, Body, End, failure, to_json
 from distill.testing.behaviours import *  # noqa: F403 - tests say server.good, server.reset and so on
 from distill.testing.behaviours import good
+from distill.testing.faults import Overloaded, RandomFaults, faults
 from distill.testing.http import Connection, Request
-from distill.testing.storm import Overloaded, Storm, troubles
+from distill.testing.responses import Behaviour, Body, End, Response, failure, to_json
 
 
 class ChatServer:
@@ -160,7 +160,7 @@ class ChatServer:
             case "GET", "/stats":
                 await connection.send(_json(self.stats()))
             case "GET", "/health":
-                await connection.send(Answer())
+                await connection.send(Response())
             case _:
                 await connection.send(failure(404, f"no such path: {request.path}"))
 
@@ -185,9 +185,9 @@ class ChatServer:
             self.in_flight -= 1
             self.by_status[outcome] += 1
 
-    def _decided(self, request: Request, arrived: float) -> Answer:
+    def _decided(self, request: Request, arrived: float) -> Response:
         body = self._read(request, arrived)
-        if isinstance(body, Answer):
+        if isinstance(body, Response):
             return body
         if self._keep:
             self.requests.append(body)
@@ -201,7 +201,7 @@ class ChatServer:
             self._faults.append(error)
             return failure(500, f"the behaviour itself fails: {error!r}")
 
-    def _read(self, request: Request, arrived: float) -> Body | Answer:
+    def _read(self, request: Request, arrived: float) -> Body | Response:
         try:
             content = json.loads(request.body)
         except ValueError:
@@ -219,8 +219,8 @@ class ChatServer:
         )
 
 
-def _json(value: Any) -> Answer:
-    return Answer(body=to_json(value))
+def _json(value: Any) -> Response:
+    return Response(body=to_json(value))
 
 
 # --- the command ---
@@ -231,18 +231,18 @@ def main() -> None:
     options = _parser().parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    behaviour: Behaviour = Storm(
+    behaviour: Behaviour = RandomFaults(
         options.seed,
         retry_after=options.retry_after,
         delay=options.delay,
-        **{name: share for name in troubles() if (share := getattr(options, name))},
+        **{name: share for name in faults() if (share := getattr(options, name))},
     )
     if options.capacity or options.rate:
         behaviour = Overloaded(
             capacity=options.capacity,
             rate=options.rate,
             retry_after=options.retry_after,
-            calm=behaviour,
+            default=behaviour,
         )
     with ChatServer(behaviour, latency=options.latency, reply=options.reply, keep=False) as server:
         print(json.dumps({"url": server.url, "stats": server.stats_url}), flush=True)
@@ -260,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--delay", type=float, default=1.0, help="seconds of the slow troubles")
     parser.add_argument("--capacity", type=int, help="requests in flight; 429 to any more")
     parser.add_argument("--rate", type=float, help="requests per second; 429 to any more")
-    for name in troubles():
+    for name in faults():
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=float, default=0.0, metavar="SHARE", help="of the requests")
     return parser

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.testing import server
-from distill.testing.answers import Answer, Body
+from distill.testing.responses import Body, Response
 from distill.testing.server import ChatServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,10 +28,10 @@ ROUTES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
 }
 
 
-def router(*wrong: str) -> Callable[[Body], Answer]:
+def router(*wrong: str) -> Callable[[Body], Response]:
     """A model that writes as the kit does, and routes right but for the cases named."""
 
-    def answer(body: Body) -> Answer:
+    def answer(body: Body) -> Response:
         if "action" not in body["response_format"]["json_schema"]["schema"]["properties"]:
             return server.good(body)
         asked = body["messages"][-1]["content"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distill.testing import server
-from distill.testing.answers import Answer, Body
+from distill.testing.responses import Body, Response
 from distill.testing.server import ChatServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -112,7 +112,7 @@ def test_status_says_how_much_is_owed(desk: Path, distill: Run) -> None:
 def test_the_worst_case_is_not_exceeded_where_a_rule_never_passes(desk: Path, distill: Run) -> None:
     """A teacher that cannot write one rule is where the money goes."""
 
-    def answer(body: Body) -> Answer:
+    def answer(body: Body) -> Response:
         if "Rule: collection" in body["messages"][-1]["content"]:
             return server.completion(json.dumps({"user": " ", "calls": [EMPTY]}))
         return server.good(body)
@@ -128,7 +128,7 @@ def test_the_worst_case_is_not_exceeded_where_a_rule_never_passes(desk: Path, di
 
 
 def test_what_failed_is_said_to_be_owed(desk: Path, distill: Run) -> None:
-    with ChatServer(server.Storm(1, refused=0.2)) as chat:
+    with ChatServer(server.RandomFaults(1, refused=0.2)) as chat:
         given = (*MODEL, "--base-url", chat.url, "--target", 40, "--gate", 0)
         distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
     assert "refused" in distill("status", "run").stdout

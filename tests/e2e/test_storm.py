@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
-from distill.asking.writing import request
+from distill.asking.writing import write_request
 from distill.config import TeacherConfig
 from distill.files import file_digest, read_records
 from distill.records import Candidate, Failure, Scenario, digest
 from distill.run.folder import RunFolder
 from distill.testing import server
-from distill.testing.answers import Answer, Body
+from distill.testing.faults import RandomFaults
+from distill.testing.responses import Body, Response
 from distill.testing.server import ChatServer
-from distill.testing.storm import Storm
 
 KEY = "sk-never-to-be-written-0123456789"
 slow = pytest.mark.storm
@@ -98,20 +98,20 @@ def key_of(body: Body) -> str:
     return digest(["openai/kit", asked])
 
 
-def faithful(*odd: Callable[[Body], Answer]) -> Callable[[Body], Answer]:
+def faithful(*odd: Callable[[Body], Response]) -> Callable[[Body], Response]:
     """A model that answers one request always the same, and one in twenty badly."""
 
-    def answer(body: Body) -> Answer:
+    def answer(body: Body) -> Response:
         luck = random.Random(f"model {body.digest}")
         return luck.choice(odd)(body) if odd and luck.random() < 0.05 else server.good(body)
 
     return answer
 
 
-def storm(seed: int = 1) -> Storm:
-    return Storm(
+def storm(seed: int = 1) -> RandomFaults:
+    return RandomFaults(
         seed,
-        calm=faithful(server.truncated, server.wrong_shape, server.raw_newline),
+        default=faithful(server.truncated, server.wrong_shape, server.raw_newline),
         retry_after=0.2,
         rate_limited=0.20,
         broken=0.03,
@@ -148,7 +148,7 @@ def test_all_are_accounted_for_and_only_the_failed_are_owed(desk: Path, scenario
         assert run.counts("generate")["failures"] == {}
         opened = RunFolder.open(run.run)
         prompts = {
-            request(each.scenario, opened.workflow, TeacherConfig()).messages[1].content
+            write_request(each.scenario, opened.workflow, TeacherConfig()).messages[1].content
             for each in failures
         }
         assert {body["messages"][1]["content"] for body in chat.requests[before:]} == prompts
@@ -235,7 +235,7 @@ def test_the_key_is_never_written(desk: Path) -> None:
     ],
 )
 def test_a_bad_key_or_model_stops_within_the_first_requests(
-    desk: Path, behaviour: Callable[[Body], Answer], cause: str, way_out: str
+    desk: Path, behaviour: Callable[[Body], Response], cause: str, way_out: str
 ) -> None:
     with ChatServer(behaviour, latency=0.1) as chat:
         code, said = Desk(desk, chat.url, 2000).gen()

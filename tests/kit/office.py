@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill.records import Scenario
-from distill.teachers.base import Task
+from distill.teachers.base import WriteTask
 from distill.workflow.model import CallSpec, Rule, RuleExample, Then, Tool, Words, Workflow
 
 SEARCH = Tool(
@@ -89,5 +89,5 @@ def scenarios(count: int) -> list[Scenario]:
     return [scenario(RULES[number % len(RULES)].id, seed=number) for number in range(count)]
 
 
-def task(rule: str = "documents") -> Task:
-    return Task(scenario(rule), OFFICE.by_id[rule], OFFICE)
+def task(rule: str = "documents") -> WriteTask:
+    return WriteTask(scenario(rule), OFFICE.by_id[rule], OFFICE)

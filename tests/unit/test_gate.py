@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from kit import office
 
-from distill.asking.ask import AGAIN, MalformedReply
+from distill.asking.ask import MAX_REPROMPTS, MalformedReplyError
 from distill.asking.routing import read_route, route_request
 from distill.config import Config, TeacherConfig
 from distill.errors import GateError, TeacherError, WriteError
@@ -60,7 +60,7 @@ from distill.teachers.base import (
 )
 from distill.teachers.make import make_teacher
 from distill.testing import server
-from distill.testing.answers import Answer, Behaviour, Body
+from distill.testing.responses import Behaviour, Body, Response
 from distill.testing.sampler import sample
 from distill.testing.server import ChatServer
 
@@ -112,7 +112,7 @@ class Labeller:
 
     name = "labeller"
     fingerprint = "labeller/1"
-    follows_messages = True
+    messages_only = True
 
     def __init__(
         self, told: dict[str, Any] | None = None, *, turns: Callable[[], int] = lambda: 1
@@ -316,15 +316,15 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("text", "cause"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_replies_say_why(text: str, cause: str) -> None:
-    with pytest.raises(MalformedReply, match=cause):
+    with pytest.raises(MalformedReplyError, match=cause):
         read_route(text, case(0), office.OFFICE)
 
 
 def test_a_case_with_its_own_tools_calls_those() -> None:
     own = case(0, tools=OWN_TOOLS)
-    with pytest.raises(MalformedReply, match='no tool "search"; there are reserve'):
+    with pytest.raises(MalformedReplyError, match='no tool "search"; there are reserve'):
         read_route(right(own), own, office.OFFICE)
-    with pytest.raises(MalformedReply, match="there are none"):
+    with pytest.raises(MalformedReplyError, match="there are none"):
         read_route(right(own), case(0, tools=()), office.OFFICE)
 
 
@@ -380,7 +380,7 @@ def test_a_malformed_reply_is_asked_for_again_and_then_counts_as_wrong() -> None
     assert third.tool_correct
     assert (second.malformed, second.outcome) == (True, Outcome.MALFORMED)
     assert second.detail == "malformed: there is no JSON object in it"
-    assert teacher.asked == {"000": 2, "001": AGAIN + 1, "002": 1}
+    assert teacher.asked == {"000": 2, "001": MAX_REPROMPTS + 1, "002": 1}
 
 
 UNUSABLE = [FailureReason.REFUSED, FailureReason.EMPTY, FailureReason.TRUNCATED]
@@ -487,7 +487,7 @@ def case_in(body: Body) -> Case:
     return BY_PROMPT[json.loads(conversation)["content"]]
 
 
-def routes(body: Body) -> Answer:
+def routes(body: Body) -> Response:
     return server.says(right(case_in(body)))(body)
 
 
@@ -531,7 +531,7 @@ def test_a_server_with_bad_moments_routes_every_case_once(
 def test_what_a_server_says_badly_is_a_wrong_answer(
     chat_server: ChatServer, tmp_path: Path, behaviour: Behaviour, detail: str
 ) -> None:
-    def mixed(body: Body) -> Answer:
+    def mixed(body: Body) -> Response:
         return (behaviour if case_in(body) is CASES[7] else routes)(body)
 
     chat_server.default = mixed

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from kit import office
 
-from distill.asking.ask import AGAIN, MalformedReply, kept, reply_key
-from distill.asking.writing import read_reply, reply_schema, request, split_batch
+from distill.asking.ask import MAX_REPROMPTS, MalformedReplyError, read_cached, reply_key
+from distill.asking.writing import read_reply, reply_schema, split_batch, write_request
 from distill.config import TeacherConfig
 from distill.data.generate import HOPELESS, OVERLAP, generate
 from distill.errors import TeacherError, WriteError
@@ -37,8 +37,8 @@ from distill.teachers.base import (
     ChatRequest,
     DrainingError,
     ReplyError,
-    Task,
     Usage,
+    WriteTask,
 )
 from distill.teachers.make import make_teacher
 from distill.testing import server
@@ -153,7 +153,7 @@ def test_any_tool_survives_the_way_through_strict_mode(parameters: Json, seed: i
     assert not optional_nulls(call.arguments, parameters)
 
 
-def one_tool(parameters: Json, **arguments: Any) -> Task:
+def one_tool(parameters: Json, **arguments: Any) -> WriteTask:
     tool = Tool(name="do", description="Does.", parameters=parameters)
     then = Then(kind="call", calls=(CallSpec(tool="do", arguments=arguments),), text="call do")
     rule = Rule(id="r", title="R", when="always", then=then, text="## r")
@@ -161,7 +161,7 @@ def one_tool(parameters: Json, **arguments: Any) -> Task:
     scenario = Scenario.of(
         rule="r", target="call", tools=("do",), style="question", topic="it", seed=1
     )
-    return Task(scenario, rule, workflow)
+    return WriteTask(scenario, rule, workflow)
 
 
 def test_a_schema_that_refers_to_itself_is_carried_along() -> None:
@@ -244,7 +244,7 @@ def test_optional_arguments_may_be_null_or_absent_or_given() -> None:
         assert call.arguments == {**base, **expected}
 
 
-MALFORMED: dict[str, tuple[str, Task, str]] = {
+MALFORMED: dict[str, tuple[str, WriteTask, str]] = {
     "nothing": ("", VAGUE, "no JSON object"),
     "prose": ("I cannot {do} that.", VAGUE, "no JSON object"),
     "array": ("[1, 2]", VAGUE, "no JSON object"),
@@ -313,15 +313,15 @@ MALFORMED: dict[str, tuple[str, Task, str]] = {
 
 
 @pytest.mark.parametrize(("text", "task", "says"), MALFORMED.values(), ids=MALFORMED)
-def test_what_is_not_what_was_asked_for_is_malformed(text: str, task: Task, says: str) -> None:
-    with pytest.raises(MalformedReply, match=says):
+def test_what_is_not_what_was_asked_for_is_malformed(text: str, task: WriteTask, says: str) -> None:
+    with pytest.raises(MalformedReplyError, match=says):
         read_reply(text, task, "kit")
 
 
 @given(text=st.text() | st.text('{}[]":,user calls reply\n`\\', max_size=60))
 def test_reading_never_ends_otherwise(text: str) -> None:
     for task in (DOCUMENTS, VAGUE):
-        with suppress(MalformedReply):
+        with suppress(MalformedReplyError):
             assert read_reply(text, task, "kit").scenario == task.scenario
 
 
@@ -335,7 +335,7 @@ class Scribe:
 
     name = "scribe"
     fingerprint = "scribe/1"
-    follows_messages = True
+    messages_only = True
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -497,9 +497,11 @@ def test_malformed_replies_are_asked_again_with_the_error_shown() -> None:
     teacher = Scribe(lambda request, number: [*bad, call_text()][number - 1])
     with ReplyStore(Path(":memory:")) as store:
         made = run([office.scenario()], teacher, store)
-        asked = request(office.scenario(), office.OFFICE, CONFIG)
+        asked = write_request(office.scenario(), office.OFFICE, CONFIG)
         assert len(made.candidates) == 1
-        assert kept(asked, teacher, store, lambda text: read_reply(text, DOCUMENTS, "scribe"))
+        assert read_cached(
+            asked, teacher, store, lambda text: read_reply(text, DOCUMENTS, "scribe")
+        )
     for turn, text, error in zip(
         teacher.asked[1:], bad, ["no JSON object", 'scope must be "internal"'], strict=True
     ):
@@ -513,7 +515,7 @@ def test_malformed_replies_are_asked_again_with_the_error_shown() -> None:
 def test_one_malformed_reply_said_again_and_again_is_a_new_question_each_time() -> None:
     teacher = Scribe(lambda request, number: "nonsense")
     run([office.scenario()], teacher)
-    assert len({asked.digest for asked in teacher.asked}) == 1 + AGAIN
+    assert len({asked.digest for asked in teacher.asked}) == 1 + MAX_REPROMPTS
 
 
 def test_a_scenario_that_stays_malformed_is_owed_again(tmp_path: Path) -> None:
@@ -521,7 +523,7 @@ def test_a_scenario_that_stays_malformed_is_owed_again(tmp_path: Path) -> None:
     with ReplyStore(tmp_path / "r") as store:
         teacher = Scribe(lambda request, number: "nonsense")
         [failure] = run(scenarios, teacher, store).failures
-        assert (failure.reason, len(teacher.asked)) == (FailureReason.MALFORMED, 1 + AGAIN)
+        assert (failure.reason, len(teacher.asked)) == (FailureReason.MALFORMED, 1 + MAX_REPROMPTS)
         assert "no JSON object" in failure.detail
         assert store.count() == 0
         assert run(scenarios, Scribe(good), store).failures == []
@@ -660,7 +662,7 @@ def numbered_texts(request: ChatRequest, number: int) -> str:
 
 
 def make_request(scenario: Scenario) -> ChatRequest:
-    return request(scenario, office.OFFICE, CONFIG)
+    return write_request(scenario, office.OFFICE, CONFIG)
 
 
 def by_rule(count: int) -> list[Scenario]:
@@ -739,15 +741,15 @@ def test_the_usage_of_a_batch_is_shared_out_to_the_token(
 
 
 def test_keys_follow_the_messages_for_a_teacher_that_reads_only_those() -> None:
-    asked = request(office.scenario(), office.OFFICE, CONFIG)
+    asked = write_request(office.scenario(), office.OFFICE, CONFIG)
     renamed = Workflow.model_validate({**office.OFFICE.model_dump(), "name": "renamed"})
-    moved = request(office.scenario(), renamed, CONFIG)
+    moved = write_request(office.scenario(), renamed, CONFIG)
     scribe, grammar = Scribe(good), make_teacher(TeacherConfig())
     assert asked.digest == moved.digest
     assert reply_key(scribe, asked) == reply_key(scribe, moved)
     assert reply_key(grammar, asked) != reply_key(grammar, moved)
-    other = request(office.scenario(seed=1), office.OFFICE, CONFIG)
-    hotter = request(office.scenario(), office.OFFICE, TeacherConfig(temperature=0.5))
+    other = write_request(office.scenario(seed=1), office.OFFICE, CONFIG)
+    hotter = write_request(office.scenario(), office.OFFICE, TeacherConfig(temperature=0.5))
     keys = {reply_key(t, r) for t in (scribe, grammar) for r in (asked, other, hotter)}
     assert len(keys) == 6
 

@@ -19,7 +19,7 @@ from distill.config import DataConfig
 from distill.data.plan import scenarios
 from distill.errors import TeacherError
 from distill.records import Json, Scenario, TargetKind
-from distill.teachers.base import ChatRequest, Task
+from distill.teachers.base import ChatRequest, WriteTask
 from distill.teachers.grammar.english import (
     NounPhrase,
     content_words,
@@ -87,10 +87,10 @@ def workflow_of(
     return Workflow(name="w", title="W", prose="", rules=(rule,), tools=tools)
 
 
-def tasks(workflow: Workflow, count: int, **config: Any) -> Iterator[Task]:
+def tasks(workflow: Workflow, count: int, **config: Any) -> Iterator[WriteTask]:
     (rule,) = workflow.rules
     for scenario in scenarios(workflow, DataConfig(**config), {rule.cell: count}):
-        yield Task(scenario, rule, workflow)
+        yield WriteTask(scenario, rule, workflow)
 
 
 def replies(workflow: Workflow, count: int = 300, **config: Any) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def test_arguments_are_words_of_the_request_in_their_order(seed: int) -> None:
 def test_complete_replies_with_json_that_follows_from_the_scenario_alone() -> None:
     teacher = GrammarTeacher()
 
-    async def ask(task: Task, seed: int) -> str:
+    async def ask(task: WriteTask, seed: int) -> str:
         request = ChatRequest(messages=(), reply_schema={}, task=task, seed=seed)
         return (await teacher.complete(request)).text
 
@@ -177,7 +177,7 @@ def test_frames_are_shared_by_all_rules() -> None:
     rule = one.rules[0].model_copy(update={"id": "other"})
     other = one.model_copy(update={"rules": (rule,)})
     for task in tasks(one, 50):
-        assert write(task)["user"] == write(Task(task.scenario, rule, other))["user"]
+        assert write(task)["user"] == write(WriteTask(task.scenario, rule, other))["user"]
 
 
 def test_random_words_go_into_prompt_and_argument_alike() -> None:
@@ -299,7 +299,7 @@ def test_cases_won_from_other_rules_and_bare_titles_are_topics_too() -> None:
     workflow = Workflow(name="w", title="", prose="", rules=(winner, loser), tools=(tool,))
     for rule, topic in ((winner, "parcel"), (loser, "rooms")):
         for scenario in scenarios(workflow, DataConfig(), {rule.cell: 20}):
-            reply: Any = write(Task(scenario, rule, workflow))
+            reply: Any = write(WriteTask(scenario, rule, workflow))
             assert topic in reply["calls"][0]["arguments"]["query"].lower()
 
 
@@ -328,7 +328,7 @@ def test_other_languages_are_an_error() -> None:
     task = next(tasks(workflow_of(), 1))
     scenario = Scenario.of(**{**task.scenario.model_dump(exclude={"id"}), "language": "de"})
     with pytest.raises(TeacherError, match='does not write "de"'):
-        write(Task(scenario, task.rule, task.workflow))
+        write(WriteTask(scenario, task.rule, task.workflow))
 
 
 def test_its_limits_are_said_in_one_message() -> None:

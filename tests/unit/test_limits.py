@@ -17,14 +17,14 @@ from distill.records import FailureReason
 from distill.teachers.openai.limits import (
     BURST,
     AdaptiveLimit,
+    Attempt,
     Bucket,
     Outcome,
-    Ticket,
-    TokenGuess,
-    tokens_of,
+    TokenEstimator,
+    estimate_tokens,
 )
-from distill.teachers.openai.retry import Passing, retries
-from distill.teachers.openai.slots import Slot, Slots
+from distill.teachers.openai.retry import TransientError, retries
+from distill.teachers.openai.slots import RequestLimiter, Slot
 
 LATENCY, REFUSAL = 0.5, 0.02
 
@@ -110,7 +110,7 @@ def driven(
     limits = [(0.0, cap)]
 
     async def main() -> None:
-        slots = Slots(cap, stagger=0)
+        slots = RequestLimiter(cap, stagger=0)
 
         async def attempt(slot: Slot) -> None:
             limits.append((now(), slots.limit))
@@ -118,7 +118,7 @@ def driven(
                 slots.leave(slot, Outcome.ANSWERED)
                 return
             slots.leave(slot, Outcome.OVERLOADED, retry_after=retry_after)
-            raise Passing(FailureReason.SERVER, "", limited=True, retry_after=retry_after)
+            raise TransientError(FailureReason.SERVER, "", limited=True, retry_after=retry_after)
 
         async def work() -> None:
             while now() < seconds:
@@ -127,7 +127,7 @@ def driven(
                         with tried:
                             again = tried.retry_state.attempt_number > 1
                             await attempt(await slots.enter(again=again))
-                except Passing:
+                except TransientError:
                     continue
 
         async def turn() -> None:
@@ -260,7 +260,7 @@ def test_a_wave_of_refusals_closes_the_door_for_all() -> None:
 @pytest.mark.parametrize("refused", [1, 5])
 def test_a_few_refusals_do_not_stop_the_others(refused: int) -> None:
     async def main() -> float:
-        slots = Slots(8, stagger=0)
+        slots = RequestLimiter(8, stagger=0)
         for number in range(100):
             slot = await slots.enter()
             wait = 60.0 if number % 20 < refused else None
@@ -272,7 +272,7 @@ def test_a_few_refusals_do_not_stop_the_others(refused: int) -> None:
 
 def test_the_door_stays_open_while_an_earlier_request_may_be_answered() -> None:
     async def main() -> float:
-        slots = Slots(8, stagger=0)
+        slots = RequestLimiter(8, stagger=0)
         earlier = await slots.enter()
         for _ in range(100):
             slots.leave(await slots.enter(), Outcome.OVERLOADED, retry_after=60.0)
@@ -285,7 +285,7 @@ def test_the_door_stays_open_while_an_earlier_request_may_be_answered() -> None:
 
 def test_retries_go_first() -> None:
     async def main() -> list[str]:
-        slots, order = Slots(1, stagger=0), []
+        slots, order = RequestLimiter(1, stagger=0), []
 
         async def one(name: str, again: bool) -> None:
             slot = await slots.enter(again=again)
@@ -301,7 +301,7 @@ def test_retries_go_first() -> None:
 
 def test_a_shut_gate_wakes_everybody() -> None:
     async def main() -> list[type[object]]:
-        slots = Slots(1, requests_per_minute=60, stagger=0)
+        slots = RequestLimiter(1, requests_per_minute=60, stagger=0)
         slot = await slots.enter()
         tasks = [asyncio.create_task(slots.enter()) for _ in range(3)]
         tasks.append(asyncio.create_task(slots.pause(3600)))  # type: ignore[arg-type]
@@ -318,7 +318,7 @@ def test_a_shut_gate_wakes_everybody() -> None:
 
 def test_a_slot_that_comes_as_its_task_is_cancelled_is_passed_on() -> None:
     async def main() -> None:
-        slots = Slots(1, stagger=0)
+        slots = RequestLimiter(1, stagger=0)
         slot = await slots.enter()
         task = asyncio.create_task(slots.enter())
         other = asyncio.create_task(slots.enter())
@@ -341,7 +341,7 @@ def sent(
     """When each of `count` requests goes out, where slots are no matter."""
 
     async def main() -> list[float]:
-        slots, times = Slots(1000, stagger=0, **limits), []
+        slots, times = RequestLimiter(1000, stagger=0, **limits), []
 
         async def one() -> None:
             slot = await slots.enter(tokens)
@@ -403,7 +403,7 @@ def test_a_bucket_never_gives_more_than_its_rate(
 
 @given(st.integers(1, 10_000), st.integers(1, 5_000))
 def test_the_guess_is_what_requests_were_seen_to_take(characters: int, tokens: int) -> None:
-    guess = TokenGuess()
+    guess = TokenEstimator()
     assert guess.of(400, 50) == 150
     for _ in range(200):
         guess.learn(characters, tokens)
@@ -412,18 +412,18 @@ def test_the_guess_is_what_requests_were_seen_to_take(characters: int, tokens: i
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("four", 1), ("fives", 2)])
 def test_tokens_of_a_text(text: str, tokens: int) -> None:
-    assert tokens_of(text) == tokens
+    assert estimate_tokens(text) == tokens
 
 
 def test_a_ticket_names_its_attempt() -> None:
     limit = AdaptiveLimit(4)
-    assert [limit.start(1.0), limit.start(2.0)] == [Ticket(0, 1.0), Ticket(1, 2.0)]
+    assert [limit.start(1.0), limit.start(2.0)] == [Attempt(0, 1.0), Attempt(1, 2.0)]
 
 
 def test_the_first_requests_go_out_one_by_one_and_the_others_at_once() -> None:
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
-        slots, times = Slots(4, stagger=0.5), list[float]()
+        slots, times = RequestLimiter(4, stagger=0.5), list[float]()
 
         async def attempt() -> None:
             slot = await slots.enter()
@@ -439,7 +439,7 @@ def test_the_first_requests_go_out_one_by_one_and_the_others_at_once() -> None:
 
 def test_a_slot_that_comes_free_passes_those_that_were_cancelled() -> None:
     async def main() -> tuple[int, int]:
-        slots = Slots(1, stagger=0)
+        slots = RequestLimiter(1, stagger=0)
         held = await slots.enter()
         waiting = [asyncio.create_task(slots.enter()) for _ in range(3)]
         await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from kit import office
 from distill.config import Price, TeacherConfig
 from distill.errors import BudgetError, UsageError
 from distill.ledger.budget import BYTES_PER_TOKEN, Budget, MeteredTeacher
-from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.ledger import LedgerEntry, UsageTotals
 from distill.ledger.prices import cost
 from distill.ledger.replies import ReplyStore
 from distill.records import FailureReason, Message, canonical_json
@@ -26,13 +26,13 @@ from distill.teachers.base import (
     ChatRequest,
     DrainingError,
     ReplyError,
-    Task,
     Usage,
+    WriteTask,
 )
 
 PRICE = Price(prompt=1, cached=0.25, completion=4)
 SCENARIO = office.scenarios(1)[0]
-TASK = Task(SCENARIO, office.OFFICE.by_id[SCENARIO.rule], office.OFFICE)
+TASK = WriteTask(SCENARIO, office.OFFICE.by_id[SCENARIO.rule], office.OFFICE)
 SCHEMA = {"type": "object"}
 
 
@@ -63,7 +63,7 @@ class Told:
     cut_off: int = 0
     drained: bool = False
     closed: bool = False
-    follows_messages = True
+    messages_only = True
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         self.sent.append(request)
@@ -322,7 +322,7 @@ def test_what_is_refused_is_charged_if_the_server_charges_for_it(
         with pytest.raises(ReplyError) as caught:
             asyncio.run(teacher.complete(asked()))
         assert caught.value is error
-        assert budget.spent == (Tally().plus(usage) if charged else Tally())
+        assert budget.spent == (UsageTotals().plus(usage) if charged else UsageTotals())
     assert store.entries() == [
         LedgerEntry(
             stage="gate",
@@ -362,7 +362,7 @@ def test_it_is_the_teacher_in_everything_else(store: ReplyStore) -> None:
     inner = Told(replying())
     teacher = MeteredTeacher(inner, store, Budget(), "generate")
     assert (teacher.name, teacher.fingerprint) == (inner.name, inner.fingerprint)
-    assert teacher.follows_messages is True
+    assert teacher.messages_only is True
     assert getattr(teacher, "stats", None) is None
     asyncio.run(teacher.close())
     assert inner.closed

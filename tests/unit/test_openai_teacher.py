@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 from kit import office
 
-from distill.asking.writing import read_reply, request
+from distill.asking.writing import read_reply, write_request
 from distill.config import TeacherConfig
 from distill.errors import TeacherError, UsageError
 from distill.records import FailureReason, Message
@@ -32,7 +32,7 @@ from distill.testing.server import Behaviour, ChatServer
 T = TypeVar("T")
 
 KEY = "sk-very-secret-0123456789"
-ASKED = request(office.scenario(), office.OFFICE, TeacherConfig())
+ASKED = write_request(office.scenario(), office.OFFICE, TeacherConfig())
 
 
 class Client:
@@ -102,8 +102,8 @@ PASSING: dict[str, Case] = {
     "hung up": Case(server.hung_up),
     "cut short": Case(server.cut_short),
     "not JSON": Case(server.not_json),
-    "another JSON": Case(lambda body: server.Answer(body=b'{"choices": 3}')),
-    "no object": Case(lambda body: server.Answer(body=b"[]")),
+    "another JSON": Case(lambda body: server.Response(body=b'{"choices": 3}')),
+    "no object": Case(lambda body: server.Response(body=b"[]")),
 }
 
 # Refusals for the load: they are waited for, as long as the patience lasts.
@@ -231,7 +231,7 @@ def test_a_no_is_typed_and_not_asked_again(
 
 
 def test_a_choice_without_a_message_is_empty(chat_server: ChatServer) -> None:
-    chat_server.default = lambda body: server.Answer(body=b'{"choices": [{"index": 0}]}')
+    chat_server.default = lambda body: server.Response(body=b'{"choices": [{"index": 0}]}')
     with pytest.raises(ReplyError) as caught:
         Client(chat_server.url).ask()
     assert caught.value.reason is FailureReason.EMPTY
@@ -240,9 +240,9 @@ def test_a_choice_without_a_message_is_empty(chat_server: ChatServer) -> None:
 
 
 def with_usage(usage: object) -> Behaviour:
-    def answer(body: server.Body) -> server.Answer:
+    def answer(body: server.Body) -> server.Response:
         said = json.loads(server.good(body).body)
-        return server.Answer(body=json.dumps({**said, "usage": usage}).encode())
+        return server.Response(body=json.dumps({**said, "usage": usage}).encode())
 
     return answer
 
@@ -331,7 +331,7 @@ def test_the_key_is_never_repeated_in_an_error(chat_server: ChatServer, status: 
 ECHOES: dict[str, Behaviour] = {
     "text": server.says(f'{{"user": "{KEY}"}}'),
     "refusal": server.says(None, refusal=f"not with {KEY}"),
-    "no completion": lambda body: server.Answer(body=f'["{KEY}"]'.encode()),
+    "no completion": lambda body: server.Response(body=f'["{KEY}"]'.encode()),
     "refused format": lambda body: server.failure(400, f"no json_schema for {KEY}"),
     "ignored format": server.says(f"Dear {KEY}!"),
 }
@@ -404,7 +404,7 @@ def test_a_format_that_is_ignored_is_noticed(chat_server: ChatServer) -> None:
 
 
 def test_one_schema_that_is_refused_leaves_the_others_strict(chat_server: ChatServer) -> None:
-    other = request(office.scenario("meetings"), office.OFFICE, TeacherConfig())
+    other = write_request(office.scenario("meetings"), office.OFFICE, TeacherConfig())
     reject = server.rejecting_formats("json_schema")
     chat_server.default = lambda body: (
         reject(body)
@@ -636,7 +636,7 @@ def test_rate_limits_hold_requests_back(chat_server: ChatServer, limit: str) -> 
 
 
 def test_a_storm_loses_nothing(chat_server: ChatServer) -> None:
-    chat_server.default = server.Storm(
+    chat_server.default = server.RandomFaults(
         3, rate_limited=0.2, unavailable=0.05, broken=0.05, reset=0.03, hung_up=0.03, not_json=0.05
     )
     teacher = Client(chat_server.url, concurrency=64, attempts=12).teacher
@@ -658,7 +658,7 @@ def test_a_proxy_of_the_environment_is_used(
 
 def test_a_redirect_is_followed(chat_server: ChatServer) -> None:
     there = {"Location": chat_server.url.removesuffix("/v1") + "/v1/chat/completions"}
-    chat_server.script(lambda body: server.Answer(307, headers=there))
+    chat_server.script(lambda body: server.Response(307, headers=there))
     assert usable(Client(chat_server.url).ask()[0])
     assert chat_server.count == 2
 
@@ -666,7 +666,7 @@ def test_a_redirect_is_followed(chat_server: ChatServer) -> None:
 @pytest.mark.parametrize("text", ["half \ud800 of it", "\U0001f600", "\x7f\x00"])
 def test_odd_texts_come_as_they_were_sent(chat_server: ChatServer, text: str) -> None:
     said = {"choices": [{"message": {"content": text}}], "logprob": float("nan")}
-    chat_server.default = lambda body: server.Answer(body=json.dumps(said).encode())
+    chat_server.default = lambda body: server.Response(body=json.dumps(said).encode())
     assert Client(chat_server.url).ask()[0].text == text
 
 

@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.config import Config, Price, TeacherConfig
-from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.ledger import LedgerEntry, UsageTotals
 from distill.ledger.prices import (
     FREE,
-    SPENDING,
+    SPENDING_COLUMNS,
+    builtin_prices,
     cost,
     entry_cost,
-    known_prices,
-    money,
-    price_for,
-    price_of,
-    short_count,
+    format_count,
+    format_usage,
+    format_usd,
+    model_price,
     spending_line,
     spending_rows,
-    tally_line,
-    unknown_price,
+    teacher_price,
+    unknown_price_error,
 )
 from distill.teachers.base import Usage
 
-AS_OF, KNOWN = known_prices()
+AS_OF, KNOWN = builtin_prices()
 MINE = Price(prompt=7, cached=5, completion=9)
 
 
@@ -67,7 +67,7 @@ def test_the_table_says_when_it_was_noted_and_is_plausible() -> None:
 def test_a_model_has_its_own_price_or_that_of_what_it_is_a_version_of(
     model: str, known: str | None
 ) -> None:
-    assert price_of(model, {}) == (KNOWN[known] if known else None)
+    assert model_price(model, {}) == (KNOWN[known] if known else None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_model_has_its_own_price_or_that_of_what_it_is_a_version_of(
 def test_the_users_table_comes_first_and_the_exact_name_before_it(
     model: str, given: str, mine: bool
 ) -> None:
-    price = price_of(model, {given: MINE})
+    price = model_price(model, {given: MINE})
     assert price is not None
     assert (price == MINE) == mine
 
@@ -125,15 +125,15 @@ def test_what_is_served_on_ones_own_machines_is_free_unless_it_has_a_price(
     settings: dict[str, object], expected: Price | None
 ) -> None:
     config = TeacherConfig.model_validate(settings)
-    assert price_for(config) == expected
-    assert price_for(config.model_copy(update={"prices": {config.model: MINE}})) == MINE
+    assert teacher_price(config) == expected
+    assert teacher_price(config.model_copy(update={"prices": {config.model: MINE}})) == MINE
 
 
 def test_a_server_named_by_the_environment_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TeacherConfig(kind="openai", model="gpt-5")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
-    assert price_for(config) == FREE
-    assert price_for(config.model_copy(update={"base_url": "https://x.example/v1"})) != FREE
+    assert teacher_price(config) == FREE
+    assert teacher_price(config.model_copy(update={"base_url": "https://x.example/v1"})) != FREE
 
 
 def test_tokens_from_the_cache_have_their_own_price_where_there_is_one() -> None:
@@ -143,7 +143,7 @@ def test_tokens_from_the_cache_have_their_own_price_where_there_is_one() -> None
 
 
 TALLIES = st.builds(
-    Tally,
+    UsageTotals,
     requests=st.integers(0, 10**6),
     prompt_tokens=st.integers(0, 10**12),
     cached_tokens=st.integers(0, 10**12),
@@ -152,13 +152,13 @@ TALLIES = st.builds(
 
 
 @given(one=TALLIES, other=TALLIES)
-def test_money_is_never_negative_and_adds_up(one: Tally, other: Tally) -> None:
+def test_money_is_never_negative_and_adds_up(one: UsageTotals, other: UsageTotals) -> None:
     assert cost(one, MINE) >= 0
     assert cost(one, FREE) == 0
     # A server that says more is cached than was sent is charged for what was sent.
     honest = [t.model_copy(update={"cached_tokens": 0}) for t in (one, other)]
     total = sum(cost(tally, MINE) for tally in honest)
-    assert cost(Tally.total(honest), MINE) == pytest.approx(total)
+    assert cost(UsageTotals.total(honest), MINE) == pytest.approx(total)
 
 
 ENTRIES = [
@@ -184,7 +184,7 @@ def test_spending_is_told_in_rows_and_in_a_line() -> None:
             *("1,234", "1,200,000", "900,000", "100,000", "$0.30"),
         ),
     ]
-    assert all(len(row) == len(SPENDING) for row in spending_rows(ENTRIES, SETTINGS))
+    assert all(len(row) == len(SPENDING_COLUMNS) for row in spending_rows(ENTRIES, SETTINGS))
     assert spending_line(ENTRIES, SETTINGS) == (
         "1,235 requests, 1.2M prompt tokens (900k cached), 100k completion tokens, $0.30"
     )
@@ -207,10 +207,12 @@ def test_what_has_no_price_is_not_told_as_nothing() -> None:
 
 
 def test_estimates_are_told_as_such() -> None:
-    tally = Tally(requests=1, prompt_tokens=5, estimated=1)
-    assert tally_line(tally) == "1 request, 5 prompt tokens, 0 completion tokens (tokens estimated)"
+    tally = UsageTotals(requests=1, prompt_tokens=5, estimated=1)
+    assert (
+        format_usage(tally) == "1 request, 5 prompt tokens, 0 completion tokens (tokens estimated)"
+    )
     several = tally.plus(Usage(prompt_tokens=1))
-    assert tally_line(several).endswith("(tokens of 1 request estimated)")
+    assert format_usage(several).endswith("(tokens of 1 request estimated)")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_estimates_are_told_as_such() -> None:
     ],
 )
 def test_large_numbers_are_short(number: int, said: str) -> None:
-    assert short_count(number) == said
+    assert format_count(number) == said
 
 
 @pytest.mark.parametrize(
@@ -244,14 +246,14 @@ def test_large_numbers_are_short(number: int, said: str) -> None:
     ],
 )
 def test_money_is_told_in_cents_and_less(usd: float | None, said: str) -> None:
-    assert money(usd) == said
+    assert format_usd(usd) == said
 
 
 @pytest.mark.parametrize("model", ["unheard-of", 'a "quoted" \\ name', "模型", "a\tb"])
 def test_the_lines_for_an_unknown_price_are_what_the_settings_take(
     model: str, tmp_path: Path
 ) -> None:
-    error = unknown_price(model)
+    error = unknown_price_error(model)
     lines = [line.strip() for line in str(error).splitlines() if line.startswith("    ")]
     (tmp_path / "distill.toml").write_text("\n".join(lines), encoding="utf-8")
     prices = Config.load(tmp_path / "distill.toml").teacher.prices

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kit import office
 
 from distill.errors import RunError, RunLockedError, WriteError
-from distill.ledger.ledger import LedgerEntry, Tally
+from distill.ledger.ledger import LedgerEntry, UsageTotals
 from distill.ledger.replies import ReplyStore
 from distill.records import FailureReason
 from distill.teachers.base import ChatReply, Usage
@@ -126,15 +126,15 @@ def test_any_charges_add_up(charges: list[tuple[str, str, str, Usage]]) -> None:
         entries = store.entries()
         for entry in entries:
             place = (entry.stage, entry.model, entry.outcome)
-            assert added(usage for *where, usage in charges if tuple(where) == place) == Tally(
-                **entry.model_dump(include=set(Tally.model_fields))
-            )
+            assert added(
+                usage for *where, usage in charges if tuple(where) == place
+            ) == UsageTotals(**entry.model_dump(include=set(UsageTotals.model_fields)))
         assert len({(e.stage, e.model, e.outcome) for e in entries}) == len(entries)
         assert store.spent() == added(usage for *_, usage in charges)
 
 
-def added(usages: Iterable[Usage]) -> Tally:
-    tally = Tally()
+def added(usages: Iterable[Usage]) -> UsageTotals:
+    tally = UsageTotals()
     for usage in usages:
         tally = tally.plus(usage)
     return tally
@@ -146,7 +146,7 @@ def test_what_is_dropped_was_paid_for_all_the_same(tmp_path: Path) -> None:
         store.charge("generate", "m", "reply", reply("a").usage)
         store.drop(["a"])
     with ReplyStore(tmp_path / "r") as store:
-        assert store.spent() == Tally(requests=1, prompt_tokens=1, completion_tokens=2)
+        assert store.spent() == UsageTotals(requests=1, prompt_tokens=1, completion_tokens=2)
 
 
 def a_first_version(path: Path) -> None:
@@ -168,7 +168,7 @@ def is_brought_up_to_date(path: Path) -> None:
         assert store.count() == 200
         usage = Usage(prompt_tokens=7, completion_tokens=2)
         assert store.get("007") == ChatReply(text="text 7", model="m", usage=usage)
-        spent = Tally(requests=200, prompt_tokens=19900, completion_tokens=400)
+        spent = UsageTotals(requests=200, prompt_tokens=19900, completion_tokens=400)
         assert store.entries() == [
             LedgerEntry(stage="generate", model="m", outcome="reply", **spent.model_dump())
         ]

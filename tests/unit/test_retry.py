@@ -15,8 +15,8 @@ from distill.records import FailureReason
 from distill.teachers.openai.retry import (
     LONGEST_RETRY_AFTER,
     LONGEST_WAIT,
-    Passing,
-    may_pass,
+    TransientError,
+    is_retryable,
     retries,
     retry_after,
 )
@@ -40,12 +40,12 @@ def failing(errors: list[Exception], attempts: int = 8, patience: float = 600.0)
     return waits
 
 
-def failure(wait: float | None = None) -> Passing:
-    return Passing(FailureReason.SERVER, "broken", retry_after=wait)
+def failure(wait: float | None = None) -> TransientError:
+    return TransientError(FailureReason.SERVER, "broken", retry_after=wait)
 
 
-def limit(wait: float | None = None) -> Passing:
-    return Passing(FailureReason.SERVER, "slow down", limited=True, retry_after=wait)
+def limit(wait: float | None = None) -> TransientError:
+    return TransientError(FailureReason.SERVER, "slow down", limited=True, retry_after=wait)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -82,7 +82,7 @@ def test_a_server_that_asks_for_no_wait_is_not_asked_in_a_circle() -> None:
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e9, LONGEST_RETRY_AFTER + 1])
 def test_senseless_waits_are_not_waited(seconds: float) -> None:
-    assert not may_pass(limit(seconds))
+    assert not is_retryable(limit(seconds))
     assert failing([limit(seconds)]) == []
 
 

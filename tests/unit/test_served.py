@@ -191,7 +191,7 @@ def test_a_student_that_cannot_be_served_is_an_error(tmp_path: Path) -> None:
             command=command,
             adapter=adapter(tmp_path),
             log=tmp_path / "8-evaluate" / "vllm.log",
-            deadline=60,
+            start_timeout=60,
             notice=lambda text: None,
         ):
             raise AssertionError("it was served")

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from distill.testing import server
-from distill.testing.answers import Body
+from distill.testing.faults import Overloaded, RandomFaults, faults
 from distill.testing.http import MalformedRequestError, RequestParser
+from distill.testing.responses import Body
 from distill.testing.server import Behaviour, ChatServer
-from distill.testing.storm import Overloaded, Storm, troubles
 
 SCHEMA = {
     "type": "object",
@@ -529,7 +529,7 @@ def test_what_a_request_meets_does_not_depend_on_the_order(
     order: tuple[list[int], list[int]], seed: int
 ) -> None:
     def met(numbers: list[int]) -> dict[int, list[tuple[int, str]]]:
-        storm = Storm(seed, rate_limited=0.3, broken=0.2, reset=0.2)
+        storm = RandomFaults(seed, rate_limited=0.3, broken=0.2, reset=0.2)
         answers: dict[int, list[tuple[int, str]]] = {}
         for number in numbers:
             answer = storm(Body(asked(seed=number)))
@@ -540,35 +540,35 @@ def test_what_a_request_meets_does_not_depend_on_the_order(
 
 
 def test_the_shares_of_a_storm_are_what_was_asked_for() -> None:
-    storm, count = Storm(seed=7, calm=server.without_text, **SHARES), 5000
+    storm, count = RandomFaults(seed=7, default=server.without_text, **SHARES), 5000
     for number in range(count):
         storm(Body(asked(seed=number)))
-    assert storm.met.total() == count
-    for name, share in {**SHARES, "calm": 1 - sum(SHARES.values())}.items():
+    assert storm.counts.total() == count
+    for name, share in {**SHARES, "default": 1 - sum(SHARES.values())}.items():
         spread = (count * share * (1 - share)) ** 0.5
-        assert abs(storm.met[name] - count * share) < 4 * spread, name
+        assert abs(storm.counts[name] - count * share) < 4 * spread, name
 
 
 def test_a_request_tried_again_draws_again_and_another_seed_is_another_storm() -> None:
     def drawn(seed: int) -> list[int]:
-        storm = Storm(seed, broken=0.5)
+        storm = RandomFaults(seed, broken=0.5)
         return [storm(Body(asked())).status for _ in range(64)]
 
     assert set(drawn(1)) == {200, 500}
     assert drawn(1) == drawn(1) != drawn(2)
 
 
-@pytest.mark.parametrize("name", troubles())
+@pytest.mark.parametrize("name", faults())
 def test_every_trouble_can_be_all_there_is(name: str) -> None:
-    storm = Storm(**{name: 1.0})
+    storm = RandomFaults(**{name: 1.0})
     body = Body(asked(), reply='{"user": "hi"}')
-    answer, expected = storm(body), troubles()[name](body)
+    answer, expected = storm(body), faults()[name](body)
     assert (answer.status, answer.end, answer.delay) == (
         expected.status,
         expected.end,
         expected.delay,
     )
-    assert storm.met == {name: 1}
+    assert storm.counts == {name: 1}
 
 
 @pytest.mark.parametrize(
@@ -577,7 +577,7 @@ def test_every_trouble_can_be_all_there_is(name: str) -> None:
 )
 def test_shares_that_make_no_sense(shares: dict[str, float], kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        Storm(**shares)
+        RandomFaults(**shares)
 
 
 def outcome(chat_server: ChatServer, body: dict[str, Any]) -> str:
@@ -589,7 +589,7 @@ def outcome(chat_server: ChatServer, body: dict[str, Any]) -> str:
 
 def test_a_storm_over_the_wire_is_the_same_at_any_concurrency() -> None:
     def outcomes(workers: int) -> list[str]:
-        storm = Storm(3, rate_limited=0.2, broken=0.1, reset=0.1)
+        storm = RandomFaults(3, rate_limited=0.2, broken=0.1, reset=0.1)
         with ChatServer(storm) as chat_server, ThreadPoolExecutor(workers) as pool:
             bodies = [asked(seed=number) for number in range(60)]
             return list(pool.map(lambda body: outcome(chat_server, body), bodies))
@@ -600,7 +600,7 @@ def test_a_storm_over_the_wire_is_the_same_at_any_concurrency() -> None:
 
 
 def test_a_storm_asks_for_the_wait_it_was_given() -> None:
-    storm = Storm(retry_after=1, rate_limited=1.0)
+    storm = RandomFaults(retry_after=1, rate_limited=1.0)
     assert answered(storm).headers["Retry-After"] == "1"
 
 
@@ -608,7 +608,7 @@ def test_a_storm_asks_for_the_wait_it_was_given() -> None:
 
 
 def test_more_than_the_capacity_is_turned_away_at_once() -> None:
-    crowded = Overloaded(capacity=3, retry_after=2, calm=server.unanswered)
+    crowded = Overloaded(capacity=3, retry_after=2, default=server.unanswered)
     with ExitStack() as clients:
         chat_server = clients.enter_context(ChatServer(crowded, latency=0.001))
         waiting = [clients.enter_context(client(chat_server)) for _ in range(3)]
@@ -619,12 +619,12 @@ def test_more_than_the_capacity_is_turned_away_at_once() -> None:
         for _ in range(5):
             reply = post(chat_server)
             assert (reply.status, reply.headers["Retry-After"]) == (429, "2")
-        assert crowded.turned_away == 5
+        assert crowded.rejected == 5
 
         waiting[0].close()
         until(lambda: chat_server.in_flight == 2)
         chat_server.latency = 0
-        crowded.calm = server.good
+        crowded.default = server.good
         assert post(chat_server).status == 200
     assert chat_server.max_in_flight == 4
 
@@ -632,16 +632,16 @@ def test_more_than_the_capacity_is_turned_away_at_once() -> None:
 @given(rate=st.integers(1, 50), gaps=st.lists(st.floats(0, 0.5), max_size=200))
 @settings(max_examples=50)
 def test_a_rate_lets_through_no_more_than_it_says(rate: int, gaps: list[float]) -> None:
-    limited, now, passed = Overloaded(rate=rate, calm=server.without_text), 0.0, 0
+    limited, now, passed = Overloaded(rate=rate, default=server.without_text), 0.0, 0
     for gap in gaps:
         now += gap
         passed += limited(Body(asked(), arrived=now)).status == 200
     assert passed <= rate * (now + 1) + 1e-6
-    assert passed + limited.turned_away == len(gaps)
+    assert passed + limited.rejected == len(gaps)
 
 
 def test_a_rate_lets_through_what_comes_slowly_enough() -> None:
-    limited = Overloaded(rate=4, calm=server.without_text)
+    limited = Overloaded(rate=4, default=server.without_text)
     assert all(limited(Body(asked(), arrived=n / 4)).status == 200 for n in range(50))
     burst = [limited(Body(asked(), arrived=100.0)).status for _ in range(6)]
     assert burst == [200] * 4 + [429] * 2

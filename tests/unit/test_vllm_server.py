@@ -26,7 +26,7 @@ from distill.errors import DistillError, MissingExtraError, TeacherError, UsageE
 from distill.records import FailureReason
 from distill.serving import vllm as vllm_server
 from distill.serving.command import vllm_command
-from distill.serving.vllm import CHOSEN, RANKS, VllmServer, read_counts
+from distill.serving.vllm import LORA_RANKS, RESERVED_FLAGS, VllmServer, parse_metrics
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError
 from distill.teachers.vllm import VllmTeacher
 
@@ -44,7 +44,7 @@ class Bench:
         self.notices: list[str] = []
 
     def server(self, *flags: str, command: tuple[str, ...] = FAKE, **more: Any) -> VllmServer:
-        fields = {"grace": 0.3, "deadline": 60.0, "notice": self.notices.append, **more}
+        fields = {"grace": 0.3, "start_timeout": 60.0, "notice": self.notices.append, **more}
         return VllmServer("tiny", command=(*command, *flags), log=self.log, **fields)
 
     def starts(self) -> list[list[int]]:
@@ -90,14 +90,14 @@ def die(server: VllmServer) -> None:
 def test_a_server_is_waited_for_used_and_gone(bench: Bench) -> None:
     with bench.server("--delay", "0.6", "--cling") as server:
         assert server.alive
-        assert not server.lost()
+        assert not server.is_down()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", server.url)
         assert '"tiny"' in get(server, "/v1/models")
         assert len(living(bench.pids())) == 3
-        assert server.counts() == (0, 0, 0.25)
+        assert server.metrics() == (0, 0, 0.25)
     assert living(bench.pids()) == []
     assert not server.alive
-    assert server.lost()
+    assert server.is_down()
     server.stop()
     assert [re.sub(r"\d+ s", "N s", text) for text in bench.notices] == [
         f"starting vLLM (log: {bench.log})",
@@ -153,10 +153,10 @@ def test_the_rank_is_the_smallest_that_vllm_takes(rank: int) -> None:
     words = server._words()
     assert words[:3] == ["v", "serve", "m"]
     chosen = int(words[words.index("--max-lora-rank") + 1])
-    assert chosen == min((r for r in RANKS if r >= rank), default=rank)
+    assert chosen == min((r for r in LORA_RANKS if r >= rank), default=rank)
 
 
-@pytest.mark.parametrize("flag", CHOSEN)
+@pytest.mark.parametrize("flag", RESERVED_FLAGS)
 def test_what_distill_sets_itself_is_refused(flag: str) -> None:
     for argument in (flag, f"{flag}=0.0.0.0", f"--{flag[2:].replace('-', '_')}=x"):
         with pytest.raises(UsageError, match="set by distill itself"):
@@ -189,7 +189,7 @@ def test_the_first_error_of_a_long_log_is_shown(bench: Bench, tmp_path: Path) ->
 
 
 def test_a_deadline_stops_it(bench: Bench) -> None:
-    server = bench.server("--no-health", "--cling", deadline=0.5)
+    server = bench.server("--no-health", "--cling", start_timeout=0.5)
     with pytest.raises(TeacherError, match=r"not ready after 0\.5 s") as caught:
         server.start()
     assert living(bench.pids()) == []
@@ -197,7 +197,7 @@ def test_a_deadline_stops_it(bench: Bench) -> None:
 
 
 def test_another_thread_ends_the_wait(bench: Bench) -> None:
-    for end in ("halt", "stop"):
+    for end in ("cancel_start", "stop"):
         server = bench.server("--no-health")
         timer = threading.Timer(0.3, getattr(server, end))
         timer.start()
@@ -267,7 +267,7 @@ import os, sys, time
 from pathlib import Path
 from distill.serving.vllm import VllmServer
 log, how, *command = sys.argv[1:]
-server = VllmServer("tiny", command=command, log=Path(log), grace=0.3, deadline=600)
+server = VllmServer("tiny", command=command, log=Path(log), grace=0.3, start_timeout=600)
 server.start()
 print("ready", flush=True)
 match how:
@@ -334,16 +334,16 @@ def test_a_server_that_is_killed_takes_its_offspring_along(bench: Bench) -> None
     with bench.server("--cling") as server:
         os.kill(bench.pids()[0], signal.SIGKILL)
         gone(bench.pids())
-        assert server.lost()
-    assert "status 137" in str(server.died())
+        assert server.is_down()
+    assert "status 137" in str(server.exit_error())
 
 
 def test_a_slow_server_is_not_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with bench.server() as server:
-        for error, lost in ((TimeoutError(), False), (ConnectionResetError(), True)):
+        for error, is_down in ((TimeoutError(), False), (ConnectionResetError(), True)):
             with monkeypatch.context() as patch:
                 patch.setattr(server, "_get", _raiser(error))
-                assert server.lost() is lost
+                assert server.is_down() is is_down
 
 
 def _raiser(error: Exception) -> Any:
@@ -366,7 +366,7 @@ def test_counts_are_summed_over_engines(one: int, two: int, hits: int, missed: i
         f"vllm:generation_tokens_total {two}\n"
         f"vllm:prefix_cache_queries_total {hits + missed}\nvllm:prefix_cache_hits_total {hits}\n"
     )
-    counts = read_counts(text)
+    counts = parse_metrics(text)
     assert counts.prompt_tokens == one + two
     assert counts.completion_tokens == two
     if hits + missed:
@@ -421,7 +421,7 @@ def test_the_server_starts_once_with_the_first_requests(bench: Bench) -> None:
     async def ask() -> None:
         made = teacher(bench)
         assert made.name == "vllm:tiny"
-        assert made.follows_messages
+        assert made.messages_only
         await made.close()
         assert bench.starts() == []
         replies = await asyncio.gather(*(made.complete(REQUEST) for _ in range(20)))
@@ -552,7 +552,7 @@ def test_a_folder_of_the_users_home_is_found(
 
 def test_every_error_has_a_way_out(bench: Bench) -> None:
     server = bench.server()
-    errors: list[DistillError] = [server.died(), server._given_up()]
+    errors: list[DistillError] = [server.exit_error(), server._given_up()]
     assert all(error.problems[0].hint for error in errors)
 
 

@@ -112,7 +112,7 @@ def running(
                 adapter=made.adapter,
                 log=log,
                 arguments=ARGUMENTS,
-                deadline=600,
+                start_timeout=600,
                 notice=notices.append,
             )
         )

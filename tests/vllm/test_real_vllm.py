@@ -25,7 +25,7 @@ from distill.evaluate.served import predict_served
 from distill.ledger.replies import ReplyStore
 from distill.records import Candidate, Case, Failure, Message, Prediction
 from distill.render import Renderer
-from distill.serving.vllm import VllmServer, read_counts
+from distill.serving.vllm import VllmServer, parse_metrics
 from distill.students import load_student
 from distill.teachers.base import ChatRequest, ReplyError
 from distill.teachers.make import make_teacher
@@ -49,7 +49,7 @@ def served_counts(running: Running) -> Any:
     import urllib.request
 
     with urllib.request.urlopen(running.student.url.removesuffix("v1") + "metrics") as response:
-        return read_counts(response.read().decode())
+        return parse_metrics(response.read().decode())
 
 
 def test_a_workflow_is_written_for_in_its_schema(running: Running, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from distill.errors import TeacherError
 from distill.records import Json
-from distill.teachers.base import Task
+from distill.teachers.base import WriteTask
 from distill.teachers.grammar.surface import Piece
 from distill.workflow.model import CallSpec, Rule
 
@@ -19,7 +19,7 @@ _FIELD = re.compile(r"\{([\w-]+)\}")
 _FIXED_STRINGS = ("enum", "const", "pattern", "format")
 
 
-class Slots:
+class SlotValues:
     """A rule's slot lists, and the value that each one took in this request."""
 
     def __init__(self, rule: Rule, rng: Random) -> None:
@@ -50,10 +50,12 @@ class Slots:
         return taken[-1]
 
 
-class Filler:
+class ArgumentFiller:
     """Fills the calls of one request, and collects what the request must mention for them."""
 
-    def __init__(self, task: Task, slots: Slots, said: str, topic: str, rng: Random) -> None:
+    def __init__(
+        self, task: WriteTask, slots: SlotValues, said: str, topic: str, rng: Random
+    ) -> None:
         self._task, self._slots, self._rng = task, slots, rng
         self._said, self._topic = said, topic
         self.mentions: list[Piece] = []

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from distill.errors import TeacherError
 from distill.records import Json, Scenario
-from distill.teachers.base import BatchTask, ChatReply, ChatRequest, RouteTask, Task
+from distill.teachers.base import BatchTask, ChatReply, ChatRequest, RouteTask, WriteTask
 from distill.teachers.grammar import augment
-from distill.teachers.grammar.arguments import Filler, Slots, is_free_text
+from distill.teachers.grammar.arguments import ArgumentFiller, SlotValues, is_free_text
 from distill.teachers.grammar.english import (
     NounPhrase,
     content_words,
@@ -59,7 +59,7 @@ class GrammarTeacher:
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The reply as JSON text. Raises TeacherError where the rule leaves an argument open."""
         match request.task:
-            case Task() as task:
+            case WriteTask() as task:
                 said = write(task)
             case BatchTask(tasks):
                 said = {str(number): write(task) for number, task in enumerate(tasks, start=1)}
@@ -89,15 +89,15 @@ class Draft(NamedTuple):
     """The arguments that an example brought along."""
 
 
-def write(task: Task) -> Json:
+def write(task: WriteTask) -> Json:
     """`{"user", "calls"}` for a call, else `{"user", "reply"}`; follows from the task alone."""
     _check(task.scenario)
     rng = Random(task.scenario.seed)
-    slots = Slots(task.rule, rng)
+    slots = SlotValues(task.rule, rng)
     draft = _draft(task, slots, rng)
     lower = is_lower(task.scenario.style, rng)
     said = "".join(piece.text for piece in draft.pieces)
-    filler = Filler(task, slots, said, draft.topic.lower() if lower else draft.topic, rng)
+    filler = ArgumentFiller(task, slots, said, draft.topic.lower() if lower else draft.topic, rng)
     calls = filler.calls(draft.given or {})
     pieces = [*draft.pieces, *filler.mentions]
     user = typed(pieces, draft.mark, draft.closer, lower, rng)
@@ -121,7 +121,7 @@ def _check(scenario: Scenario) -> None:
         )
 
 
-def _draft(task: Task, slots: Slots, rng: Random) -> Draft:
+def _draft(task: WriteTask, slots: SlotValues, rng: Random) -> Draft:
     topic, style, words = task.scenario.topic, task.scenario.style, task.rule.words
     if topic in words.things:
         return _thing(slots.fill(topic), style, rng)
@@ -191,7 +191,7 @@ def _parted(text: str) -> tuple[str, str]:
     return body, text[len(body) :].strip()
 
 
-def _phrase(template: str, task: Task, slots: Slots, rng: Random) -> Draft:
+def _phrase(template: str, task: WriteTask, slots: SlotValues, rng: Random) -> Draft:
     if "[" not in template:
         return _example(RuleExample(text=slots.fill(template)), task, rng)
     template, mark = _parted(template)
@@ -207,7 +207,7 @@ def _phrase(template: str, task: Task, slots: Slots, rng: Random) -> Draft:
     return _whole(pieces, mark, topic, task.scenario.style, rng)
 
 
-def _example(example: RuleExample, task: Task, rng: Random) -> Draft:
+def _example(example: RuleExample, task: WriteTask, rng: Random) -> Draft:
     text, mark = _parted(example.text)
     topic, given, extra = content_words(text), example.arguments, ""
     name = _free_text(given, task) if given is not None else ""
@@ -226,7 +226,7 @@ def _example(example: RuleExample, task: Task, rng: Random) -> Draft:
     return draft._replace(given=given)
 
 
-def _free_text(given: Json, task: Task) -> str | None:
+def _free_text(given: Json, task: WriteTask) -> str | None:
     """The one argument of an example that is free text, and so may carry more words."""
     calls = task.rule.then.calls
     if not calls:

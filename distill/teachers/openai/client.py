@@ -17,10 +17,16 @@ from distill.records import FailureReason
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Usage
 from distill.teachers.openai.address import Address
 from distill.teachers.openai.completion import read_completion
-from distill.teachers.openai.dialect import Dialect, UnsupportedError, Wording
-from distill.teachers.openai.limits import Outcome, TokenGuess
-from distill.teachers.openai.retry import FIRST_WAIT, Passing, may_pass, retries, retry_after
-from distill.teachers.openai.slots import Slots
+from distill.teachers.openai.dialect import Dialect, EncodedRequest, UnsupportedError
+from distill.teachers.openai.limits import Outcome, TokenEstimator
+from distill.teachers.openai.retry import (
+    FIRST_WAIT,
+    TransientError,
+    is_retryable,
+    retries,
+    retry_after,
+)
+from distill.teachers.openai.slots import RequestLimiter
 
 if TYPE_CHECKING:
     import openai
@@ -54,7 +60,7 @@ class OpenAITeacher:
     notice: told, once each, what the server was found not to support
     """
 
-    follows_messages = True
+    messages_only = True
 
     def __init__(
         self,
@@ -79,13 +85,13 @@ class OpenAITeacher:
         self._patience = patience
         self._key_env = key_env
         self._first_wait = first_wait
-        self._slots = Slots(
+        self._slots = RequestLimiter(
             concurrency,
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
         )
         self._dialect = Dialect(model, notice)
-        self._guess = TokenGuess()
+        self._guess = TokenEstimator()
         self._client: openai.AsyncOpenAI | None = None
         self._retries = self._rate_limited = 0
 
@@ -124,7 +130,7 @@ class OpenAITeacher:
                 with attempt:
                     again = attempt.retry_state.attempt_number > 1
                     return await self._settled(request, again=again)
-        except Passing as error:
+        except TransientError as error:
             raise ReplyError(error.reason, error.detail) from None
         raise AssertionError("the policy ends with a reply or an error")
 
@@ -153,15 +159,17 @@ class OpenAITeacher:
             self._dialect.heard(wording, reply.text)
             return reply
 
-    async def _attempt(self, request: ChatRequest, wording: Wording, *, again: bool) -> ChatReply:
+    async def _attempt(
+        self, request: ChatRequest, wording: EncodedRequest, *, again: bool
+    ) -> ChatReply:
         size = sum(len(message.content) for message in request.messages)
         slot = await self._slots.enter(self._guess.of(size, request.max_tokens), again=again)
         try:
             body = await self._sent(wording)
             reply = read_completion(body, request, self._model, self._address.hide)
-        except Passing as error:
+        except TransientError as error:
             self._rate_limited += error.limited
-            until = error.retry_after if error.limited and may_pass(error) else None
+            until = error.retry_after if error.limited and is_retryable(error) else None
             self._slots.leave(slot, error.outcome, retry_after=until)
             raise
         except ReplyError as error:
@@ -191,7 +199,7 @@ class OpenAITeacher:
         self._guess.learn(size, tokens)
         return tokens
 
-    async def _sent(self, wording: Wording) -> bytes:
+    async def _sent(self, wording: EncodedRequest) -> bytes:
         import httpx2
         import openai
 
@@ -219,10 +227,10 @@ class OpenAITeacher:
             self._client = open_client(self._address, self._timeout)
         return self._client
 
-    def _unreachable(self, error: openai.APIConnectionError) -> Passing:
+    def _unreachable(self, error: openai.APIConnectionError) -> TransientError:
         cause = f": {error.__cause__}" if error.__cause__ and str(error.__cause__) else ""
         detail = self._clean(f"{self._address.place}: Connection error{cause}")
-        return Passing(FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE)
+        return TransientError(FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE)
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:
         """What an error status means: for the attempt, for the request, or for the run."""
@@ -271,22 +279,22 @@ class OpenAITeacher:
         return " ".join(self._address.hide(text).split())[:400]
 
 
-def _passing(status: int, detail: str, wait: float | None) -> Passing:
+def _passing(status: int, detail: str, wait: float | None) -> TransientError:
     crowded = status in (408, 429, 503, 504, 529)
-    error = Passing(
+    error = TransientError(
         FailureReason.TIMEOUT if status in (408, 504) else FailureReason.SERVER,
         detail,
         outcome=Outcome.OVERLOADED if crowded else Outcome.FAILED,
         limited=status == 429 or (status in (503, 529) and wait is not None),
         retry_after=wait,
     )
-    if not may_pass(error):
+    if not is_retryable(error):
         error.detail += f"; the server asks to wait {wait:.0f} s"
     return error
 
 
-def _too_late(detail: str) -> Passing:
-    return Passing(FailureReason.TIMEOUT, detail, outcome=Outcome.OVERLOADED)
+def _too_late(detail: str) -> TransientError:
+    return TransientError(FailureReason.TIMEOUT, detail, outcome=Outcome.OVERLOADED)
 
 
 def _said(error: openai.APIStatusError) -> str:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, f
 
 from distill.records import FailureReason
 from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Usage
-from distill.teachers.openai.limits import tokens_of
-from distill.teachers.openai.retry import Passing
+from distill.teachers.openai.limits import estimate_tokens
+from distill.teachers.openai.retry import TransientError
 
 
 class _Words(BaseModel):
@@ -56,8 +56,8 @@ def read_completion(
 ) -> ChatReply:
     """The reply that a server's body holds, with secrets hidden.
 
-    Raises ReplyError, with what it cost, for a reply that is a "no", and Passing for a body that is
-    no chat completion.
+    Raises ReplyError, with what it cost, for a reply that is a "no", and TransientError for a body
+    that is no chat completion.
     """
     completion = _parsed(body, hide)
     choice = completion.choices[0] if completion.choices else _Choice()
@@ -81,7 +81,7 @@ def _parsed(body: bytes, hide: Callable[[str], str]) -> _Completion:
         return _Completion.model_validate(json.loads(text))
     except (ValueError, RecursionError):
         detail = f"the server's reply is no chat completion: {hide(text)[:80]!r}"
-        raise Passing(FailureReason.SERVER, detail) from None
+        raise TransientError(FailureReason.SERVER, detail) from None
 
 
 def _no(
@@ -103,8 +103,8 @@ def _no(
 def _usage(said: _Usage | None, request: ChatRequest, text: str) -> Usage:
     if said is None:
         return Usage(
-            prompt_tokens=sum(tokens_of(message.content) for message in request.messages),
-            completion_tokens=tokens_of(text),
+            prompt_tokens=sum(estimate_tokens(message.content) for message in request.messages),
+            completion_tokens=estimate_tokens(text),
             estimated=True,
         )
     details = said.prompt_tokens_details or _Details()

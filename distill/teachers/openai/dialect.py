@@ -36,7 +36,7 @@ class UnsupportedError(Exception):
         super().__init__(detail)
 
 
-class Wording(NamedTuple):
+class EncodedRequest(NamedTuple):
     """How one request is put."""
 
     schema: str
@@ -59,13 +59,13 @@ class Dialect:
         self._left_out: frozenset[str] = frozenset()
         self._told: set[str] = set()
 
-    def put(self, request: ChatRequest) -> Wording:
+    def put(self, request: ChatRequest) -> EncodedRequest:
         """The request in words that the server is believed to understand."""
         schema = digest(request.reply_schema)
         format = self._formats.get(schema, self._usual)
-        return Wording(schema, format, self._left_out, self._body(request, format))
+        return EncodedRequest(schema, format, self._left_out, self._body(request, format))
 
-    def heard(self, wording: Wording, text: str) -> None:
+    def heard(self, wording: EncodedRequest, text: str) -> None:
         """A reply came. One that was held to a JSON Schema can only begin with a brace.
 
         Else it is paid for and may be usable all the same; the next are asked for another way. One
@@ -78,7 +78,7 @@ class Dialect:
         if self._ignored[wording.schema] > self._taken[wording.schema]:
             self._plainer(wording, "ignores the JSON Schema of the reply")
 
-    def refused(self, wording: Wording, error: UnsupportedError) -> None:
+    def refused(self, wording: EncodedRequest, error: UnsupportedError) -> None:
         """A parameter was refused. Raises ReplyError where there is no way without it."""
         if error.parameter == "response_format":
             if wording.format is Format.WORDS:
@@ -96,7 +96,7 @@ class Dialect:
             self._told.add(text)
             self._notice(f"{text} ({detail})" if detail else text)
 
-    def _plainer(self, wording: Wording, why: str, detail: str = "") -> None:
+    def _plainer(self, wording: EncodedRequest, why: str, detail: str = "") -> None:
         # Requests in flight find out at the same time: only a step down from here counts.
         format = wording.format
         if self._formats.get(wording.schema, self._usual) == format:

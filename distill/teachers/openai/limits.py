@@ -53,7 +53,7 @@ class Outcome(Enum):
     """An error that says nothing about load."""
 
 
-class Ticket(NamedTuple):
+class Attempt(NamedTuple):
     """One attempt that is under way."""
 
     number: int
@@ -102,9 +102,9 @@ class AdaptiveLimit:
         # Where the server was too much in trouble last.
         self._trouble: int | None = None
 
-    def start(self, now: float) -> Ticket:
+    def start(self, now: float) -> Attempt:
         """An attempt begins."""
-        ticket = Ticket(self.started, now)
+        ticket = Attempt(self.started, now)
         if not self.started:
             self._since = now
         self.started += 1
@@ -112,7 +112,7 @@ class AdaptiveLimit:
         self._epoch.peak = max(self._epoch.peak, self.in_flight)
         return ticket
 
-    def settle(self, ticket: Ticket, now: float, outcome: Outcome | None) -> None:
+    def settle(self, ticket: Attempt, now: float, outcome: Outcome | None) -> None:
         """It ended; None: nobody waited for its end, which says nothing."""
         self.in_flight -= 1
         if outcome is None:
@@ -133,7 +133,7 @@ class AdaptiveLimit:
         if self._is_over(epoch, now):
             self._judge(epoch, now)
 
-    def _settle_in(self, ticket: Ticket, now: float, outcome: Outcome) -> None:
+    def _settle_in(self, ticket: Attempt, now: float, outcome: Outcome) -> None:
         if outcome is Outcome.ANSWERED:
             took = now - ticket.at
             self._latency = 0.9 * self._latency + 0.1 * took if self._latency else took
@@ -232,7 +232,7 @@ def _helped(before: _Seen, seen: _Seen) -> bool:
     return before.share - seen.share > UNLIKELY * error
 
 
-class Door:
+class Backpressure:
     """Until when a server that turns everybody away wants to be left alone.
 
     One refusal in many is for that one request. Many in a row, while none that came before them is
@@ -249,7 +249,7 @@ class Door:
 
     def settle(
         self,
-        ticket: Ticket,
+        ticket: Attempt,
         now: float,
         outcome: Outcome | None,
         retry_after: float | None,
@@ -300,7 +300,7 @@ class Bucket:
         self._at = now
 
 
-class TokenGuess:
+class TokenEstimator:
     """How many tokens a request will use, prompt and reply, learned from those that ended."""
 
     # Of a text in most languages and vocabularies.
@@ -323,6 +323,6 @@ class TokenGuess:
         self._ratio = (1 - weight) * (self._ratio or 0.0) + weight * ratio
 
 
-def tokens_of(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """An estimate, where the server does not count them."""
-    return math.ceil(len(text) / TokenGuess.CHARACTERS)
+    return math.ceil(len(text) / TokenEstimator.CHARACTERS)

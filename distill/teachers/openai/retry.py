@@ -1,6 +1,6 @@
 """THE retry policy: what is tried again, when, and how often.
 
-What may pass is a `Passing` error; whatever else an attempt raises ends the request. Failures of
+What may pass is a `TransientError`; whatever else an attempt raises ends the request. Failures of
 the server count against `attempts`. Rate limits do not, as they say when to come back and cost
 nothing: their waits together are bounded by `patience`.
 """
@@ -24,7 +24,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 LONGEST_RETRY_AFTER = 120.0
 
 
-class Passing(Exception):  # noqa: N818 - what has passed by the next attempt, perhaps
+class TransientError(Exception):
     """An attempt failed in a way that the next may not.
 
     limited: refused for a rate limit, which is no failure of the server
@@ -55,13 +55,13 @@ def retries(
     sleep: Callable[[float], Awaitable[None]],
     first_wait: float = FIRST_WAIT,
 ) -> AsyncRetrying:
-    """The policy for one request: the last Passing error is raised when it gives up.
+    """The policy for one request: the last TransientError is raised when it gives up.
 
     attempts: failures of the server, at most; patience: seconds of waiting for rate limits
     """
     course = _Course(attempts, patience, first_wait)
     return AsyncRetrying(
-        retry=retry_if_exception(may_pass),
+        retry=retry_if_exception(is_retryable),
         wait=course.wait,
         stop=course.stop,
         sleep=sleep,
@@ -69,10 +69,10 @@ def retries(
     )
 
 
-def may_pass(error: BaseException) -> bool:
+def is_retryable(error: BaseException) -> bool:
     """Whether the same request may be answered within the run."""
-    wait = error.retry_after if isinstance(error, Passing) else None
-    return isinstance(error, Passing) and (wait is None or wait <= LONGEST_RETRY_AFTER)
+    wait = error.retry_after if isinstance(error, TransientError) else None
+    return isinstance(error, TransientError) and (wait is None or wait <= LONGEST_RETRY_AFTER)
 
 
 class _Course:
@@ -107,9 +107,9 @@ class _Course:
         return max(random.uniform(asked, 1.05 * asked), longest / 8)
 
 
-def _error(state: RetryCallState) -> Passing:
+def _error(state: RetryCallState) -> TransientError:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Passing)
+    assert isinstance(error, TransientError)
     return error
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from distill.teachers.openai.limits import AdaptiveLimit, Bucket, Door, Outcome, Ticket
+from distill.teachers.openai.limits import AdaptiveLimit, Attempt, Backpressure, Bucket, Outcome
 
 # A timer may fire a little early by the clock that set it.
 _SOON = 1e-6
@@ -26,11 +26,11 @@ class _Waiting(NamedTuple):
 class Slot(NamedTuple):
     """The right to have one request under way."""
 
-    ticket: Ticket
+    ticket: Attempt
     tokens: float
 
 
-class Slots:
+class RequestLimiter:
     """Lets attempts out one by one, as far as the server and the settings allow.
 
     cap: attempts under way at one time, at most; the limit adapts below it
@@ -49,7 +49,7 @@ class Slots:
         self._stagger = stagger
         self._latest = -math.inf
         self._load = AdaptiveLimit(cap)
-        self._door = Door()
+        self._door = Backpressure()
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute) if tokens_per_minute else None
         self._waiting: deque[_Waiting] = deque()

@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import replace
 
 from distill.testing import behaviours
-from distill.testing.answers import Answer, Behaviour, Body
 from distill.testing.behaviours import good
+from distill.testing.responses import Behaviour, Body, Response
 
 
-def troubles(retry_after: float | None = None, delay: float = 1.0) -> dict[str, Behaviour]:
+def faults(retry_after: float | None = None, delay: float = 1.0) -> dict[str, Behaviour]:
     """What a storm may bring, by name.
 
     retry_after: seconds that 429 and 503 ask for; delay: seconds of the slow ones
@@ -46,8 +46,8 @@ def troubles(retry_after: float | None = None, delay: float = 1.0) -> dict[str, 
     }
 
 
-class Storm:
-    """Trouble for a share of the requests: `Storm(seed=1, rate_limited=0.2, reset=0.02)`.
+class RandomFaults:
+    """Trouble for a share of the requests: `RandomFaults(seed=1, rate_limited=0.2, reset=0.02)`.
 
     What a request meets depends on the seed, on its own content and on how often it was seen
     before, never on the order in which requests come: under any concurrency the same requests meet
@@ -58,31 +58,31 @@ class Storm:
         self,
         seed: int = 0,
         *,
-        calm: Behaviour = good,
+        default: Behaviour = good,
         retry_after: float | None = None,
         delay: float = 1.0,
         **shares: float,
     ) -> None:
-        known = troubles(retry_after, delay)
+        known = faults(retry_after, delay)
         if unknown := shares.keys() - known.keys():
             raise TypeError(f"a storm brings no {', '.join(sorted(unknown))}")
         if min(shares.values(), default=0) < 0 or sum(shares.values()) > 1:
             raise ValueError(f"the shares must be from 0 to 1 together: {shares}")
-        self.met: Counter[str] = Counter()
-        """How often each trouble was met, and "calm"."""
+        self.counts: Counter[str] = Counter()
+        """How often each trouble was met, and "default"."""
         self._seed = seed
-        self._calm = calm
+        self._default = default
         self._troubles = {name: (share, known[name]) for name, share in shares.items()}
         self._seen: Counter[str] = Counter()
         # Two servers, each with a thread of its own, may share one storm.
         self._lock = threading.Lock()
 
-    def __call__(self, body: Body) -> Answer:
+    def __call__(self, body: Body) -> Response:
         digest = body.digest
         with self._lock:
             self._seen[digest] += 1
             name, behaviour = self._drawn(f"{self._seed} {digest} {self._seen[digest]}")
-            self.met[name] += 1
+            self.counts[name] += 1
         return behaviour(body)
 
     def _drawn(self, ticket: str) -> tuple[str, Behaviour]:
@@ -91,11 +91,11 @@ class Storm:
             left -= share
             if left < 0:
                 return name, behaviour
-        return "calm", self._calm
+        return "default", self._default
 
 
 class Overloaded:
-    """A server that answers 429 to what is more than it can take, at once, and else is calm.
+    """Answers 429, at once, to requests beyond a capacity or a rate; behaves as `default` below it.
 
     capacity: requests in flight; rate: requests per second, in bursts of a second's worth at most.
     Those turned away count for neither.
@@ -107,21 +107,21 @@ class Overloaded:
         capacity: int | None = None,
         rate: float | None = None,
         retry_after: float | None = None,
-        calm: Behaviour = good,
+        default: Behaviour = good,
     ) -> None:
-        self.calm = calm
-        self.turned_away = 0
+        self.default = default
+        self.rejected = 0
         self._capacity = capacity
         self._bucket = rate and _Bucket(rate)
         self._refusal = behaviours.rate_limited(retry_after)
 
-    def __call__(self, body: Body) -> Answer:
+    def __call__(self, body: Body) -> Response:
         crowded = self._capacity is not None and body.in_flight > self._capacity
         if crowded or (self._bucket and not self._bucket.take(body.arrived)):
-            self.turned_away += 1
-            refused: Answer = self._refusal(body)
+            self.rejected += 1
+            refused: Response = self._refusal(body)
             return replace(refused, at_once=True)
-        return self.calm(body)
+        return self.default(body)
 
 
 class _Bucket:

@@ -1,4 +1,4 @@
-"""What a chat server is asked and what it answers: `Body`, `Answer`, and a `Behaviour` between."""
+"""A request's `Body`, the `Response` to it, and the `Behaviour` that turns one into the other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class End(Enum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What goes back over the wire."""
 
     status: int = 200
@@ -73,7 +73,7 @@ class Answer:
     """with so many seconds between two of them."""
 
 
-Behaviour = Callable[[Body], Answer]
+Behaviour = Callable[[Body], Response]
 
 _completions = itertools.count(1)
 
@@ -84,7 +84,7 @@ def completion(
     refusal: str | None = None,
     tokens: tuple[int, int] | None = (11, 7),
     id: str | None = None,
-) -> Answer:
+) -> Response:
     """A chat completion with one choice per text. tokens: of prompt and of one choice."""
     said: dict[str, Any] = {
         "id": id or f"chatcmpl-{next(_completions)}",
@@ -107,12 +107,12 @@ def completion(
             "completion_tokens": written,
             "total_tokens": prompt + written,
         }
-    return Answer(body=to_json(said))
+    return Response(body=to_json(said))
 
 
-def failure(status: int, message: str, **more: str | int | None) -> Answer:
+def failure(status: int, message: str, **more: str | int | None) -> Response:
     """An error as OpenAI words it."""
-    return Answer(status, to_json({"error": {"message": message, **more}}))
+    return Response(status, to_json({"error": {"message": message, **more}}))
 
 
 def to_json(value: Any) -> bytes:
