@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit import office
 
+from distill.asking.writing import write_request
 from distill.config import TeacherConfig
-from distill.data.generate import request
 from distill.errors import InputFileError
 from distill.files import resource
 from distill.prompts import Prompt, prompt_digest, render_prompt
@@ -84,7 +84,7 @@ def test_every_shipped_prompt_parses_and_documents_its_values(path: Path) -> Non
 
 
 def written(rule: str, **more: str) -> tuple[str, str]:
-    asked = request(office.scenario(rule, **more), office.OFFICE, TeacherConfig())
+    asked = write_request(office.scenario(rule, **more), office.OFFICE, TeacherConfig())
     system, user = asked.messages
     return system.content, user.content
 
@@ -120,7 +120,9 @@ def test_style_language_and_topic_reach_the_teacher() -> None:
 
 def test_another_seed_asks_for_another_message() -> None:
     texts = {
-        request(office.scenario(seed=seed), office.OFFICE, TeacherConfig()).messages[1].content
+        write_request(office.scenario(seed=seed), office.OFFICE, TeacherConfig())
+        .messages[1]
+        .content
         for seed in range(50)
     }
     assert len(texts) == 50
