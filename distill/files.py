@@ -8,11 +8,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from distill import strict_json
 from distill.errors import InputFileError, WriteError
+from distill.strict_json import JsonError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -66,32 +68,17 @@ def _decoded(line: bytes, path: Path, number: int) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-class _ConstantError(Exception):
-    """NaN or an infinity, which Python reads and JSON has not."""
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _ConstantError(name)
-
-
 def parse_json(text: str, place: object) -> Any:
     """The JSON value in `text`; InputFileError names `place` and the line and column."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
-    except _ConstantError as error:
-        raise InputFileError(
-            f"holds {error}, which is not JSON", place=place, hint="write a number, or null"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputFileError(
-            f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",
-            place=place,
-            hint="correct it there; a JSON linter shows the spot",
-        ) from None
-    except RecursionError:
-        raise InputFileError(
-            "is nested too deeply to be read", place=place, hint="flatten it"
-        ) from None
+        return strict_json.decode(text)
+    except JsonError as error:
+        cause = error.cause
+        if error.offset is not None:
+            line = text.count("\n", 0, error.offset) + 1
+            column = error.offset - text.rfind("\n", 0, error.offset)
+            cause += f": {error} at line {line}, column {column}"
+        raise InputFileError(cause, place=place, hint=error.hint) from None
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from distill.prompts import render_prompt
 from distill.records import FailureReason, Json, Message, Record, canonical_json, digest
+from distill.strict_json import JsonError, decode_prefix
 from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Teacher
 
 T = TypeVar("T")
@@ -129,13 +129,10 @@ def extract_json_object(text: str) -> Json:
         raise MalformedReplyError("there is no JSON object in it")
     start = begin.end() - 1
     try:
-        value, end = _DECODER.raw_decode(text, start)
-    except json.JSONDecodeError as error:
-        raise MalformedReplyError(
-            f"it is not valid JSON: {error.msg} at character {error.pos - start}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedReplyError(f"it is not valid JSON: {error}") from None
+        value, end = decode_prefix(text, start)
+    except JsonError as error:
+        at = "" if error.offset is None else f" at character {error.offset - start}"
+        raise MalformedReplyError(f"it is not valid JSON: {error}{at}") from None
     if re.search(r"\{\s*[\"}]", text[end:]):
         raise MalformedReplyError("it holds more than one JSON object")
     return dict(value)
@@ -166,17 +163,3 @@ def _again(asked: ChatRequest, text: str, error: MalformedReplyError, number: in
     said = Message(role="assistant", content=text)
     seed = None if asked.seed is None else asked.seed + number
     return replace(asked, messages=(*asked.messages, said, *told), seed=seed)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Json:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a name is given twice in one object")
-    return members
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)

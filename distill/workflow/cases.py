@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from distill import strict_json
 from distill.errors import WorkflowError
 from distill.files import json_lines
 from distill.records import (
@@ -20,6 +21,7 @@ from distill.records import (
     ToolCall,
     digest,
 )
+from distill.strict_json import JsonError
 from distill.workflow.model import Raw, Tool
 from distill.workflow.problems import Problems, did_you_mean, listed, start_of
 from distill.workflow.tools import make_tools
@@ -191,8 +193,8 @@ def _arguments(value: Any) -> Json | None:
         if not value.strip():
             return {}
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = strict_json.decode(value)
+        except JsonError:
             raise SlipError(
                 f"has arguments that are not JSON: {start_of(str(value))}",
                 'write an object, as: "tool_arguments": {"query": "…"}',

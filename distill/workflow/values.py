@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from distill import strict_json
 from distill.records import Json
+from distill.strict_json import JsonError
 from distill.workflow.model import Tool
 from distill.workflow.problems import did_you_mean
 
@@ -74,8 +76,8 @@ def typed_argument(tool: Tool, name: str, text: str) -> Any:
     """
     written = text.lower() if text.lower() in ("true", "false", "null") else text
     try:
-        value = json.loads(written, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = strict_json.decode(written)
+    except JsonError:
         return text
     return value if fits(tool, name, value) else text
 
@@ -145,8 +147,8 @@ def scan_value(text: str, start: int, tool: Tool, name: str, stop: str = r"\Z") 
 
 def _json_value(text: str, start: int) -> Scanned:
     try:
-        return Scanned(*json.JSONDecoder(parse_constant=_no_constant).raw_decode(text, start))
-    except (ValueError, RecursionError):
+        return Scanned(*strict_json.decode_prefix(text, start))
+    except JsonError:
         raise SlipError(
             f"has a value that is not complete JSON: {_short(text[start:])}",
             'close its quotes and brackets; inside of quotes write \\" and \\\\',
@@ -225,10 +227,6 @@ def _wanted(schema: Any) -> str:
 
 def _short(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _validator(tool: Tool, *, partial: bool) -> Draft202012Validator:

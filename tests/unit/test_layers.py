@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distill"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "sharing", "version"}),
+    frozenset({"errors", "records", "sharing", "strict_json", "version"}),
     frozenset({"files", "serving"}),
     frozenset({"config", "prompts", "workflow"}),
     # What a teacher is, below those who ask one; the teachers themselves stand higher.
