@@ -61,7 +61,7 @@ class Asked(NamedTuple):
     def by_distill(self) -> list[Prediction]:
         """The verdicts of distill's own evaluation."""
         from distill.evaluate.predict import predict
-        from distill.sharing import opens_of
+        from distill.sharing import bidirectional_start_ids
 
         return predict(
             self.model,
@@ -70,7 +70,7 @@ class Asked(NamedTuple):
             arm="tuned",
             max_new_tokens=self.room,
             batch_size=self.batch_size,
-            opens=opens_of(self.model),
+            bidirectional_start_ids=bidirectional_start_ids(self.model),
         )
 
     def by_generate(self) -> list[Prediction]:
@@ -167,7 +167,7 @@ def by_decoding(
     shape: str, prefix: int, cases: int, room: int, shares: Sequence[float], repeats: int
 ) -> Iterator[Json]:
     """A row for each share of drafts that are what the model says."""
-    from distill.sharing.decode import answers
+    from distill.sharing.decode import greedy_completions
 
     model = random_model(shape)
     prompts = [row.ids[: -row.labelled] for row in rows(cases, prefix, model.config.vocab_size)]
@@ -177,8 +177,10 @@ def by_decoding(
         drafts = [_draft(said, at, share * cases) for at, said in enumerate(other)]
 
         def by_distill(drafts: Sequence[Sequence[int]] = drafts) -> list[list[int]]:
-            rooms = [room] * cases
-            found = dict(answers(model, prompts, (), rooms, drafts=drafts, batch_size=32))
+            max_new_tokens = [room] * cases
+            found = dict(
+                greedy_completions(model, prompts, (), max_new_tokens, drafts=drafts, batch_size=32)
+            )
             return [found[at].ids for at in range(cases)]
 
         ours, own = timed(by_distill, repeats)
@@ -285,9 +287,9 @@ def main(
     """Measure the evaluation of a student."""
     import torch
 
-    from distill.students.quiet import hush_transformers
+    from distill.students.quiet import silence_transformers
 
-    hush_transformers()
+    silence_transformers()
     torch.set_num_threads(threads)
     if shape:
         new = list(by_decoding(shape, prefix, cases, new_tokens, shares, repeats))

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from distill.students.quiet import hush_transformers, peft_warnings_ignored
+from distill.students.quiet import ignore_peft_warnings, silence_transformers
 from distill.train.trainer import RoutingTrainer
 
 MEGABYTE = 1e6
@@ -298,7 +298,7 @@ class Contender:
 
 
 def _hush() -> None:
-    hush_transformers()
+    silence_transformers()
     disable_progress_bars()
     # SFTConfig sets a default of its own in a way that transformers deprecates.
     warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated")
@@ -332,7 +332,7 @@ def _with_lora(model: Any) -> Any:
     twin = copy.deepcopy(model, dict(kept))
     config = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
     set_seed(0)
-    with peft_warnings_ignored():
+    with ignore_peft_warnings():
         wrapped: Any = get_peft_model(twin, config)
     for name, weight in wrapped.named_parameters():
         if "lora_B" in name:

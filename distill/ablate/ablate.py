@@ -36,7 +36,7 @@ from distill.stages.watcher import Watcher
 from distill.students import Student
 from distill.train.recipe import Recipe
 from distill.train.rows import render_rows
-from distill.train.student import run_student, student_renderer
+from distill.train.student import load_run_student, student_renderer
 from distill.train.threads import adapt_threads
 
 DATA = tuple(stage.name for stage in earlier(train.STAGE))
@@ -61,7 +61,7 @@ def ablate(
     """
     require_before(run, train.STAGE)
     datasets = data or _datasets(run)
-    student = run_student(run)
+    student = load_run_student(run)
     # Loaded now, so that the seconds of the first training do not hold it.
     import distill.train.trainer  # noqa: F401
 

@@ -40,7 +40,7 @@ def cli(context: click.Context) -> None:
     distill route runs/shop "where is my parcel?"
     """
     if context.invoked_subcommand != "train":
-        processes.require_one(context.invoked_subcommand or "")
+        processes.require_single_process(context.invoked_subcommand or "")
 
 
 @cli.command(name="run")
@@ -86,7 +86,7 @@ def main() -> None:
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
-        if processes.leads():
+        if processes.is_main_process():
             error.show()
         code = UsageError.exit_code if isinstance(error, click.UsageError) else 1
     except DistillError as error:

@@ -57,9 +57,9 @@ def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
     Settings are those that RUN was made with; --config and flags change them, and are recorded.
     `accelerate launch -m distill train RUN` and torchrun share the work among processes.
     """
-    if not processes.leads():
-        processes.follow(lambda: _join(run))
-    with processes.leading(), terminal.watching() as watcher:
+    if not processes.is_main_process():
+        processes.run_as_worker(lambda: _join(run))
+    with processes.main_process_scope(), terminal.watching() as watcher:
         api.run_stage_of(
             run,
             TRAIN,

@@ -25,10 +25,10 @@ from distill.run import layout
 from distill.run.folder import RunFolder, read_json
 from distill.serving.command import vllm_command
 from distill.serving.vllm import Notice
-from distill.sharing import opens_of
+from distill.sharing import bidirectional_start_ids
 from distill.students import Student
 from distill.students.embedded import PACKAGE, encode
-from distill.train.student import run_student, student_renderer
+from distill.train.student import load_run_student, student_renderer
 from distill.train.threads import adapt_threads
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _student_arms(
     if settings.backend == "vllm":
         # The server first: a command that is wrong is said before a tokenizer is read.
         command = vllm_command(teacher.vllm_command)
-    student = run_student(run)
+    student = load_run_student(run)
     if settings.backend == "transformers":
         yield lambda arm: predict_student(run, student, arm, cases, progress)
         return
@@ -112,7 +112,7 @@ def _student_arms(
             cases,
             arm=arm,
             max_new_tokens=settings.max_new_tokens,
-            context=student.context,
+            context=student.context_length,
             concurrency=teacher.concurrency,
             progress=progress,
         )
@@ -141,7 +141,7 @@ def predict_cases(
         arm=arm,
         max_new_tokens=run.config.evaluate.max_new_tokens,
         batch_size=run.config.evaluate.batch_size,
-        opens=opens_of(model),
+        bidirectional_start_ids=bidirectional_start_ids(model),
         progress=progress,
     )
 

@@ -17,7 +17,7 @@ from distill.render import Parsed, Renderer, RenderError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distill.sharing.reading import Path
+    from distill.sharing.reading import TokenPath
 
 _PROBE = Message(role="user", content="Where is the north gate?")
 
@@ -49,7 +49,7 @@ class CallPrefixes:
     def __init__(self, renderer: Renderer, tools: Sequence[Json]) -> None:
         written = {name: _written(renderer, name, args, tools) for name, args in _functions(tools)}
         self.by_tool = {name: _apart(name, written) for name in written}
-        self.paths: list[Path] = [path for paths in self.by_tool.values() for path in paths]
+        self.paths: list[TokenPath] = [path for paths in self.by_tool.values() for path in paths]
 
     @property
     def longest(self) -> int:
@@ -86,23 +86,24 @@ def tool_probabilities(
     prompts: Sequence[Sequence[int]],
     tools: Sequence[Json],
     *,
-    opens: Sequence[int] = (),
+    bidirectional_start_ids: Sequence[int] = (),
     batch_size: int = 32,
 ) -> list[Confidence]:
     """For each prompt, how likely the model begins its answer with a call of each tool.
 
-    tools: OpenAI function schemas; opens: see `distill.evaluate.reading.read`. The model's
+    tools: OpenAI function schemas; bidirectional_start_ids: see `distill.sharing.reading.prefill`.
+    The model's
     attention must be eager or sdpa, and its past keys and values alone.
     """
-    from distill.sharing.openings import opened
-    from distill.sharing.reading import Row, read
+    from distill.sharing.openings import path_probabilities
+    from distill.sharing.reading import PromptRow, prefill
 
     openings = CallPrefixes(renderer, tools)
-    rows = [Row(at, prompt, paths=openings.paths) for at, prompt in enumerate(prompts)]
+    rows = [PromptRow(at, prompt, paths=openings.paths) for at, prompt in enumerate(prompts)]
     found: dict[int, Confidence] = {}
-    for done in read(model, rows, batch_size, opens):
-        for row, probabilities in zip(done.rows, opened(model, done), strict=True):
-            found[row.place] = openings.confidence(probabilities)
+    for done in prefill(model, rows, batch_size, bidirectional_start_ids):
+        for row, probabilities in zip(done.rows, path_probabilities(model, done), strict=True):
+            found[row.prompt_index] = openings.confidence(probabilities)
     return [found[at] for at in range(len(prompts))]
 
 
@@ -118,11 +119,11 @@ def _functions(tools: Iterable[Json]) -> Iterator[tuple[str, list[str]]]:
 
 def _written(
     renderer: Renderer, name: str, arguments: Sequence[str], tools: Sequence[Json]
-) -> set[Path]:
+) -> set[TokenPath]:
     """The ids of several calls of a tool; those that cannot be written are left out."""
     tried: list[Json] = [{}, {"place": "north gate", "count": 2}]
     tried += [{argument: value} for argument in arguments for value in ("north", 2)]
-    found: set[Path] = set()
+    found: set[TokenPath] = set()
     for one in tried:
         target = Target(kind="call", calls=(ToolCall(name=name, arguments=one),))
         try:
@@ -133,15 +134,15 @@ def _written(
     return found
 
 
-def _apart(name: str, written: Mapping[str, set[Path]]) -> list[Path]:
+def _apart(name: str, written: Mapping[str, set[TokenPath]]) -> list[TokenPath]:
     """The shortest beginnings of the tool's calls that begin no call of another tool."""
-    from distill.sharing.reading import common
+    from distill.sharing.reading import common_prefix_length
 
     own = written[name]
     others = {call for other, calls in written.items() if other != name for call in calls}
     taken = {call[:at] for call in others for at in range(len(call) + 1)}
     # Of a set of sequences, the first and the last in order have in common what all have.
-    least = common(min(own, default=()), max(own, default=()))
+    least = common_prefix_length(min(own, default=()), max(own, default=()))
     return sorted(
         {
             next(call[:at] for at in range(least, len(call) + 1) if call[:at] not in taken)

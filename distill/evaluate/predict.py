@@ -32,41 +32,50 @@ def predict(
     arm: str,
     max_new_tokens: int,
     batch_size: int,
-    opens: Sequence[int] = (),
+    bidirectional_start_ids: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """The verdict on each case, in order.
 
     A case that cannot be rendered, or is longer than the student's context, is a malformed
     prediction whose detail says so; so is an answer that does not end in `max_new_tokens`.
-    opens: see `distill.evaluate.decode.answers`.
+    bidirectional_start_ids: see `distill.sharing.decode.greedy_completions`.
     """
-    from distill.sharing.decode import answers, context_of
+    from distill.sharing.decode import context_length, greedy_completions
 
-    limit = context_of(model) or math.inf
+    limit = context_length(model) or math.inf
     prompts, verdicts = render_prompts(renderer, cases, arm, limit)
     openings_of = CallPrefixCache(renderer)
     waiting = list(prompts)
-    rooms = {at: int(min(limit - len(prompts[at]), sys.maxsize)) for at in waiting}
+    positions_left = {at: int(min(limit - len(prompts[at]), sys.maxsize)) for at in waiting}
     openings = {at: openings_of(cases[at].tools) for at in waiting}
     model.eval()  # type: ignore[no-untyped-call]
-    found = answers(
+    found = greedy_completions(
         model,
         [prompts[at] for at in waiting],
         # What can no longer be read is not decoded to its end: untuned students ramble.
         (*renderer.stop_ids, *renderer.invalid_marker_ids),
-        [min(max_new_tokens, rooms[at]) for at in waiting],
+        [min(max_new_tokens, positions_left[at]) for at in waiting],
         drafts=[_label(renderer, cases[at], prompts[at], limit) for at in waiting],
-        paths=[openings[at].paths if openings[at].longest <= rooms[at] else () for at in waiting],
-        opens=opens,
+        paths=[
+            openings[at].paths if openings[at].longest <= positions_left[at] else ()
+            for at in waiting
+        ],
+        bidirectional_start_ids=bidirectional_start_ids,
         batch_size=batch_size,
     )
     for index, answer in found:
         at = waiting[index]
         parsed, raw = renderer.parse(answer.ids), renderer.decode(answer.ids)
         verdict = judge_answer(renderer, cases[at], parsed, arm, raw)
-        sure = openings[at].confidence(answer.opened).of(parsed) if answer.opened else None
-        verdicts[at] = verdict.model_copy(update={"confidence": sure, "label_nll": answer.nll})
+        sure = (
+            openings[at].confidence(answer.path_probabilities).of(parsed)
+            if answer.path_probabilities
+            else None
+        )
+        verdicts[at] = verdict.model_copy(
+            update={"confidence": sure, "label_nll": answer.draft_nll}
+        )
         if progress is not None:
             progress(len(verdicts), len(cases), arm)
     return [verdicts[at] for at in range(len(cases))]

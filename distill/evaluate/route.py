@@ -11,8 +11,8 @@ from distill.records import Case, Message, ToolCall
 from distill.render import Parsed
 from distill.run import layout
 from distill.run.folder import RunFolder
-from distill.sharing import opens_of
-from distill.train.student import run_student, student_renderer
+from distill.sharing import bidirectional_start_ids
+from distill.train.student import load_run_student, student_renderer
 from distill.train.threads import set_threads
 
 
@@ -43,7 +43,7 @@ class Router:
         require_adapter(run)
         set_threads(run.config.train.threads)
         self._run = run
-        student = run_student(run)
+        student = load_run_student(run)
         self._model = student.load(run.path / layout.ADAPTER)
         self._renderer = student_renderer(student, run)
 
@@ -59,7 +59,11 @@ class Router:
         if answer.confidence is not None or answer.malformed:
             prompts = [renderer.prompt(case.messages)]
             (confidence,) = tool_probabilities(
-                model, renderer, prompts, renderer.tools, opens=opens_of(model)
+                model,
+                renderer,
+                prompts,
+                renderer.tools,
+                bidirectional_start_ids=bidirectional_start_ids(model),
             )
         return Routed(
             *parsed,

@@ -36,7 +36,7 @@ from distill.run import layout
 from distill.run.folder import RunFolder, read_json
 from distill.stages.pipeline import require_unaltered
 from distill.students import Student
-from distill.train.student import run_student, student_renderer
+from distill.train.student import load_run_student, student_renderer
 from distill.train.threads import set_threads
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class _Works:
 
     @cached_property
     def student(self) -> Student:
-        return run_student(self.run)
+        return load_run_student(self.run)
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -133,7 +133,7 @@ class _Works:
 
     @cached_property
     def asked(self) -> Any:
-        return prompts(self.run, self.renderer, self.student.context - 1)
+        return prompts(self.run, self.renderer, self.student.context_length - 1)
 
     @cached_property
     def expected(self) -> list[list[int]]:

@@ -17,9 +17,9 @@ from distill.records import Case, Example, Message
 from distill.render import Renderer, RenderError
 from distill.run import layout
 from distill.run.folder import RunFolder
-from distill.sharing.decode import context_of, greedy
+from distill.sharing.decode import context_length, greedy_decode
 from distill.students import Student
-from distill.students.quiet import hush_transformers, peft_warnings_ignored
+from distill.students.quiet import ignore_peft_warnings, silence_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,11 +83,11 @@ def answers(
     """What a model says to each prompt, greedily."""
     room = min(max_new_tokens, *(_room(model, len(one.ids)) for one in asked))
     ends = (*renderer.stop_ids, *renderer.invalid_marker_ids)
-    return greedy(model, [one.ids for one in asked], ends, room)
+    return greedy_decode(model, [one.ids for one in asked], ends, room)
 
 
 def _room(model: PreTrainedModel, length: int) -> int:
-    limit = context_of(model)
+    limit = context_length(model)
     return limit - length if limit else 1 << 30
 
 
@@ -97,8 +97,8 @@ def reference(student: Student, adapter: Path) -> PreTrainedModel:
         return student.load(adapter)
     from peft import PeftModel
 
-    base: Any = student.read()
-    with peft_warnings_ignored():
+    base: Any = student.load_weights()
+    with ignore_peft_warnings():
         model: Any = PeftModel.from_pretrained(base, str(adapter))
     model.eval()
     return model  # type: ignore[no-any-return]
@@ -212,7 +212,7 @@ def compared(
 def _loaded(folder: Path, **how: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    hush_transformers()
+    silence_transformers()
     ask: Any = AutoModelForCausalLM.from_pretrained
     model: Any = _tried(lambda: ask(str(folder), **how), folder)
     model.eval()

@@ -21,7 +21,7 @@ from distill.export.export import NOTE, export, require_trained
 from distill.files import write_json
 from distill.run import layout
 from distill.run.folder import RunFolder
-from distill.students.quiet import no_telemetry
+from distill.students.quiet import disable_telemetry
 
 FORMATS = ("hf", "gguf", "adapter")
 _PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
@@ -105,7 +105,7 @@ def _require_name(repository: str) -> None:
 
 
 def _publish(folder: Path, repository: str, private: bool, run: RunFolder) -> str:
-    no_telemetry()
+    disable_telemetry()
     from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 

@@ -2,31 +2,31 @@
 
 from distill.sharing.cached import (
     IGNORED,
-    Batch,
-    Score,
-    filled,
+    LossFn,
+    PrefixBatch,
+    expand_cache,
+    group_by_prefix,
+    initialized_layers,
     prefix_cache,
-    regroup,
-    repeated,
     shared_loss,
     suffix_logits,
 )
 from distill.sharing.flat import flat_loss
 from distill.sharing.groups import Group, partition
-from distill.sharing.plain import opens_of
+from distill.sharing.plain import bidirectional_start_ids
 
 __all__ = [
     "IGNORED",
-    "Batch",
     "Group",
-    "Score",
-    "filled",
+    "LossFn",
+    "PrefixBatch",
+    "bidirectional_start_ids",
+    "expand_cache",
     "flat_loss",
-    "opens_of",
+    "group_by_prefix",
+    "initialized_layers",
     "partition",
     "prefix_cache",
-    "regroup",
-    "repeated",
     "shared_loss",
     "suffix_logits",
 ]

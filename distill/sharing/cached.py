@@ -40,11 +40,11 @@ from distill.sharing.groups import partition
 IGNORED = -100
 """The label of a token that is not trained on."""
 
-Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The summed loss of logits [labels, vocabulary], given their targets [labels] and `first`."""
 
 
-class Batch(NamedTuple):
+class PrefixBatch(NamedTuple):
     """Rows that share a prefix: P tokens, N rows, suffixes of up to S tokens."""
 
     prefix: Tensor
@@ -58,33 +58,36 @@ class Batch(NamedTuple):
     first: Tensor
     """The first target of each row, [N, S], bool."""
 
-    def chunks(self, rows: int) -> Iterator[Batch]:
+    def chunks(self, rows: int) -> Iterator[PrefixBatch]:
         """The batch in parts of at most so many rows, each as wide as its longest one."""
         for start in range(0, len(self.suffixes), rows):
             own = slice(start, start + rows)
             yield self.only(own)
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(part.to(device, non_blocking=True) for part in self))
+    def to(self, device: torch.device) -> PrefixBatch:
+        return PrefixBatch(*(part.to(device, non_blocking=True) for part in self))
 
-    def only(self, rows: slice | Tensor) -> Batch:
+    def only(self, rows: slice | Tensor) -> PrefixBatch:
         """Some of the rows, as wide as the longest one of them."""
         width = int(self.real[rows].sum(1).max())
-        return Batch(self.prefix, *(part[rows, :width] for part in self[1:]))
+        return PrefixBatch(self.prefix, *(part[rows, :width] for part in self[1:]))
 
 
-def regroup(
-    input_ids: Tensor, attention_mask: Tensor, labels: Tensor, opens: Sequence[int] = ()
-) -> list[Batch]:
+def group_by_prefix(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    bidirectional_start_ids: Sequence[int] = (),
+) -> list[PrefixBatch]:
     """A padded batch, [rows, length] each, as batches of rows that begin alike.
 
     Every label keeps the token before it in its suffix, since that is what predicts it. Where a
-    model reads part of a row in both directions, `opens` holds the ids of the tokens that open
-    such a part: a prefix ends before the last one of them.
+    model reads part of a row in both directions, `bidirectional_start_ids` are the ids of the
+    tokens that open such a part: a prefix ends before the last one of them.
     """
     # On the processor: a GPU would have to be waited for at each row.
     table, labels, real = input_ids.cpu(), labels.cpu(), attention_mask.cpu().bool()
-    limits = _limits(table, labels, real, opens).tolist()
+    limits = _limits(table, labels, real, bidirectional_start_ids).tolist()
     ids = [row[own] for row, own in zip(table, real, strict=True)]
     wanted = [row[own] for row, own in zip(labels, real, strict=True)]
     groups = partition([row.tolist() for row in ids], limits)
@@ -98,18 +101,20 @@ def regroup(
     ]
 
 
-def _limits(ids: Tensor, labels: Tensor, real: Tensor, opens: Sequence[int]) -> Tensor:
+def _limits(
+    ids: Tensor, labels: Tensor, real: Tensor, bidirectional_start_ids: Sequence[int]
+) -> Tensor:
     """How long a prefix of each row may be, [rows]."""
     place = real.cumsum(1) - 1
     labelled = real & (labels != IGNORED) & (place > 0)
     last = place.amax(1)
     limits = torch.where(labelled, place - 1, last[:, None]).amin(1)
-    opened = real & torch.isin(ids, torch.tensor(list(opens), dtype=ids.dtype))
+    opened = real & torch.isin(ids, torch.tensor(list(bidirectional_start_ids), dtype=ids.dtype))
     start = torch.where(opened, place, -1).amax(1)
     return torch.where(start < 0, limits, torch.minimum(limits, start))
 
 
-def _batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:
+def _batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> PrefixBatch:
     from torch.nn.utils.rnn import pad_sequence
 
     shared = len(prefix)
@@ -119,10 +124,12 @@ def _batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> 
     following = [pad(row[shared + 1 :], (0, 1), value=IGNORED) for row in labels]
     targets = pad_sequence(following, batch_first=True, padding_value=IGNORED)
     labelled = targets != IGNORED
-    return Batch(prefix, suffixes, real, targets, labelled & (labelled.cumsum(1) == 1))
+    return PrefixBatch(prefix, suffixes, real, targets, labelled & (labelled.cumsum(1) == 1))
 
 
-def shared_loss(model: Any, batches: Sequence[Batch], score: Score, *, rows_at_once: int) -> Tensor:
+def shared_loss(
+    model: Any, batches: Sequence[PrefixBatch], score: LossFn, *, rows_at_once: int
+) -> Tensor:
     """The sum of `score` over all labels of all batches, with gradients where they are on.
 
     At most `rows_at_once` rows are held at one time, beside one prefix. Raises ValueError for a
@@ -166,14 +173,15 @@ def _checked(model: Any, cache: Any) -> Any:
 def suffix_logits(model: Any, cache: Any, suffixes: Tensor, real: Tensor, keep: Tensor) -> Tensor:
     """Scores of what follows the kept positions, [kept, vocabulary], row by row.
 
-    suffixes, real, keep: [N, S], as in Batch; cache: one row of a prefix, left as it is, or None.
+    suffixes, real, keep: [N, S], as in PrefixBatch; cache: one row of a prefix, left as it is, or
+    None.
     """
     rows = len(suffixes)
     past = cache.get_seq_length() if cache is not None else 0
     output = model(
         input_ids=suffixes,
         attention_mask=pad(real, (past, 0), value=True).long(),
-        past_key_values=repeated(cache, rows) if cache is not None else None,
+        past_key_values=expand_cache(cache, rows) if cache is not None else None,
         use_cache=cache is not None,
         logits_to_keep=keep,
     )
@@ -181,17 +189,17 @@ def suffix_logits(model: Any, cache: Any, suffixes: Tensor, real: Tensor, keep: 
     return logits.reshape(-1, logits.shape[-1])
 
 
-def repeated(cache: Any, rows: int) -> Any:
+def expand_cache(cache: Any, rows: int) -> Any:
     """The cache of one row as a cache of so many rows; the original is left as it is."""
     return _with(cache, [part.expand(rows, *part.shape[1:]) for part in _parts(cache)])
 
 
 def _parts(cache: Any) -> list[Tensor]:
     """The keys and values of a cache, layer by layer."""
-    return [part for layer in filled(cache) for part in (layer.keys, layer.values)]
+    return [part for layer in initialized_layers(cache) for part in (layer.keys, layer.values)]
 
 
-def filled(cache: Any) -> list[Any]:
+def initialized_layers(cache: Any) -> list[Any]:
     """The layers that hold keys and values: those that use another one's hold none."""
     return [layer for layer in cache.layers if layer.is_initialized]
 
@@ -201,12 +209,12 @@ def _with(cache: Any, parts: Sequence[Tensor]) -> Any:
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
     rest = iter(parts)
-    for layer in filled(copied):
+    for layer in initialized_layers(copied):
         layer.keys, layer.values = next(rest), next(rest)
     return copied
 
 
-def _chunk_loss(model: Any, cache: Any, chunk: Batch, score: Score) -> Tensor:
+def _chunk_loss(model: Any, cache: Any, chunk: PrefixBatch, score: LossFn) -> Tensor:
     keep = chunk.targets != IGNORED
     logits = suffix_logits(model, cache, chunk.suffixes, chunk.real, keep)
     return score(logits, chunk.targets[keep], chunk.first[keep])
@@ -223,8 +231,8 @@ class _InChunks(torch.autograd.Function):
     def forward(
         ctx: Any,
         model: Any,
-        batches: Sequence[Batch],
-        score: Score,
+        batches: Sequence[PrefixBatch],
+        score: LossFn,
         rows_at_once: int,
         *trained: Tensor,
     ) -> Tensor:
@@ -257,7 +265,9 @@ class _Sums:
                 self.found[at] = gradient.clone() if so_far is None else so_far.add_(gradient)
 
 
-def _collect(model: Any, batch: Batch, score: Score, rows_at_once: int, weights: _Sums) -> Tensor:
+def _collect(
+    model: Any, batch: PrefixBatch, score: LossFn, rows_at_once: int, weights: _Sums
+) -> Tensor:
     """The loss of one batch; its gradients are added to those of the weights."""
     cache = prefix_cache(model, batch.prefix) if len(batch.prefix) else None
     parts = _parts(cache) if cache is not None else []

@@ -17,8 +17,17 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from distill.sharing.openings import can_score, opened
-from distill.sharing.reading import Layers, Pass, Path, Row, accepted, can_share, length, read
+from distill.sharing.openings import can_score, path_probabilities
+from distill.sharing.reading import (
+    Layers,
+    PrefillPass,
+    PromptRow,
+    TokenPath,
+    accepted,
+    length,
+    prefill,
+    supports_prefix_sharing,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,36 +45,36 @@ _LEFT = 0.75
 """Share of rows still going at which those that have ended leave: that copies all the others."""
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
     """What a model says to a prompt."""
 
     ids: list[int]
     """Its stop token included where it came to one."""
-    nll: float | None = None
+    draft_nll: float | None = None
     """The mean negative log-likelihood of a draft's tokens; None without one."""
-    opened: list[float] | None = None
+    path_probabilities: list[float] | None = None
     """How likely it was to begin with each of the paths; None where none were given."""
 
 
 class _Waiting(NamedTuple):
     """A prompt that was read, and whose answer is not at its end."""
 
-    place: int
-    answer: Answer
+    prompt_index: int
+    answer: Completion
     room: int
     prefix: Layers
     own: Layers
     """Keys and values of all but the prefix and the last token said."""
 
 
-def context_of(model: PreTrainedModel) -> int | None:
+def context_length(model: PreTrainedModel) -> int | None:
     """Positions that a model has; None where it names no limit."""
     config = model.config.get_text_config(decoder=True)
     found = getattr(config, "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
 
 
-def batches(lengths: Sequence[int], size: int, alone_from: float) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int], size: int, alone_from: float) -> Iterator[list[int]]:
     """Indices of prompts in batches of similar length; those from `alone_from` on stand alone."""
     order = sorted(range(len(lengths)), key=lambda at: (lengths[at], at))
     short = [at for at in order if lengths[at] < alone_from]
@@ -75,57 +84,66 @@ def batches(lengths: Sequence[int], size: int, alone_from: float) -> Iterator[li
         yield [at]
 
 
-def greedy(
+def greedy_decode(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     stop_ids: Collection[int],
     max_new_tokens: int,
     *,
-    opens: Sequence[int] = (),
+    bidirectional_start_ids: Sequence[int] = (),
 ) -> list[list[int]]:
     """The likeliest continuation of each prompt, its stop token included where it came to one.
 
-    All prompts are decoded together; see `answers`.
+    All prompts are decoded together; see `greedy_completions`.
     """
-    rooms = [max_new_tokens] * len(prompts)
+    limits = [max_new_tokens] * len(prompts)
     together = max(1, len(prompts))
-    found = dict(answers(model, prompts, stop_ids, rooms, opens=opens, batch_size=together))
+    found = dict(
+        greedy_completions(
+            model,
+            prompts,
+            stop_ids,
+            limits,
+            bidirectional_start_ids=bidirectional_start_ids,
+            batch_size=together,
+        )
+    )
     return [found[at].ids for at in range(len(prompts))]
 
 
-def answers(
+def greedy_completions(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     stop_ids: Collection[int],
-    rooms: Sequence[int],
+    max_new_tokens: Sequence[int],
     *,
     drafts: Sequence[Sequence[int]] | None = None,
-    paths: Sequence[Sequence[Path]] | None = None,
-    opens: Sequence[int] = (),
+    paths: Sequence[Sequence[TokenPath]] | None = None,
+    bidirectional_start_ids: Sequence[int] = (),
     batch_size: int,
-) -> Iterator[tuple[int, Answer]]:
+) -> Iterator[tuple[int, Completion]]:
     """The index of each prompt with the model's answer, as they come.
 
     rooms: how many tokens each answer may have, its stop token counted.
     drafts: what each answer may be, empty where nothing is known. They change no answer; they
         save the work of generating those that are right. Prompt and draft must fit the model.
     paths: ways in which each answer may begin, whose probability is asked.
-    opens: the token ids before whose last one a shared prefix must end (see `reading.read`).
+    bidirectional_start_ids: see `reading.prefill`.
 
     Of the model's own generation settings none applies: no sampling, no penalties. Rows that have
     ended leave the batch. Positions are counted from a prompt's first token, so that a prompt's
     answer does not depend on its neighbours beyond the rounding of floats. A model whose past
     cannot be shared reads each prompt for itself, and neither drafts nor paths.
     """
-    if not can_share(model):
-        yield from _unshared(model, prompts, stop_ids, rooms, batch_size)
+    if not supports_prefix_sharing(model):
+        yield from _unshared(model, prompts, stop_ids, max_new_tokens, batch_size)
         return
     asked = paths if can_score(model) else None
-    rows = list(_rows(model, prompts, drafts, asked, opens))
+    rows = list(_rows(model, prompts, drafts, asked, bidirectional_start_ids))
     waiting: list[_Waiting] = []
-    for done in read(model, rows, batch_size, opens):
-        likely = opened(model, done) if asked else [None] * len(done.rows)
-        for state in _followed(done, likely, stop_ids, rooms):
+    for done in prefill(model, rows, batch_size, bidirectional_start_ids):
+        likely = path_probabilities(model, done) if asked else [None] * len(done.rows)
+        for state in _followed(done, likely, stop_ids, max_new_tokens):
             if isinstance(state, _Waiting):
                 waiting.append(state)
             else:
@@ -141,32 +159,32 @@ def _rows(
     model: Any,
     prompts: Sequence[Sequence[int]],
     drafts: Sequence[Sequence[int]] | None,
-    paths: Sequence[Sequence[Path]] | None,
-    opens: Sequence[int],
-) -> Iterator[Row]:
+    paths: Sequence[Sequence[TokenPath]] | None,
+    bidirectional_start_ids: Sequence[int],
+) -> Iterator[PromptRow]:
     # The head of a turn in a draft would change how such a model reads the prompt before it.
-    turns = {*opens, *getattr(model.config, "model_heads", ())}
+    turns = {*bidirectional_start_ids, *getattr(model.config, "model_heads", ())}
     for at, prompt in enumerate(prompts):
         draft = drafts[at] if drafts else ()
-        yield Row(at, prompt, () if turns & {*draft} else draft, paths[at] if paths else ())
+        yield PromptRow(at, prompt, () if turns & {*draft} else draft, paths[at] if paths else ())
 
 
 def _followed(
-    done: Pass,
+    done: PrefillPass,
     likely: Sequence[list[float] | None],
     stops: Collection[int],
-    rooms: Sequence[int],
-) -> Iterator[tuple[int, Answer] | _Waiting]:
+    max_new_tokens: Sequence[int],
+) -> Iterator[tuple[int, Completion] | _Waiting]:
     """Each row's answer as far as its draft is what the model says, and one token further."""
     for at, row in enumerate(done.rows):
-        room = rooms[row.place]
+        room = max_new_tokens[row.prompt_index]
         said = _agreed(done.chosen[at][:room], row.draft, stops)
-        answer = Answer(said, done.nll[at], likely[at])
+        answer = Completion(said, done.draft_nll[at], likely[at])
         if len(said) >= room or said[-1] in stops:
-            yield row.place, answer
+            yield row.prompt_index, answer
         else:
             own = done.own(at, len(row.prompt) + len(said) - 1)
-            yield _Waiting(row.place, answer, room, done.prefix, own)
+            yield _Waiting(row.prompt_index, answer, room, done.prefix, own)
 
 
 def _agreed(chosen: Sequence[int], draft: Sequence[int], stops: Collection[int]) -> list[int]:
@@ -182,13 +200,13 @@ def _agreed(chosen: Sequence[int], draft: Sequence[int], stops: Collection[int])
 @torch.inference_mode()
 def _finished(
     model: Any, waiting: Sequence[_Waiting], stops: Collection[int]
-) -> list[tuple[int, Answer]]:
+) -> list[tuple[int, Completion]]:
     """Every answer said to its end."""
     lengths = [length(one.prefix) + length(one.own) for one in waiting]
-    rooms = [one.room for one in waiting]
+    max_new_tokens = [one.room for one in waiting]
     longest = max(lengths)
     said = [one.answer.ids for one in waiting]
-    ahead = max(room - len(ids) for room, ids in zip(rooms, said, strict=True))
+    ahead = max(room - len(ids) for room, ids in zip(max_new_tokens, said, strict=True))
     cache = DynamicCache()
     cache.layers = [
         _Roomy([_laid_out(waiting, at, kind, longest, ahead) for kind in (0, 1)], longest)
@@ -197,8 +215,8 @@ def _finished(
     ids = torch.tensor([[one[-1]] for one in said], device=model.device)
     slots = torch.arange(longest + 1, device=model.device)
     mask = (slots >= longest - ids.new_tensor(lengths)[:, None]).long()
-    _extend(model, cache, ids, mask, said, rooms, stops)
-    return [(one.place, one.answer) for one in waiting]
+    _extend(model, cache, ids, mask, said, max_new_tokens, stops)
+    return [(one.prompt_index, one.answer) for one in waiting]
 
 
 def _held(waiting: Sequence[_Waiting]) -> int:
@@ -263,20 +281,22 @@ def _extend(
     ids: Tensor,
     mask: Tensor,
     said: Sequence[list[int]],
-    rooms: Sequence[int],
+    max_new_tokens: Sequence[int],
     stops: Collection[int],
 ) -> None:
     """Decode every row to its end; `said` grows. ids: what each row was not yet read of."""
-    takes, limit = accepted(model), context_of(model)
+    takes, limit = accepted(model), context_length(model)
     rows = list(range(len(said)))
     while rows:
         output = model(**_inputs(takes, ids, mask, cache, limit))
         cache = output.past_key_values
         token = output.logits[:, -1].argmax(-1)
         for row, chosen in zip(rows, token.tolist(), strict=True):
-            if not _ended(said[row], rooms[row], stops):
+            if not _ended(said[row], max_new_tokens[row], stops):
                 said[row].append(chosen)
-        going = [at for at, row in enumerate(rows) if not _ended(said[row], rooms[row], stops)]
+        going = [
+            at for at, row in enumerate(rows) if not _ended(said[row], max_new_tokens[row], stops)
+        ]
         if len(going) <= _LEFT * len(rows):
             kept = torch.tensor(going, device=ids.device, dtype=torch.long)
             token, mask = token[kept], mask[kept]
@@ -311,17 +331,23 @@ def _unshared(
     model: Any,
     prompts: Sequence[Sequence[int]],
     stops: Collection[int],
-    rooms: Sequence[int],
+    max_new_tokens: Sequence[int],
     batch_size: int,
-) -> Iterator[tuple[int, Answer]]:
+) -> Iterator[tuple[int, Completion]]:
     """The same for a model whose past cannot be shared: whole prompts, padded on the left."""
     lengths = [len(prompt) for prompt in prompts]
     # What has no room for the longest answer is decoded alone, in the room that it has.
-    short = [n for n, room in zip(lengths, rooms, strict=True) if room < max(rooms)]
-    for batch in batches(lengths, batch_size, alone_from=min(short, default=float("inf"))):
+    short = [
+        n for n, room in zip(lengths, max_new_tokens, strict=True) if room < max(max_new_tokens)
+    ]
+    for batch in batches_by_length(
+        lengths, batch_size, alone_from=min(short, default=float("inf"))
+    ):
         said: list[list[int]] = [[] for _ in batch]
-        _read_whole(model, [prompts[at] for at in batch], said, [rooms[at] for at in batch], stops)
-        yield from ((at, Answer(ids)) for at, ids in zip(batch, said, strict=True))
+        _read_whole(
+            model, [prompts[at] for at in batch], said, [max_new_tokens[at] for at in batch], stops
+        )
+        yield from ((at, Completion(ids)) for at, ids in zip(batch, said, strict=True))
 
 
 @torch.inference_mode()
@@ -329,11 +355,11 @@ def _read_whole(
     model: Any,
     prompts: Sequence[Sequence[int]],
     said: Sequence[list[int]],
-    rooms: Sequence[int],
+    max_new_tokens: Sequence[int],
     stops: Collection[int],
 ) -> None:
     longest = max(map(len, prompts))
     # Padding is masked and read by nothing: any id serves.
     ids = torch.tensor([[0] * (longest - len(prompt)) + [*prompt] for prompt in prompts])
     real = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    _extend(model, None, ids.to(model.device), real.to(model.device), said, rooms, stops)
+    _extend(model, None, ids.to(model.device), real.to(model.device), said, max_new_tokens, stops)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distill.sharing.cached import IGNORED, Batch, Score
+from distill.sharing.cached import IGNORED, LossFn, PrefixBatch
 
 
 class _Row(NamedTuple):
@@ -36,7 +36,7 @@ class _Row(NamedTuple):
     first: Tensor
 
 
-def flat_loss(model: Any, batches: Sequence[Batch], score: Score) -> Tensor:
+def flat_loss(model: Any, batches: Sequence[PrefixBatch], score: LossFn) -> Tensor:
     """The sum of `score` over all labels of all batches, in one forward pass.
 
     Raises ValueError for models whose layers attend in other ways than to all before them or to a
@@ -58,7 +58,7 @@ def flat_loss(model: Any, batches: Sequence[Batch], score: Score) -> Tensor:
     return score(logits.reshape(-1, logits.shape[-1]), row.targets[keep], row.first[keep])
 
 
-def _one_row(batches: Sequence[Batch]) -> _Row:
+def _one_row(batches: Sequence[PrefixBatch]) -> _Row:
     parts: list[_Row] = []
     for batch in batches:
         number = len(parts)

@@ -17,25 +17,32 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from distill.sharing import repeated
+from distill.sharing import expand_cache
 from distill.sharing.flat import attention_masks
-from distill.sharing.reading import Pass, Path, Row, can_share, common, forward
+from distill.sharing.reading import (
+    PrefillPass,
+    PromptRow,
+    TokenPath,
+    common_prefix_length,
+    forward,
+    supports_prefix_sharing,
+)
 
 NEVER = log(1e-6)
 """What is less likely than this is not followed further, and said to be impossible."""
 
-_Known = dict[Path, dict[int, float]]
+_Known = dict[TokenPath, dict[int, float]]
 """By path, the log-probability of each token that may follow."""
 
 
 def can_score(model: Any) -> bool:
     """Whether the model's past can be shared, and its attention takes a mask of ours."""
     config = model.config.get_text_config(decoder=True)
-    return can_share(model) and config._attn_implementation in {"eager", "sdpa"}
+    return supports_prefix_sharing(model) and config._attn_implementation in {"eager", "sdpa"}
 
 
 @torch.inference_mode()
-def opened(model: Any, done: Pass) -> list[list[float]]:
+def path_probabilities(model: Any, done: PrefillPass) -> list[list[float]]:
     """For each row of a pass the probability of each of its paths."""
     known = [_of_pass(row, logits) for row, logits in zip(done.rows, done.logits, strict=True)]
     wanted = [_unknown(row, own) for row, own in zip(done.rows, known, strict=True)]
@@ -47,7 +54,7 @@ def opened(model: Any, done: Pass) -> list[list[float]]:
     ]
 
 
-def _of_pass(row: Row, logits: Tensor) -> _Known:
+def _of_pass(row: PromptRow, logits: Tensor) -> _Known:
     """What the pass has told: of what follows the prompt, and the draft as far as a path goes."""
     nodes = {(), *row.inner}
     draft = tuple(row.draft)
@@ -55,7 +62,7 @@ def _of_pass(row: Row, logits: Tensor) -> _Known:
     return dict(zip(told, _tables(row, logits[: len(told)]), strict=True))
 
 
-def _tables(row: Row, logits: Tensor) -> list[dict[int, float]]:
+def _tables(row: PromptRow, logits: Tensor) -> list[dict[int, float]]:
     """For each row of scores the log-probabilities of all tokens that stand in a path."""
     tokens = sorted({token for path in row.paths for token in path})
     scores = logits.float()
@@ -63,9 +70,9 @@ def _tables(row: Row, logits: Tensor) -> list[dict[int, float]]:
     return [dict(zip(tokens, own, strict=True)) for own in found.tolist()]
 
 
-def _unknown(row: Row, known: _Known) -> list[Path]:
+def _unknown(row: PromptRow, known: _Known) -> list[TokenPath]:
     """The nodes that are still to be read, ancestors first."""
-    needed: set[Path] = set()
+    needed: set[TokenPath] = set()
     for path in row.paths:
         told = next((at for at in range(len(path)) if path[:at] not in known), len(path))
         if sum(known[path[:at]][path[at]] for at in range(told)) >= NEVER:
@@ -73,7 +80,7 @@ def _unknown(row: Row, known: _Known) -> list[Path]:
     return sorted(needed, key=len)
 
 
-def _probability(path: Path, known: _Known) -> float:
+def _probability(path: TokenPath, known: _Known) -> float:
     nodes = [path[:at] for at in range(len(path))]
     if any(node not in known for node in nodes):
         return 0.0
@@ -81,7 +88,7 @@ def _probability(path: Path, known: _Known) -> float:
 
 
 def _read_nodes(
-    model: Any, done: Pass, wanted: Sequence[list[Path]], known: Sequence[_Known]
+    model: Any, done: PrefillPass, wanted: Sequence[list[TokenPath]], known: Sequence[_Known]
 ) -> None:
     """Read the wanted nodes of every row in one pass, and add what follows them to `known`."""
     past = done.cache.get_seq_length()
@@ -100,7 +107,7 @@ def _read_nodes(
         attention_masks(model, seen.to(device), distance.to(device)),
         at.to(device),
         # A copy: the pass's own cache is left as it is.
-        repeated(done.cache, len(rows)),
+        expand_cache(done.cache, len(rows)),
         real.to(device),
     )
     each = torch.split(scores, [len(nodes) for nodes in wanted])
@@ -113,12 +120,12 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     return pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True)
 
 
-def _shown(row: Row, node: Path) -> int:
+def _shown(row: PromptRow, node: TokenPath) -> int:
     """How many slots of the pass a node sees: the prompt, and the draft as far as it agrees."""
-    return len(row.prompt) + common(node, row.draft[:-1])
+    return len(row.prompt) + common_prefix_length(node, row.draft[:-1])
 
 
-def _ancestors(wanted: Sequence[list[Path]]) -> Tensor:
+def _ancestors(wanted: Sequence[list[TokenPath]]) -> Tensor:
     """Which nodes a node sees, itself among them, [rows, nodes, nodes]."""
     longest = max(map(len, wanted))
     # Padding sees itself: attention to nothing is no number.

@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from distill.sharing.cached import IGNORED, Batch, Score
+from distill.sharing.cached import IGNORED, LossFn, PrefixBatch
 
 
 def plain_loss(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, score: Score
+    model: Any, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, score: LossFn
 ) -> Tensor:
     """The sum of `score` over all labels of a padded batch, [rows, length] each."""
     targets = labels[:, 1:]
     labelled = targets != IGNORED
     # The last position predicts nothing: its column is never kept.
     keep = pad(labelled, (0, 1))
-    wanted: dict[str, Any] = {"logits_to_keep": keep} if keeps_some_logits(model) else {}
+    wanted: dict[str, Any] = {"logits_to_keep": keep} if supports_logits_to_keep(model) else {}
     logits: Tensor = model(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **wanted
     ).logits
@@ -31,7 +31,7 @@ def plain_loss(
     return score(own, targets[labelled], first[labelled])
 
 
-def padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+def padded(batches: Sequence[PrefixBatch]) -> tuple[Tensor, Tensor, Tensor]:
     """The rows of batches, each whole: input ids, mask and labels, [rows, length] each."""
     ids, labels = [], []
     for batch in batches:
@@ -48,12 +48,12 @@ def padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def opens_of(model: Any) -> tuple[int, ...]:
+def bidirectional_start_ids(model: Any) -> tuple[int, ...]:
     """The tokens from which on a model reads in both directions, as the embedded student does."""
     return tuple(getattr(model.config, "user_heads", ()))
 
 
-def keeps_some_logits(model: Any) -> bool:
+def supports_logits_to_keep(model: Any) -> bool:
     """Whether the model's head can run at some positions only."""
     base = getattr(model, "module", model)
     base = base.get_base_model() if hasattr(base, "get_base_model") else base

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from distill.sharing import filled, partition, repeated
+from distill.sharing import expand_cache, initialized_layers, partition
 
 MOST_LOGITS = 2**26
 """Scores held at one time, as numbers: 256 MB in float32."""
@@ -34,23 +34,23 @@ Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer that has some, each [heads, tokens, dimensions]."""
 
 
-Path = tuple[int, ...]
+TokenPath = tuple[int, ...]
 """Token ids with which an answer may begin."""
 
 
-class Row(NamedTuple):
+class PromptRow(NamedTuple):
     """A prompt to be read."""
 
-    place: int
+    prompt_index: int
     """Its index among all prompts."""
     prompt: Sequence[int]
     draft: Sequence[int] = ()
     """What the answer may be; empty where nothing is known of it."""
-    paths: Sequence[Path] = ()
+    paths: Sequence[TokenPath] = ()
     """Beginnings of an answer whose probability is asked (see `distill.sharing.openings`)."""
 
     @property
-    def inner(self) -> list[Path]:
+    def inner(self) -> list[TokenPath]:
         """What the paths have before each of their tokens but the first, the shortest first."""
         found = {path[:at] for path in self.paths for at in range(1, len(path))}
         return sorted(found, key=lambda path: (len(path), path))
@@ -61,13 +61,13 @@ class Row(NamedTuple):
         return [*self.prompt, *self.draft[:-1]]
 
 
-class Pass(NamedTuple):
+class PrefillPass(NamedTuple):
     """What one pass through the model says to some rows."""
 
-    rows: Sequence[Row]
+    rows: Sequence[PromptRow]
     chosen: list[list[int]]
     """For each row the likeliest token behind the prompt, and behind each draft token but one."""
-    nll: list[float | None]
+    draft_nll: list[float | None]
     """For each row its draft's mean negative log-likelihood per token, None without a draft."""
     logits: list[Tensor]
     """For each row the scores behind its prompt and its draft's tokens, [chosen, vocabulary]."""
@@ -80,11 +80,11 @@ class Pass(NamedTuple):
         shared = length(self.prefix)
         return [
             (layer.keys[at, :, shared:tokens].clone(), layer.values[at, :, shared:tokens].clone())
-            for layer in filled(self.cache)
+            for layer in initialized_layers(self.cache)
         ]
 
 
-def common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences share at their beginning."""
     same = (a == b for a, b in zip(one, other, strict=False))
     return next((at for at, equal in enumerate(same) if not equal), min(len(one), len(other)))
@@ -95,7 +95,7 @@ def accepted(model: Any) -> Mapping[str, Any]:
     return inspect.signature(_unwrapped(model).forward).parameters
 
 
-def can_share(model: Any) -> bool:
+def supports_prefix_sharing(model: Any) -> bool:
     """Whether the model's past is keys and values alone, whose positions can be named."""
     model = _unwrapped(model)
     config = model.config.get_text_config(decoder=True)
@@ -107,18 +107,21 @@ def can_share(model: Any) -> bool:
     )
 
 
-def read(
-    model: Any, rows: Sequence[Row], rows_at_once: int, opens: Sequence[int] = ()
-) -> Iterator[Pass]:
+def prefill(
+    model: Any,
+    rows: Sequence[PromptRow],
+    rows_at_once: int,
+    bidirectional_start_ids: Sequence[int] = (),
+) -> Iterator[PrefillPass]:
     """Every row in one pass or another, at most `rows_at_once` in each.
 
-    opens: where a model reads part of a prompt in both directions, the ids of the tokens that open
-    such a part. A shared prefix ends before the last one of them.
+    bidirectional_start_ids: ids of the tokens from which on the model attends in both directions; a
+    shared prefix ends before the last of them.
     """
     order = sorted(rows, key=lambda row: list(row.prompt))
     for start in range(0, len(order), _AT_ONCE):
         part = order[start : start + _AT_ONCE]
-        limits = [_limit(row.prompt, opens) for row in part]
+        limits = [_limit(row.prompt, bidirectional_start_ids) for row in part]
         for group in partition([row.ids for row in part], limits):
             members = [part[at] for at in group.rows]
             prefix = _prefix(model, members[0].prompt[: group.shared])
@@ -126,15 +129,15 @@ def read(
                 yield _read(model, prefix, some)
 
 
-def _limit(prompt: Sequence[int], opens: Sequence[int]) -> int:
+def _limit(prompt: Sequence[int], bidirectional_start_ids: Sequence[int]) -> int:
     """How long a prefix of the prompt may be: its last token is asked for the first answer."""
-    opened = [at for at, token in enumerate(prompt) if token in opens]
-    return min([len(prompt) - 1, *opened[-1:]])
+    starts = [at for at, token in enumerate(prompt) if token in bidirectional_start_ids]
+    return min([len(prompt) - 1, *starts[-1:]])
 
 
-def _chunks(rows: Sequence[Row], at_once: int, vocabulary: int) -> Iterator[list[Row]]:
+def _chunks(rows: Sequence[PromptRow], at_once: int, vocabulary: int) -> Iterator[list[PromptRow]]:
     """The rows in order, few enough at a time for their scores to be held."""
-    chunk: list[Row] = []
+    chunk: list[PromptRow] = []
     scores = 0
     for row in rows:
         own = vocabulary * max(1, len(row.draft), len(row.inner))
@@ -160,9 +163,9 @@ def _prefix(model: Any, ids: Sequence[int]) -> Any:
 
 
 @torch.inference_mode()
-def _read(model: Any, prefix: Any, rows: Sequence[Row]) -> Pass:
+def _read(model: Any, prefix: Any, rows: Sequence[PromptRow]) -> PrefillPass:
     past = prefix.get_seq_length() if prefix is not None else 0
-    cache = repeated(prefix, len(rows)) if prefix is not None else DynamicCache()
+    cache = expand_cache(prefix, len(rows)) if prefix is not None else DynamicCache()
     suffixes = [torch.tensor(row.ids[past:]) for row in rows]
     ids = pad_sequence(suffixes, batch_first=True).to(model.device)
     lengths = torch.tensor([len(suffix) for suffix in suffixes], device=model.device)
@@ -175,7 +178,7 @@ def _read(model: Any, prefix: Any, rows: Sequence[Row]) -> Pass:
     logits = torch.split(scores, counts)
     chosen = [own.argmax(-1).tolist() for own in logits]
     losses = [_loss(own, row.draft) for own, row in zip(logits, rows, strict=True)]
-    return Pass(rows, chosen, losses, list(logits), _layers(prefix), cache)
+    return PrefillPass(rows, chosen, losses, list(logits), _layers(prefix), cache)
 
 
 def forward(
@@ -202,7 +205,9 @@ def _loss(logits: Tensor, draft: Sequence[int]) -> float | None:
 
 def _layers(cache: Any) -> Layers:
     return (
-        [(layer.keys[0], layer.values[0]) for layer in filled(cache)] if cache is not None else []
+        [(layer.keys[0], layer.values[0]) for layer in initialized_layers(cache)]
+        if cache is not None
+        else []
     )
 
 

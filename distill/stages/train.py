@@ -25,10 +25,10 @@ READS = (layout.SPLITS["train"], layout.SPLITS["dev"])
 def work(context: Context) -> Json:
     """Raises StaleRunError when a training with other settings was interrupted here."""
     from distill.cards.model import write_model_card
-    from distill.train.student import student_to_train
+    from distill.train.student import load_student_for_training
 
     run = context.run
-    student = student_to_train(run)
+    student = load_student_for_training(run)
     _continue_or_begin(run)
     run.record()
     result = _train(student, run, context.watcher)
@@ -50,10 +50,10 @@ def progress(run: RunFolder) -> str:
 
 def join_training(path: Path) -> None:
     """Take part, as one of several processes, in the training that the first one has begun."""
-    from distill.train.student import student_to_train
+    from distill.train.student import load_student_for_training
 
     run = RunFolder.open(path)
-    _train(student_to_train(run), run, LogWatcher())
+    _train(load_student_for_training(run), run, LogWatcher())
 
 
 def _train(student: Student, run: RunFolder, watcher: Watcher) -> TrainResult:
@@ -74,11 +74,11 @@ def _train(student: Student, run: RunFolder, watcher: Watcher) -> TrainResult:
 
 def _continue_or_begin(run: RunFolder) -> None:
     """Checkpoints are only gone on from when they were made with these settings and data."""
-    from distill.train.checkpoints import newest_whole
+    from distill.train.checkpoints import latest_complete_checkpoint
 
     wanted = flatten({"train": run.config.train.identity(), "data digest": run.digests(READS)})
     started = run.path / layout.TRAINING_STARTED
-    if started.exists() and newest_whole(run.path / layout.CHECKPOINTS):
+    if started.exists() and latest_complete_checkpoint(run.path / layout.CHECKPOINTS):
         found = changes(read_json(started), wanted)
         if found:
             raise StaleRunError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.errors import StudentError
-from distill.students.quiet import peft_warnings_ignored
+from distill.students.quiet import ignore_peft_warnings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,9 +53,9 @@ class Student:
     defaults: TrainDefaults
     fingerprint: str
     """The identity of its weights: a digest, or a hub revision."""
-    context: int
+    context_length: int
     """Positions that it can attend to."""
-    read: Callable[..., PreTrainedModel] = field(repr=False)
+    load_weights: Callable[..., PreTrainedModel] = field(repr=False)
     """Reads the weights anew; given the folder of a fully tuned copy, that copy's."""
 
     def load(self, adapter: Path | None = None) -> PreTrainedModel:
@@ -66,9 +66,9 @@ class Student:
         """
         model: Any
         if adapter is None:
-            model = self.read()
+            model = self.load_weights()
         elif (adapter / "adapter_config.json").is_file():
-            model = _merged(self.read(), adapter)
+            model = _merged(self.load_weights(), adapter)
         elif (adapter / "config.json").is_file():
             model = self._fully_tuned(adapter)
         else:
@@ -79,20 +79,20 @@ class Student:
         return _placed(model)  # type: ignore[no-any-return]
 
     def _fully_tuned(self, folder: Path) -> Any:
-        model: Any = self.read(folder)
+        model: Any = self.load_weights(folder)
         if model.get_input_embeddings().num_embeddings < len(self.tokenizer):
             raise _misfit(folder, "it knows fewer tokens")
         return model
 
 
-def computes_bf16() -> bool:
+def gpu_supports_bf16() -> bool:
     """Whether there is a GPU that computes in bf16, and does not only emulate it."""
     import torch
 
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def multiplies_bf16() -> bool:
+def cpu_supports_bf16() -> bool:
     """Whether the processor multiplies bf16 itself: several times as fast as fp32."""
     import torch
 
@@ -119,7 +119,7 @@ def _merged(model: Any, adapter: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
-        with peft_warnings_ignored():
+        with ignore_peft_warnings():
             merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise _misfit(adapter, str(error).splitlines()[0]) from None

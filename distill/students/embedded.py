@@ -66,8 +66,8 @@ def embedded_student(tools: Sequence[Tool], *, attention: str | None = None) -> 
         declarations="none",
         defaults=DEFAULTS,
         fingerprint=SHA256["model.safetensors"][:16],
-        context=CONTEXT,
-        read=partial(_decoder, folder, tokenizer, attention or "eager"),
+        context_length=CONTEXT,
+        load_weights=partial(_decoder, folder, tokenizer, attention or "eager"),
     )
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distill.errors import MissingExtraError, StudentError
 from distill.files import file_digest
 from distill.records import digest
-from distill.students.base import Student, TrainDefaults, computes_bf16
-from distill.students.quiet import hush_transformers, no_telemetry
+from distill.students.base import Student, TrainDefaults, gpu_supports_bf16
+from distill.students.quiet import disable_telemetry, silence_transformers
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
@@ -47,33 +47,33 @@ class Reading(NamedTuple):
 
     attention: str | None
     """What transformers is told to compute it with; None: what it takes itself."""
-    precise: bool
+    fp32: bool
 
 
 def load_student(
-    spec: str, tools: Sequence[Tool], *, attention: str = "auto", precise: bool = False
+    spec: str, tools: Sequence[Tool], *, attention: str = "auto", fp32: bool = False
 ) -> Student:
     """The student called `spec`: "embedded", a folder, or a hub id.
 
-    attention: what computes it, as [train] attention; precise: read the weights in fp32 wherever
+    attention: what computes it, as [train] attention; fp32: read the weights in fp32 wherever
     they are used, as training every one of them needs.
     Raises StudentError with a way out when there is none, and MissingExtraError when the packages
     for it are not installed.
     """
-    no_telemetry()
+    disable_telemetry()
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError.needing(error.name or "torch", "train", "a student") from None
-    hush_transformers()
+    silence_transformers()
     _require_attention(attention, spec)
     chosen = None if attention == "auto" else attention
     if spec == EMBEDDED:
         from distill.students.embedded import embedded_student
 
         return embedded_student(tools, attention=chosen)
-    reading = Reading(chosen, precise)
+    reading = Reading(chosen, fp32)
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return _published(spec, str(folder), _folder_fingerprint(folder), reading)
@@ -121,8 +121,8 @@ def _published(name: str, source: str, fingerprint: str | None, reading: Reading
         declarations="full",
         defaults=DEFAULTS,
         fingerprint=fingerprint or f"{source}@{revision}",
-        context=context,
-        read=partial(_read, source, name, None if fingerprint else revision, reading),
+        context_length=context,
+        load_weights=partial(_read, source, name, None if fingerprint else revision, reading),
     )
 
 
@@ -138,7 +138,7 @@ def _read(
     import torch
     from transformers import AutoModelForCausalLM
 
-    half = computes_bf16() and not reading.precise
+    half = gpu_supports_bf16() and not reading.fp32
     ask = partial(
         AutoModelForCausalLM.from_pretrained,
         source if tuned is None else str(tuned),

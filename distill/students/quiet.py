@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def no_telemetry() -> None:
+def disable_telemetry() -> None:
     """Turn off what huggingface_hub and TRL report home. Call it before they are used."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if "huggingface_hub.constants" in sys.modules:
@@ -18,7 +18,7 @@ def no_telemetry() -> None:
         sys.modules["huggingface_hub.constants"].HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
 
 
-def hush_transformers() -> None:
+def silence_transformers() -> None:
     """Errors alone; progress is shown by distill itself."""
     from transformers.utils import logging
 
@@ -28,7 +28,7 @@ def hush_transformers() -> None:
 
 
 @contextmanager
-def peft_warnings_ignored() -> Iterator[None]:
+def ignore_peft_warnings() -> Iterator[None]:
     """PEFT asks transformers for a property that transformers has renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")

@@ -10,7 +10,7 @@ from typing import Any
 _STATE = "trainer_state.json"
 
 
-def newest_whole(folder: Path) -> Path | None:
+def latest_complete_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from, or None to begin; torn ones newer than it are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
     for checkpoint in found:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from distill.sharing import IGNORED
-from distill.train.processes import Place
+from distill.train.processes import ProcessRank
 from distill.train.trainer import RoutingTrainer
 
 BLANK = -1
@@ -38,15 +38,15 @@ def _cut(order: Sequence[int], size: int) -> list[list[int]]:
     return [list(order[at : at + size]) for at in range(0, len(order), size)]
 
 
-def share(rows: Sequence[int], place: Place, at_once: int) -> list[list[int]]:
+def share(rows: Sequence[int], process: ProcessRank, at_once: int) -> list[list[int]]:
     """What one process computes of a step's rows, in parts of at most `at_once`.
 
     Every process gets as many parts as every other, as they compute in step; one without rows for
     a part gets a blank one.
     """
-    largest = -(-len(rows) // place.of)
+    largest = -(-len(rows) // process.world_size)
     parts = -(-largest // at_once)
-    own = rows[place.rank :: place.of]
+    own = rows[process.rank :: process.world_size]
     cuts = [len(own) * part // parts for part in range(parts + 1)]
     return [list(own[start:end]) or [BLANK] for start, end in pairwise(cuts)]
 
@@ -55,11 +55,16 @@ class Shares:
     """A batch sampler: this process's share of the steps, epoch after epoch."""
 
     def __init__(
-        self, lengths: Sequence[int], size: int, place: Place, at_once: int, seed: int | None
+        self,
+        lengths: Sequence[int],
+        size: int,
+        process: ProcessRank,
+        at_once: int,
+        seed: int | None,
     ) -> None:
         self.lengths = lengths
         self.size = size
-        self.place = place
+        self.process = process
         self.at_once = at_once
         self.seed = seed
         """None: the rows stay in order of their length, as for evaluation."""
@@ -70,12 +75,12 @@ class Shares:
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self._steps():
-            yield from share(rows, self.place, self.at_once)
+            yield from share(rows, self.process, self.at_once)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.lengths), self.size)
         sizes = [range(self.size)] * full + [range(rest)] * bool(rest)
-        return sum(len(share(rows, self.place, self.at_once)) for rows in sizes)
+        return sum(len(share(rows, self.process, self.at_once)) for rows in sizes)
 
     def _steps(self) -> list[list[int]]:
         if self.seed is not None:
@@ -94,11 +99,11 @@ class _Loader(DataLoader[Any]):
 class OrderedTrainer(RoutingTrainer):
     """RoutingTrainer on `Shares`, with a dev loss that is the mean over all labels of all rows.
 
-    `place`, `rows_per_step` and `part`, the rows that one process computes at a time, are set
+    `process`, `rows_per_step` and `part`, the rows that one process computes at a time, are set
     after construction. The last row of each dataset is its blank one.
     """
 
-    place: Place
+    process: ProcessRank
     rows_per_step: int
     part: int
 
@@ -110,7 +115,7 @@ class OrderedTrainer(RoutingTrainer):
 
     def _loader(self, rows: Any, seed: int | None) -> DataLoader[Any]:
         lengths = [len(ids) for ids in rows["input_ids"]][:BLANK]
-        shares: Any = Shares(lengths, self.rows_per_step, self.place, self.part, seed)
+        shares: Any = Shares(lengths, self.rows_per_step, self.process, self.part, seed)
         return _Loader(
             rows,
             batch_sampler=shares,

@@ -20,47 +20,47 @@ from distill.errors import StudentError, UsageError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=2)
+TIMEOUT = timedelta(hours=2)
 """How long a process waits for another that lives; that one died is noticed by the launcher."""
-GRACE = 5.0
+GRACE_SECONDS = 5.0
 """Seconds in which a launcher ends the other processes once one has failed."""
 _OVER = "over"
 _SPOKEN = "distill: the leader failed, and says why"
 
 
-class Place(NamedTuple):
+class ProcessRank(NamedTuple):
     """Which of several processes this one is."""
 
     rank: int
-    of: int
-    beside: int = 1
+    world_size: int
+    local_world_size: int = 1
     """How many of them are on this machine."""
-    spread: bool = False
+    sharded: bool = False
     """Whether the weights are spread over them (FSDP), instead of whole in each."""
 
 
-def place() -> Place:
+def process_rank() -> ProcessRank:
     """What the launcher says of this process; alone where there is none."""
     if "LOCAL_RANK" not in os.environ:
-        return Place(0, 1)
+        return ProcessRank(0, 1)
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    spread = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    return Place(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), spread)
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return ProcessRank(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), sharded)
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes, and speaks."""
-    return place().rank == 0
+    return process_rank().rank == 0
 
 
-def require_one(command: str) -> None:
+def require_single_process(command: str) -> None:
     """Raise UsageError in the first of several processes; the others leave without a word."""
-    if place().of == 1:
+    if process_rank().world_size == 1:
         return
-    if not leads():
+    if not is_main_process():
         sys.exit(0)
     raise UsageError(
-        f"distill {command} works in one process, and {place().of} were started",
+        f"distill {command} works in one process, and {process_rank().world_size} were started",
         hint="only distill train shares its work; start this one without a launcher",
     )
 
@@ -77,12 +77,12 @@ class _Calls:
 
 
 @contextmanager
-def leading() -> Iterator[None]:
+def main_process_scope() -> Iterator[None]:
     """Around all that the leader does; whom it has not called by the end is let go."""
-    if place().of == 1:
+    if process_rank().world_size == 1:
         yield
         return
-    join()
+    init_process_group()
     try:
         yield
     except BaseException:
@@ -95,24 +95,24 @@ def leading() -> Iterator[None]:
     _part()
 
 
-def agreed(make: Callable[[], T]) -> T:
+def broadcast_from_main(make: Callable[[], T]) -> T:
     """What the leader makes here, in every process; at first, it calls the others with it."""
-    if place().of == 1:
+    if process_rank().world_size == 1:
         return make()
-    if not leads():
+    if not is_main_process():
         return cast(T, _Calls.heard.pop() if _Calls.heard else _broadcast(None))
     made = make()
     _Calls.made = True
     return cast(T, _broadcast(made))
 
 
-def follow(work: Callable[[], object]) -> NoReturn:
+def run_as_worker(work: Callable[[], object]) -> NoReturn:
     """Do `work` when the leader calls, then leave; leave at once when it does not call.
 
     What goes wrong is raised only when the leader, which as a rule meets the same, does not say it.
     """
     try:
-        join()
+        init_process_group()
         said = _broadcast(None)
         if said != _OVER:
             _Calls.heard.append(said)
@@ -129,7 +129,7 @@ def follow(work: Callable[[], object]) -> NoReturn:
 
 def _leader_spoke() -> bool:
     """Whether the leader fails as well, before long; one that is gone has spoken."""
-    until = time.monotonic() + GRACE
+    until = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < until:
         try:
             if _Calls.store and _Calls.store.check([_SPOKEN]):
@@ -141,22 +141,22 @@ def _leader_spoke() -> bool:
 
 
 @contextmanager
-def losses_explained() -> Iterator[None]:
+def translate_connection_errors() -> Iterator[None]:
     """Turn a broken connection to another process into a StudentError, unless that one spoke."""
     try:
         yield
     except RuntimeError as error:
-        if place().of == 1 or not _is_lost(error):
+        if process_rank().world_size == 1 or not _is_lost(error):
             raise
-        time.sleep(GRACE)
+        time.sleep(GRACE_SECONDS)
         raise StudentError(
             "another process of this training is gone",
-            place=f"process {place().rank}",
+            place=f"process {process_rank().rank}",
             hint="see what it said; the same command goes on from the last checkpoint",
         ) from None
 
 
-def join() -> None:
+def init_process_group() -> None:
     """Meet the other processes. accelerate takes the group that it finds."""
     import torch
     import torch.distributed as dist
@@ -169,13 +169,13 @@ def join() -> None:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    _Calls.store, rank, of = next(rendezvous("env://", timeout=PATIENCE))
+    _Calls.store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         store=_Calls.store,
         rank=rank,
-        world_size=of,
-        timeout=PATIENCE,
+        world_size=world_size,
+        timeout=TIMEOUT,
     )
 
 

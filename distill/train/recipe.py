@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from distill.config import TrainConfig
 from distill.errors import StudentError
-from distill.students.base import Student, TrainDefaults, computes_bf16, multiplies_bf16
-from distill.train.processes import Place
+from distill.students.base import Student, TrainDefaults, cpu_supports_bf16, gpu_supports_bf16
+from distill.train.processes import ProcessRank
 
 KEPT_CHECKPOINTS = 2
 """The best one, and the one to go on from."""
@@ -46,11 +46,12 @@ class Recipe:
             return getattr(defaults, name) if value is None else value
 
         max_length = chosen("max_length")
-        if settings.max_length is not None and max_length > student.context:
+        if settings.max_length is not None and max_length > student.context_length:
             raise StudentError(
-                f"has {student.context} positions, and max_length is {max_length}",
+                f"has {student.context_length} positions, and max_length is {max_length}",
                 place=student.name,
-                hint=f"set max_length to at most {student.context}, or choose another student",
+                hint=f"set max_length to at most {student.context_length}, "
+                "or choose another student",
             )
         alpha = settings.lora_alpha
         if alpha is None:
@@ -63,7 +64,7 @@ class Recipe:
             epochs=chosen("epochs"),
             learning_rate=defaults.rate(settings.tuning) if rate is None else rate,
             batch_size=chosen("batch_size"),
-            max_length=min(max_length, student.context),
+            max_length=min(max_length, student.context_length),
             lora_r=chosen("lora_r"),
             lora_alpha=alpha,
             tuning=settings.tuning,
@@ -73,42 +74,42 @@ class Recipe:
             checkpointing=settings.gradient_checkpointing == "on",
         )
 
-    def part(self, place: Place) -> int:
+    def part(self, process: ProcessRank) -> int:
         """How many of its rows of a step a process hands to the trainer at a time.
 
         All of them where the beginning is shared through a cache: it is then computed once a step,
         and the trainer holds no more than `rows_at_once` of them itself.
         """
-        own = -(-self.batch_size // place.of)
-        one_pass = self.prefix_sharing in ("flat", "off") or self.checkpointing or place.spread
+        own = -(-self.batch_size // process.world_size)
+        one_pass = self.prefix_sharing in ("flat", "off") or self.checkpointing or process.sharded
         return min(own, self.rows_at_once) if one_pass else own
 
-    def parts(self, place: Place) -> int:
+    def parts(self, process: ProcessRank) -> int:
         """In how many parts a process computes its rows of a step."""
-        own = -(-self.batch_size // place.of)
-        return -(-own // self.part(place))
+        own = -(-self.batch_size // process.world_size)
+        return -(-own // self.part(process))
 
 
 def _in_bf16(settings: TrainConfig, defaults: TrainDefaults) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bf16"
-    return computes_bf16() or (defaults.bf16_on_cpu and multiplies_bf16())
+    return gpu_supports_bf16() or (defaults.bf16_on_cpu and cpu_supports_bf16())
 
 
-def require_work_for(place: Place, recipe: Recipe) -> None:
+def require_valid_world_size(process: ProcessRank, recipe: Recipe) -> None:
     """Raise StudentError when there are more processes than rows in a step, or none can be shared.
 
     On processors, accelerate would quietly keep whole weights where it was told to shard them.
     """
     import torch
 
-    if place.of > recipe.batch_size:
+    if process.world_size > recipe.batch_size:
         raise StudentError(
-            f"{place.of} processes cannot share steps of {recipe.batch_size} rows",
+            f"{process.world_size} processes cannot share steps of {recipe.batch_size} rows",
             place="batch_size",
             hint=f"start at most {recipe.batch_size}, or raise it",
         )
-    if place.spread and not torch.cuda.is_available():
+    if process.sharded and not torch.cuda.is_available():
         raise StudentError(
             "FSDP was asked for, and accelerate shards weights on accelerators only",
             place="--use_fsdp",
@@ -116,13 +117,15 @@ def require_work_for(place: Place, recipe: Recipe) -> None:
         )
 
 
-def arguments(recipe: Recipe, folder: Path, rows: int, place: Place, *, has_dev: bool) -> Any:
+def arguments(
+    recipe: Recipe, folder: Path, rows: int, process: ProcessRank, *, has_dev: bool
+) -> Any:
     """The SFTConfig of a training of so many rows."""
     import torch
     from trl.trainer.sft_config import SFTConfig
 
     on_gpu = torch.cuda.is_available()
-    part = recipe.part(place)
+    part = recipe.part(process)
     steps = max(1, round(-(-rows // recipe.batch_size) * recipe.epochs))
     config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
@@ -132,7 +135,7 @@ def arguments(recipe: Recipe, folder: Path, rows: int, place: Place, *, has_dev:
         lr_scheduler_type=recipe.defaults.scheduler,
         warmup_steps=round(steps * recipe.defaults.warmup),
         per_device_train_batch_size=part,
-        gradient_accumulation_steps=recipe.parts(place),
+        gradient_accumulation_steps=recipe.parts(process),
         per_device_eval_batch_size=part,
         eval_strategy="epoch" if has_dev else "no",
         save_strategy="epoch",

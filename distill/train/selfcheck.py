@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill.sharing import Batch, Score, flat_loss, shared_loss
+from distill.sharing import LossFn, PrefixBatch, flat_loss, shared_loss
 from distill.sharing.plain import padded, plain_loss
 
 MOST_ROWS = 4
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
     words: str
 
 
-def difference(model: Any, batches: Sequence[Batch], way: str) -> Difference:
+def difference(model: Any, batches: Sequence[PrefixBatch], way: str) -> Difference:
     """Compare the losses of a few rows token by token, in eval mode and without gradients.
 
     It takes one forward pass of the plain batch, and on the flat way one more. What goes wrong in
@@ -61,13 +61,13 @@ def difference(model: Any, batches: Sequence[Batch], way: str) -> Difference:
     return _measured(plain, shared, exact=_is_exact(model, plain.device))
 
 
-def sample(batches: Sequence[Batch]) -> list[Batch]:
+def sample(batches: Sequence[PrefixBatch]) -> list[PrefixBatch]:
     """At most four rows of the largest group that shares a prefix, and one row of another."""
     order = sorted(batches, key=lambda batch: (len(batch.prefix) > 0, len(batch.suffixes)))
     return [_some(batch, most) for batch, most in zip(order[::-1], (MOST_ROWS, 1), strict=False)]
 
 
-def _some(batch: Batch, most: int) -> Batch:
+def _some(batch: PrefixBatch, most: int) -> PrefixBatch:
     """So many rows of a group, from the shortest to the longest, labelled ones if there are any."""
     labelled = batch.first.any(1).nonzero().flatten()
     rows = labelled if len(labelled) else torch.arange(len(batch.first), device=batch.first.device)
@@ -75,14 +75,14 @@ def _some(batch: Batch, most: int) -> Batch:
     return batch.only(rows[::step][:most])
 
 
-def _shared(model: Any, batches: Sequence[Batch], way: str, score: Score) -> Tensor:
+def _shared(model: Any, batches: Sequence[PrefixBatch], way: str, score: LossFn) -> Tensor:
     if way == "flat":
         return flat_loss(model, batches, score)
     # Chunks of fewer rows than there are, so that a cache is used more than once.
     return shared_loss(model, batches, score, rows_at_once=MOST_ROWS - 1)
 
 
-def _losses(compute: Callable[[Score], Tensor]) -> Tensor:
+def _losses(compute: Callable[[LossFn], Tensor]) -> Tensor:
     """The loss of each label, in the order of the rows."""
     seen: list[Tensor] = []
 

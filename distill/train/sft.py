@@ -17,10 +17,10 @@ from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
 from distill.run import layout
 from distill.students.base import Student
-from distill.students.quiet import hush_transformers, no_telemetry, peft_warnings_ignored
+from distill.students.quiet import disable_telemetry, ignore_peft_warnings, silence_transformers
 from distill.train import processes
 from distill.train.recipe import Recipe as Recipe
-from distill.train.recipe import arguments, require_work_for
+from distill.train.recipe import arguments, require_valid_world_size
 from distill.train.rows import Rows, render_rows
 from distill.train.threads import adapt_threads
 
@@ -93,14 +93,14 @@ def train(
     rows = render_rows(train, renderer, recipe.max_length)
     dev_rows = render_rows(dev, renderer, recipe.max_length)
     _require_rows(rows, len(train), recipe.max_length)
-    require_work_for(processes.place(), recipe)
+    require_valid_world_size(processes.process_rank(), recipe)
     progress = adapt_threads(settings.threads, progress)
     job = Job(student, recipe, rows.kept, dev_rows.kept, folder, progress, notice)
     trainer = _run(job)
     from distill.train.watch import loss_curve, plot_losses
 
     curve = loss_curve(trainer.state.log_history)
-    if processes.leads():
+    if processes.is_main_process():
         plot_losses(curve, folder / "loss.png")
     return TrainResult(
         trained=len(rows.kept),
@@ -133,12 +133,14 @@ def _require_rows(rows: Rows, asked: int, max_length: int) -> None:
 
 def _run(job: Job) -> OrderedTrainer:
     """Train to the end, and save what was tuned whole or not at all."""
-    from distill.train.checkpoints import newest_whole, tokens_seen
+    from distill.train.checkpoints import latest_complete_checkpoint, tokens_seen
 
-    with _failures_explained(job.folder), processes.losses_explained():
-        model = _tuned(job.student.read(), job.recipe)
+    with _failures_explained(job.folder), processes.translate_connection_errors():
+        model = _tuned(job.student.load_weights(), job.recipe)
         # From here on the other processes take part: what they would all stumble over is above.
-        start = processes.agreed(lambda: newest_whole(job.folder / "checkpoints"))
+        start = processes.broadcast_from_main(
+            lambda: latest_complete_checkpoint(job.folder / "checkpoints")
+        )
         trainer = _trainer(model, job)
         if start:
             # TRL counts them anew in each process.
@@ -188,36 +190,36 @@ def _tuned(model: PreTrainedModel, recipe: Recipe) -> Any:
         target_modules=target if isinstance(target, str) else list(target),
         modules_to_save=list(recipe.defaults.modules_to_save) or None,
     )
-    with peft_warnings_ignored():
+    with ignore_peft_warnings():
         return get_peft_model(model, config)
 
 
 def _trainer(model: Any, job: Job) -> OrderedTrainer:
-    no_telemetry()
-    hush_transformers()
+    disable_telemetry()
+    silence_transformers()
     from transformers import PrinterCallback
 
-    from distill.sharing import opens_of
+    from distill.sharing import bidirectional_start_ids
     from distill.train.order import OrderedTrainer
 
-    place, recipe = processes.place(), job.recipe
+    process, recipe = processes.process_rank(), job.recipe
     trainer = OrderedTrainer(
         model=model,
-        args=arguments(recipe, job.folder, len(job.rows), place, has_dev=bool(job.dev)),
+        args=arguments(recipe, job.folder, len(job.rows), process, has_dev=bool(job.dev)),
         train_dataset=_dataset(job.rows),
         eval_dataset=_dataset(job.dev) if job.dev else None,
         processing_class=job.student.tokenizer,
-        callbacks=_watchers(job) if processes.leads() else [],
+        callbacks=_watchers(job) if processes.is_main_process() else [],
     )
-    trainer.place, trainer.part, trainer.rows_per_step = (
-        place,
-        recipe.part(place),
+    trainer.process, trainer.part, trainer.rows_per_step = (
+        process,
+        recipe.part(process),
         recipe.batch_size,
     )
     trainer.first_token_weight = recipe.defaults.first_token_weight
     trainer.prefix_sharing, trainer.rows_at_once = recipe.prefix_sharing, recipe.rows_at_once
     # A prefix ends before what the embedded student reads in both directions.
-    trainer.opens = opens_of(model)
+    trainer.bidirectional_start_ids = bidirectional_start_ids(model)
     trainer.notice = job.notice
     # It prints each log on stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
@@ -257,12 +259,12 @@ def _dataset(rows: Sequence[Rendered]) -> Any:
 def _save(trainer: OrderedTrainer, adapter: Path) -> None:
     """Write what was tuned, and the tokenizer; processes that hold parts of it gather them."""
     draft = adapter.with_name(".adapter.part")
-    if processes.leads():
+    if processes.is_main_process():
         shutil.rmtree(draft, ignore_errors=True)
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(draft))
-    if not processes.leads():
+    if not processes.is_main_process():
         return
     # PEFT's card is an empty form that names the folder the weights came from.
     for unwanted in ("README.md", "training_args.bin"):

@@ -5,22 +5,22 @@ from __future__ import annotations
 from distill.render import Renderer
 from distill.run.folder import RunFolder
 from distill.students import Student, load_student
-from distill.train.processes import place
+from distill.train.processes import process_rank
 
 
-def run_student(run: RunFolder) -> Student:
+def load_run_student(run: RunFolder) -> Student:
     """The run's student, as it is read to be asked."""
     settings = run.config.train
     return load_student(settings.student, run.workflow.tools, attention=settings.attention)
 
 
-def student_to_train(run: RunFolder) -> Student:
+def load_student_for_training(run: RunFolder) -> Student:
     """The run's student, as it is read to be trained."""
     settings = run.config.train
     # FSDP shards weights that are of one type, and an adapter's are fp32.
-    precise = settings.tuning == "full" or place().spread
+    fp32 = settings.tuning == "full" or process_rank().sharded
     return load_student(
-        settings.student, run.workflow.tools, attention=settings.attention, precise=precise
+        settings.student, run.workflow.tools, attention=settings.attention, fp32=fp32
     )
 
 

@@ -50,7 +50,7 @@ def adapt_threads(threads: int, progress: Progress) -> Progress:
     so it does in one of several processes: each would take the others for a load.
     """
     set_threads(threads)
-    if threads or processes.place().of > 1:
+    if threads or processes.process_rank().world_size > 1:
         return progress
     last, due = cpu_times(), time.monotonic() + FIRST
 
@@ -69,7 +69,7 @@ def usable_cpus() -> int:
     """CPUs by affinity and by the quota of a container, for each process of this training."""
     from joblib import cpu_count  # type: ignore[import-untyped]
 
-    return max(1, int(cpu_count()) // processes.place().beside)
+    return max(1, int(cpu_count()) // processes.process_rank().local_world_size)
 
 
 def free_threads(before: CpuTimes, after: CpuTimes, most: int) -> int:

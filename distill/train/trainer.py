@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from trl.trainer.sft_trainer import SFTTrainer
 
-from distill.sharing import Batch, flat_loss, regroup, shared_loss
-from distill.sharing.plain import keeps_some_logits, plain_loss
+from distill.sharing import PrefixBatch, flat_loss, group_by_prefix, shared_loss
+from distill.sharing.plain import plain_loss, supports_logits_to_keep
 from distill.train.selfcheck import difference
 from distill.train.tally import Tally
 from distill.train.ways import as_one_pass, choose, unwrapped
@@ -32,8 +32,8 @@ class RoutingTrainer(SFTTrainer):
 
     first_token_weight: float = 1.0
     """How often the first token of an answer counts, which chooses the tool."""
-    opens: Sequence[int] = ()
-    """Ids of tokens that open what the model reads in both directions; see `regroup`."""
+    bidirectional_start_ids: Sequence[int] = ()
+    """Ids of tokens that open what the model reads in both directions; see `group_by_prefix`."""
     prefix_sharing: str = "auto"
     """"cache", "flat" or "off"; "auto" is the cache way wherever it can be gone."""
     rows_at_once: int = 16
@@ -76,8 +76,8 @@ class RoutingTrainer(SFTTrainer):
         way = choose(
             self.prefix_sharing,
             one_pass=self._one_pass(),
-            both_ways=bool(self.opens),
-            some_logits=keeps_some_logits(self.model),
+            both_ways=bool(self.bidirectional_start_ids),
+            some_logits=supports_logits_to_keep(self.model),
         )
         if way.why:
             self._say(way.name, way.why)
@@ -94,7 +94,7 @@ class RoutingTrainer(SFTTrainer):
     def _total(self, model: Any, inputs: dict[str, Any], score: Tally) -> Tensor:
         """The sum of `score` over all labels, by the way in use."""
         rows = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-        batches = [] if self.way == "off" else regroup(*rows, self.opens)
+        batches = [] if self.way == "off" else group_by_prefix(*rows, self.bidirectional_start_ids)
         if batches and not self._compared:
             self._compare(model, batches)
 
@@ -107,7 +107,7 @@ class RoutingTrainer(SFTTrainer):
 
         return as_one_pass(model, compute)
 
-    def _compare(self, model: Any, batches: Sequence[Batch]) -> None:
+    def _compare(self, model: Any, batches: Sequence[PrefixBatch]) -> None:
         """The self-check: leave the way of sharing where it differs from the plain batch.
 
         All processes decide alike, on the first batch in which one of them shares a prefix.

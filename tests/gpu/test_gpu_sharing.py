@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen3Config
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from distill.sharing import flat_loss, regroup, shared_loss
+from distill.sharing import flat_loss, group_by_prefix, shared_loss
 from distill.sharing.plain import plain_loss
 from distill.train.tally import Tally
 
@@ -76,9 +76,9 @@ def found(model: Any, way: str, device: str, *, bf16: bool) -> Found:
         if way == "off":
             loss = plain_loss(model, *rows, score)
         elif way == "cache":
-            loss = shared_loss(model, regroup(*rows), score, rows_at_once=4)
+            loss = shared_loss(model, group_by_prefix(*rows), score, rows_at_once=4)
         else:
-            loss = flat_loss(model, regroup(*rows), score)
+            loss = flat_loss(model, group_by_prefix(*rows), score)
     loss.backward()
     gradients = [weight.grad.flatten() for weight in model.parameters() if weight.grad is not None]
     return Found(float(loss.detach()), torch.cat(gradients).clone())

@@ -101,9 +101,9 @@ def with_lora(model: Any) -> Any:
     """LoRA whose matrices are not zero, so that every one of them has a gradient."""
     from peft import LoraConfig, get_peft_model
 
-    from distill.students.quiet import peft_warnings_ignored
+    from distill.students.quiet import ignore_peft_warnings
 
     torch.manual_seed(1)
     settings = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-    with peft_warnings_ignored():
+    with ignore_peft_warnings():
         return get_peft_model(model, settings)

@@ -36,9 +36,9 @@ def made(
     from transformers import PrinterCallback
     from trl.trainer.sft_config import SFTConfig
 
-    from distill.students.quiet import hush_transformers
+    from distill.students.quiet import silence_transformers
 
-    hush_transformers()
+    silence_transformers()
     rows = [row for seed in range(3) for row in mixed_rows(seed)][:32]
     data = Dataset.from_list([{"input_ids": row.ids, "labels": row.labels} for row in rows])
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -108,11 +108,11 @@ def _train(out: Path, run: Path) -> None:
     from distill.train import processes
     from kit.training import train_tiny
 
-    processes.join()
+    processes.init_process_group()
     chosen = {name: TrainConfig.model_validate(given) for name, given in SETTINGS.items()}
     for name, settings in chosen.items():
         train_tiny(out / name, settings)
-    if processes.leads():
+    if processes.is_main_process():
         # As if it had been killed in the last of three epochs.
         kept = sorted((out / "cache" / "checkpoints").glob("checkpoint-*"))[0]
         shutil.copytree(kept, out / "resumed" / "checkpoints" / kept.name)

@@ -55,8 +55,8 @@ def tiny_student() -> Student:
         declarations="none",
         defaults=DEFAULTS,
         fingerprint="tiny",
-        context=64,
-        read=tiny_model,
+        context_length=64,
+        load_weights=tiny_model,
     )
 
 

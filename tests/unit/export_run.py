@@ -15,7 +15,7 @@ from distill.files import write_records
 from distill.records import Case, Example, Message, Scenario, Target, ToolCall
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry
-from distill.students.quiet import peft_warnings_ignored
+from distill.students.quiet import ignore_peft_warnings
 from distill.workflow.model import CallSpec, Rule, RuleExample, Then, Workflow
 
 WORKFLOW = Workflow(
@@ -63,7 +63,7 @@ def adapt(base: Any, folder: Path, seed: int = 0, **settings: Any) -> None:
     torch.manual_seed(seed)
     known = {"target_modules": "all-linear"} | settings
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=16, **known)
-    with peft_warnings_ignored():
+    with ignore_peft_warnings():
         model: Any = get_peft_model(base, lora)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -93,8 +93,8 @@ def student(family: str, **changes: Any) -> Student:
         declarations="full",
         defaults=DEFAULTS,
         fingerprint=family,
-        context=1024,
-        read=partial(model, family, **changes),
+        context_length=1024,
+        load_weights=partial(model, family, **changes),
     )
 
 

@@ -21,7 +21,15 @@ from render_tokenizers import (
     tokenizer,
 )
 from test_evaluate_decode import VOCABULARY, tiny
-from test_evaluate_shared import KINDS, MODEL, USER, expected, model_of, opens, prompts
+from test_evaluate_shared import (
+    KINDS,
+    MODEL,
+    USER,
+    bidirectional_start_ids,
+    expected,
+    model_of,
+    prompts,
+)
 
 from distill.evaluate.confidence import (
     CallPrefixCache,
@@ -31,9 +39,9 @@ from distill.evaluate.confidence import (
 )
 from distill.records import Message, Target, ToolCall
 from distill.render import Parsed, Renderer
-from distill.sharing.decode import answers
-from distill.sharing.openings import opened
-from distill.sharing.reading import Row, read
+from distill.sharing.decode import greedy_completions
+from distill.sharing.openings import path_probabilities
+from distill.sharing.reading import PromptRow, prefill
 from distill.workflow.model import Tool
 
 PATHS = [(4, 9), (4, 9, 11), (4, 8, 30, 31), (4, 8, 30, 32), (7,), (12, 12, 12, 12, 12)]
@@ -75,10 +83,10 @@ def test_a_path_is_as_likely_as_its_tokens_one_by_one(kind: str, attention: str)
         likely = tuple(token for token in said if token < min(USER, MODEL))
         own = [likely[:n] for n in (1, 2, 4, 6) if likely[:n]] + [(*likely[:n], 3) for n in (1, 3)]
         drafts = [(), (*likely[:2], 5, 6), likely[:3], (*likely[:1], 3, 3), (20, 4)]
-        rows.append(Row(at, prompt, drafts[at % len(drafts)], [*own, *PATHS]))
+        rows.append(PromptRow(at, prompt, drafts[at % len(drafts)], [*own, *PATHS]))
     seen = []
-    for done in read(model, rows, 5, opens(kind)):
-        for row, found in zip(done.rows, opened(model, done), strict=True):
+    for done in prefill(model, rows, 5, bidirectional_start_ids(kind)):
+        for row, found in zip(done.rows, path_probabilities(model, done), strict=True):
             true = plainly(model, [*row.prompt], row.paths)
             assert found == pytest.approx(true, abs=2e-6, rel=1e-3)
             seen += [p for p, path in zip(true, row.paths, strict=True) if len(path) > 3]
@@ -153,8 +161,8 @@ def test_openings_partition_all_that_can_be_said() -> None:
     model = tiny("llama")
     prompt = [5, 9, 33]
     paths = [(3,), (4, 7), (4, 8, 1), (4, 8, 2)]
-    (done,) = read(model, [Row(0, prompt, (), paths)], 1)
-    (found,) = opened(model, done)
+    (done,) = prefill(model, [PromptRow(0, prompt, (), paths)], 1)
+    (found,) = path_probabilities(model, done)
     with torch.inference_mode():
         first = model(input_ids=torch.tensor([prompt])).logits[0, -1].softmax(-1)
         rows = torch.tensor([[*prompt, token] for token in range(VOCABULARY)])
@@ -194,11 +202,15 @@ def test_a_rows_own_tools_are_those_allowed_where_they_are_shown() -> None:
 
 def test_paths_change_no_answer_and_are_told_with_it() -> None:
     asked = prompts("gemma3")
-    rooms = [8] * len(asked)
+    max_new_tokens = [8] * len(asked)
     plain, told = (
-        dict(answers(model_of("gemma3"), asked, [9], rooms, paths=paths, batch_size=4))
+        dict(
+            greedy_completions(
+                model_of("gemma3"), asked, [9], max_new_tokens, paths=paths, batch_size=4
+            )
+        )
         for paths in (None, [PATHS] * len(asked))
     )
     assert {at: a.ids for at, a in plain.items()} == {at: a.ids for at, a in told.items()}
-    assert all(a.opened is None for a in plain.values())
-    assert all(len(a.opened or ()) == len(PATHS) for a in told.values())
+    assert all(a.path_probabilities is None for a in plain.values())
+    assert all(len(a.path_probabilities or ()) == len(PATHS) for a in told.values())

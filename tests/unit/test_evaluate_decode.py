@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distill.sharing.decode import batches, context_of, greedy
+from distill.sharing.decode import batches_by_length, context_length, greedy_decode
 
 VOCABULARY = 61
 SIZES = {
@@ -97,7 +97,7 @@ def test_a_batch_says_what_generate_says_to_each_alone(kind: str) -> None:
     model = tiny(kind)
     stops = list(range(0, VOCABULARY, 9))
     expected = [alone(model, prompt, stops, 16) for prompt in prompts()]
-    assert greedy(model, prompts(), stops, 16) == expected
+    assert greedy_decode(model, prompts(), stops, 16) == expected
     # Some ended, at different times, and some did not.
     assert len({len(said) for said in expected}) > 2
 
@@ -107,28 +107,28 @@ def test_the_models_own_generation_settings_do_not_matter(kind: str) -> None:
     from transformers import GenerationConfig
 
     model = tiny(kind)
-    before = greedy(model, prompts(), [2], 8)
+    before = greedy_decode(model, prompts(), [2], 8)
     model.generation_config = GenerationConfig(
         do_sample=True, top_k=64, temperature=2.0, repetition_penalty=5.0, eos_token_id=7
     )
-    assert greedy(model, prompts(), [2], 8) == before
+    assert greedy_decode(model, prompts(), [2], 8) == before
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 def test_an_adapter_around_the_model_changes_nothing_but_the_weights() -> None:
     from peft import LoraConfig, get_peft_model
 
-    expected = greedy(tiny("bert"), prompts(), [2], 8)
+    expected = greedy_decode(tiny("bert"), prompts(), [2], 8)
     wrapped = get_peft_model(tiny("bert"), LoraConfig(target_modules=["query"], r=2))
-    assert greedy(wrapped.eval(), prompts(), [2], 8) == expected  # type: ignore[arg-type]
+    assert greedy_decode(wrapped.eval(), prompts(), [2], 8) == expected  # type: ignore[arg-type]
 
 
 def test_batches_hold_every_prompt_once_and_long_ones_alone() -> None:
     lengths = [5, 1, 9, 3, 3, 8, 2]
-    made = list(batches(lengths, 3, alone_from=8))
+    made = list(batches_by_length(lengths, 3, alone_from=8))
     assert made == [[1, 6, 3], [4, 0], [5], [2]]
-    assert list(batches([], 3, alone_from=8)) == []
-    assert list(batches([4, 4], 1, alone_from=float("inf"))) == [[0], [1]]
+    assert list(batches_by_length([], 3, alone_from=8)) == []
+    assert list(batches_by_length([4, 4], 1, alone_from=float("inf"))) == [[0], [1]]
 
 
 def test_the_context_is_the_configurations() -> None:
@@ -136,5 +136,5 @@ def test_the_context_is_the_configurations() -> None:
 
     from transformers import MambaConfig
 
-    assert context_of(tiny("bert")) == 64
-    assert context_of(SimpleNamespace(config=MambaConfig())) is None  # type: ignore[arg-type]
+    assert context_length(tiny("bert")) == 64
+    assert context_length(SimpleNamespace(config=MambaConfig())) is None  # type: ignore[arg-type]

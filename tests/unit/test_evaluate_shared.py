@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluate_decode import VOCABULARY, alone, tiny
 
-from distill.sharing.decode import Answer, answers, greedy
-from distill.sharing.reading import Row, can_share, read
+from distill.sharing.decode import Completion, greedy_completions, greedy_decode
+from distill.sharing.reading import PromptRow, prefill, supports_prefix_sharing
 
 STOPS = list(range(0, VOCABULARY, 9))
 KINDS = ("gemma3", "gemma3-wide", "qwen3", "llama", "mistral", "bert", "minilm")
@@ -56,7 +56,7 @@ def turned(prompt: list[int], draw: random.Random) -> list[int]:
     return [*prompt[:cut], USER, *prompt[cut:], MODEL]
 
 
-def opens(kind: str) -> tuple[int, ...]:
+def bidirectional_start_ids(kind: str) -> tuple[int, ...]:
     return (USER,) if kind == "minilm" else ()
 
 
@@ -68,10 +68,19 @@ def expected(kind: str) -> list[list[int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_shared_prefix_changes_nothing(kind: str) -> None:
     model = model_of(kind)
-    assert can_share(model)
-    assert greedy(model, prompts(kind), STOPS, 12, opens=opens(kind)) == expected(kind)
+    assert supports_prefix_sharing(model)
+    assert greedy_decode(
+        model, prompts(kind), STOPS, 12, bidirectional_start_ids=bidirectional_start_ids(kind)
+    ) == expected(kind)
     assert len({len(said) for said in expected(kind)}) > 2
-    passes = list(read(model, [Row(at, p) for at, p in enumerate(prompts(kind))], 99, opens(kind)))
+    passes = list(
+        prefill(
+            model,
+            [PromptRow(at, p) for at, p in enumerate(prompts(kind))],
+            99,
+            bidirectional_start_ids(kind),
+        )
+    )
     assert any(one.prefix for one in passes)
 
 
@@ -79,9 +88,16 @@ def test_a_shared_prefix_changes_nothing(kind: str) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 5])
 def test_nor_does_the_number_of_rows_in_a_batch(kind: str, batch_size: int) -> None:
     asked = prompts(kind)
-    rooms = [12] * len(asked)
+    max_new_tokens = [12] * len(asked)
     found = dict(
-        answers(model_of(kind), asked, STOPS, rooms, opens=opens(kind), batch_size=batch_size)
+        greedy_completions(
+            model_of(kind),
+            asked,
+            STOPS,
+            max_new_tokens,
+            bidirectional_start_ids=bidirectional_start_ids(kind),
+            batch_size=batch_size,
+        )
     )
     assert [found[at].ids for at in range(len(asked))] == expected(kind)
 
@@ -105,20 +121,22 @@ def drafts(draw: st.DrawFn, kind: str) -> list[list[int]]:
 @settings(max_examples=25, deadline=None)
 def test_drafts_change_no_answer(kind: str, data: st.DataObject) -> None:
     asked = prompts(kind)
-    rooms = data.draw(st.lists(st.integers(1, 12), min_size=len(asked), max_size=len(asked)))
+    max_new_tokens = data.draw(
+        st.lists(st.integers(1, 12), min_size=len(asked), max_size=len(asked))
+    )
     found = dict(
-        answers(
+        greedy_completions(
             model_of(kind),
             asked,
             STOPS,
-            rooms,
+            max_new_tokens,
             drafts=data.draw(drafts(kind)),
-            opens=opens(kind),
+            bidirectional_start_ids=bidirectional_start_ids(kind),
             batch_size=data.draw(st.integers(1, 13)),
         )
     )
     assert [found[at].ids for at in range(len(asked))] == [
-        said[:room] for said, room in zip(expected(kind), rooms, strict=True)
+        said[:room] for said, room in zip(expected(kind), max_new_tokens, strict=True)
     ]
 
 
@@ -127,17 +145,24 @@ def test_drafts_change_no_answer(kind: str, data: st.DataObject) -> None:
 def test_a_model_whose_past_cannot_be_shared_says_the_same(
     kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distill.sharing.decode.can_share", lambda _: False)
+    monkeypatch.setattr("distill.sharing.decode.supports_prefix_sharing", lambda _: False)
     asked = prompts(kind)
     # The longest prompts have less room than the others.
-    rooms = [min(12, 30 - len(prompt)) for prompt in asked]
+    max_new_tokens = [min(12, 30 - len(prompt)) for prompt in asked]
     found = dict(
-        answers(model_of(kind), asked, STOPS, rooms, drafts=expected(kind), batch_size=batch_size)
+        greedy_completions(
+            model_of(kind),
+            asked,
+            STOPS,
+            max_new_tokens,
+            drafts=expected(kind),
+            batch_size=batch_size,
+        )
     )
-    said = [one[:room] for one, room in zip(expected(kind), rooms, strict=True)]
-    assert found == {at: Answer(ids) for at, ids in enumerate(said)}
-    assert min(rooms) < 12
+    said = [one[:room] for one, room in zip(expected(kind), max_new_tokens, strict=True)]
+    assert found == {at: Completion(ids) for at, ids in enumerate(said)}
+    assert min(max_new_tokens) < 12
 
 
 def test_no_prompts_no_answers() -> None:
-    assert greedy(model_of("llama"), [], STOPS, 12) == []
+    assert greedy_decode(model_of("llama"), [], STOPS, 12) == []

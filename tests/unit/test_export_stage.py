@@ -26,7 +26,7 @@ from distill.files import write_json
 from distill.render import Renderer
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry
-from distill.sharing.decode import greedy
+from distill.sharing.decode import greedy_decode
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_anybody_loads_it_and_gets_the_student_s_answers(made: RunFolder) -> Non
     stops = tiny.renderer("gemma3").stop_ids
     tuned = reference(base, made.path / "7-train" / "adapter")
     ids = inputs["input_ids"].tolist()
-    assert [said] == greedy(tuned, ids, stops, 8)
-    assert [said] != greedy(base.load(), ids, stops, 8)
+    assert [said] == greedy_decode(tuned, ids, stops, 8)
+    assert [said] != greedy_decode(base.load(), ids, stops, 8)
     assert model.generation_config.do_sample is False
 
 
@@ -224,7 +224,7 @@ def test_the_embedded_student_runs_where_distill_is_not(tmp_path: Path) -> None:
     ids, said = json.loads(done.stdout)
     expected = renderer.prompt([Message(role="user", content=prompt[0]["content"])])
     assert ids == expected
-    assert [said] == greedy(model, [expected], renderer.stop_ids, 6)
+    assert [said] == greedy_decode(model, [expected], renderer.stop_ids, 6)
 
 
 def test_a_difference_names_the_prompt_and_both_answers(made: RunFolder) -> None:

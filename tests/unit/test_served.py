@@ -20,7 +20,7 @@ from distill.evaluate.predict import predict
 from distill.evaluate.served import max_lora_rank, predict_served, serve_student
 from distill.records import Outcome, Prediction
 from distill.render import Renderer
-from distill.sharing.decode import greedy
+from distill.sharing.decode import greedy_decode
 
 Reply = Callable[[Any, list[int], str], dict[str, Any]]
 
@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         assert self.path == "/v1/completions"
         stops = body["stop_token_ids"]
         with self.lock:
-            (ids,) = greedy(self.model, [body["prompt"]], stops, body["max_tokens"])
+            (ids,) = greedy_decode(self.model, [body["prompt"]], stops, body["max_tokens"])
         finish = "stop" if ids[-1] in stops else "length"
         choice = {"index": 0, "logprobs": None, **type(self).reply(body, ids, finish)}
         said: dict[str, Any] = {"id": "1", "object": "text_completion", "created": 1}

@@ -10,7 +10,7 @@ import torch
 from kit.rows import HEADS, OPENS, Row, mixed_rows, padded_rows, tiny, with_lora
 from torch import Tensor
 
-from distill.sharing import flat_loss, prefix_cache, regroup, shared_loss
+from distill.sharing import flat_loss, group_by_prefix, prefix_cache, shared_loss
 from distill.sharing.flat import attention_masks
 from distill.sharing.plain import padded, plain_loss
 from distill.train.tally import Tally
@@ -35,11 +35,11 @@ def computed(model: Any, loss_of: Callable[[Any], Tensor], tally: Tally) -> tupl
 
 
 def assert_same(
-    model: Any, way: str, rows: list[Row], *, opens: Any = (), left: bool = False
+    model: Any, way: str, rows: list[Row], *, bidirectional_start_ids: Any = (), left: bool = False
 ) -> None:
     table = padded_rows(rows, left=left)
     weight, plainly, shared = 3.0, Tally(3.0), Tally(3.0)
-    batches = regroup(*table, opens)
+    batches = group_by_prefix(*table, bidirectional_start_ids)
     loss, gradient = computed(
         model, lambda score: plain_loss(model, *padded_rows(rows), score), plainly
     )
@@ -65,18 +65,18 @@ def test_decoders(name: str, tuned: str, way: str) -> None:
 def test_a_student_that_reads_requests_both_ways(tuned: str, way: str) -> None:
     model = with_lora(tiny("minilm")) if tuned == "lora" else tiny("minilm")
     rows = mixed_rows()
-    assert_same(model.train(), way, rows, opens=(OPENS,))
-    assert max(len(batch.prefix) for batch in regroup(*padded_rows(rows), (OPENS,))) == 70
+    assert_same(model.train(), way, rows, bidirectional_start_ids=(OPENS,))
+    assert max(len(batch.prefix) for batch in group_by_prefix(*padded_rows(rows), (OPENS,))) == 70
 
 
 def test_a_prefix_into_what_is_read_both_ways_would_be_wrong() -> None:
-    """Without `opens`: what keeps the test above from passing for the wrong reason."""
+    """Without `bidirectional_start_ids`: the test above does not pass for the wrong reason."""
     model = tiny("minilm")
     same = [4] * 70 + [OPENS, 5, 6, 7]
     rows = [Row([*same, at, HEADS, 9], [-100] * 76 + [9]) for at in range(20, 24)]
     loss, _ = computed(model, lambda s: plain_loss(model, *padded_rows(rows), s), Tally())
-    for opens, right in (((OPENS,), True), ((), False)):
-        batches = regroup(*padded_rows(rows), opens)
+    for bidirectional_start_ids, right in (((OPENS,), True), ((), False)):
+        batches = group_by_prefix(*padded_rows(rows), bidirectional_start_ids)
         found, _ = computed(model, lambda s, b=batches: WAYS["cache"](model, b, s), Tally())
         assert (abs(found - loss) < 1e-6 * loss) == right
 
@@ -89,7 +89,7 @@ def test_padding_on_the_left(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_that_share_nothing(way: str) -> None:
     rows = [mixed_rows(seed)[0] for seed in range(4)]
-    assert all(not len(batch.prefix) for batch in regroup(*padded_rows(rows)))
+    assert all(not len(batch.prefix) for batch in group_by_prefix(*padded_rows(rows)))
     assert_same(tiny("qwen3").train(), way, rows)
 
 
@@ -98,7 +98,7 @@ def test_a_batch_without_a_label_has_a_loss_of_zero_that_reaches_the_weights(way
     model = tiny("llama").train()
     rows = [Row(row.ids, [-100] * len(row.ids)) for row in mixed_rows()]
     loss, gradient = computed(
-        model, lambda s: WAYS[way](model, regroup(*padded_rows(rows)), s), Tally()
+        model, lambda s: WAYS[way](model, group_by_prefix(*padded_rows(rows)), s), Tally()
     )
     assert loss == 0
     assert not gradient.any()
@@ -107,14 +107,14 @@ def test_a_batch_without_a_label_has_a_loss_of_zero_that_reaches_the_weights(way
 def test_a_weight_that_nothing_uses_has_no_gradient() -> None:
     model = tiny("llama").train()
     model.idle = torch.nn.Parameter(torch.ones(3))
-    WAYS["chunks"](model, regroup(*padded_rows(mixed_rows())), Tally()).backward()
+    WAYS["chunks"](model, group_by_prefix(*padded_rows(mixed_rows())), Tally()).backward()
     assert model.idle.grad is None
     assert model.lm_head.weight.grad is not None
 
 
 def test_the_chunks_give_the_gradient_times_what_comes_after() -> None:
     model = tiny("llama").train()
-    batches = regroup(*padded_rows(mixed_rows()))
+    batches = group_by_prefix(*padded_rows(mixed_rows()))
     _, once = computed(model, lambda s: WAYS["chunks"](model, batches, s), Tally())
     _, thrice = computed(model, lambda s: 3 * WAYS["chunks"](model, batches, s), Tally())
     assert thrice.allclose(3 * once, rtol=1e-6)
@@ -129,7 +129,7 @@ def test_autocast_to_bfloat16(way: str) -> None:
 
     def cast(score: Any) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return WAYS[way](model, regroup(*table), score)
+            return WAYS[way](model, group_by_prefix(*table), score)
 
     loss, found = computed(model, cast, Tally())
     assert loss == pytest.approx(exact, rel=0.01)
@@ -138,7 +138,7 @@ def test_autocast_to_bfloat16(way: str) -> None:
 
 def test_rows_come_back_whole() -> None:
     rows = mixed_rows()
-    ids, mask, labels = padded(regroup(*padded_rows(rows)))
+    ids, mask, labels = padded(group_by_prefix(*padded_rows(rows)))
     back = {
         (tuple(i[m].tolist()), tuple(w[m].tolist()))
         for i, m, w in zip(ids, mask.bool(), labels, strict=True)
@@ -178,7 +178,7 @@ def test_chunks_keep_no_more_for_more_rows(rows_at_once: int, growth: float) -> 
             for at in range(10, 13)
             for row in range(many)
         ]
-        batches = regroup(*padded_rows(table))
+        batches = group_by_prefix(*padded_rows(table))
         assert len(batches) == 3
         return kept_bytes(lambda: shared_loss(model, batches, Tally(), rows_at_once=rows_at_once))
 
@@ -188,7 +188,7 @@ def test_chunks_keep_no_more_for_more_rows(rows_at_once: int, growth: float) -> 
 
 @pytest.mark.parametrize("name", ["minilm", "flash"])
 def test_what_cannot_go_the_flat_way_says_so(name: str) -> None:
-    batches = regroup(*padded_rows(mixed_rows()))
+    batches = group_by_prefix(*padded_rows(mixed_rows()))
     model = with_lora(tiny("minilm" if name == "minilm" else "llama"))
     if name == "flash":
         model.config._attn_implementation = "flash_attention_2"

@@ -12,7 +12,7 @@ from kit.sharing import STEPS, jobs, log_of, made, processes, trained
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.sft_trainer import SFTTrainer
 
-from distill.sharing import regroup
+from distill.sharing import group_by_prefix
 from distill.train.selfcheck import difference
 from distill.train.trainer import RoutingTrainer
 from distill.train.ways import choose
@@ -123,7 +123,7 @@ def test_the_check_leaves_autocast_its_gradients(tmp_path: Path) -> None:
     model = tiny("llama").train()
     table = padded_rows(mixed_rows())
     with torch.autocast("cpu", torch.bfloat16):
-        assert difference(model, regroup(*table), "cache").size < 1
+        assert difference(model, group_by_prefix(*table), "cache").size < 1
         assert model.training
         model(input_ids=table[0]).logits.sum().backward()
     assert all(weight.grad is not None for weight in model.parameters())
@@ -131,7 +131,7 @@ def test_the_check_leaves_autocast_its_gradients(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["cache", "flat"])
 def test_the_check_measures_rounding(way: str) -> None:
-    found = difference(tiny("gemma3-16"), regroup(*padded_rows(mixed_rows())), way)
+    found = difference(tiny("gemma3-16"), group_by_prefix(*padded_rows(mixed_rows())), way)
     assert 0 <= found.size < 0.1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from distill.errors import MissingExtraError, StudentError
 from distill.students import embedded, load_student
-from distill.students.quiet import peft_warnings_ignored
+from distill.students.quiet import ignore_peft_warnings
 from distill.workflow.model import Tool
 
 TOOLS = (
@@ -59,7 +59,7 @@ def test_the_answer_is_causal_and_the_request_is_not() -> None:
         cut = model(ids[:, : request[1]]).logits[0]
     torch.testing.assert_close(cut[: request[0]], whole[: request[0]])
     assert not torch.allclose(cut[request[0]], whole[request[0]])
-    assert (student.declarations, student.context) == ("none", 512)
+    assert (student.declarations, student.context_length) == ("none", 512)
     assert not model.training
 
 
@@ -141,7 +141,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_folder_is_a_student(tiny: Path) -> None:
     student = load_student(str(tiny), TOOLS)
     assert student.declarations == "full"
-    assert student.context == 128
+    assert student.context_length == 128
     assert student.load().config.model_type == "llama"
     assert student.fingerprint == load_student(str(tiny), TOOLS).fingerprint
 
@@ -207,7 +207,7 @@ def test_an_adapter_of_another_student_is_refused(tiny: Path, tmp_path: Path) ->
     from peft import LoraConfig, get_peft_model
 
     other = load_student(str(tiny), TOOLS).load()
-    with peft_warnings_ignored():
+    with ignore_peft_warnings():
         adapted = get_peft_model(other, LoraConfig(target_modules=["q_proj"]))
     adapted.save_pretrained(tmp_path)
     with pytest.raises(StudentError, match="does not fit"):
@@ -288,6 +288,6 @@ def test_weights_that_are_to_be_trained_are_read_precisely(
 
     from distill.students import load
 
-    monkeypatch.setattr(load, "computes_bf16", lambda: True)
-    assert load_student(str(tiny), TOOLS).read().dtype == torch.bfloat16
-    assert load_student(str(tiny), TOOLS, precise=True).read().dtype == torch.float32
+    monkeypatch.setattr(load, "gpu_supports_bf16", lambda: True)
+    assert load_student(str(tiny), TOOLS).load_weights().dtype == torch.bfloat16
+    assert load_student(str(tiny), TOOLS, fp32=True).load_weights().dtype == torch.float32

@@ -20,8 +20,8 @@ from distill.config import TrainConfig
 from distill.errors import StudentError, UsageError
 from distill.train import processes
 from distill.train.order import BLANK, Shares, share, steps
-from distill.train.processes import Place
-from distill.train.recipe import Recipe, require_work_for
+from distill.train.processes import ProcessRank
+from distill.train.recipe import Recipe, require_valid_world_size
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 3))
@@ -33,7 +33,7 @@ def test_an_epoch_is_every_row_once_in_steps_of_one_size(rows: int, size: int, s
 
 
 def test_another_epoch_has_another_order() -> None:
-    shares = Shares([9] * 50, 5, Place(0, 1), 5, seed=0)
+    shares = Shares([9] * 50, 5, ProcessRank(0, 1), 5, seed=0)
     first = list(shares)
     assert first == list(shares)
     shares.set_epoch(1)
@@ -41,13 +41,13 @@ def test_another_epoch_has_another_order() -> None:
 
 
 def test_without_a_seed_rows_are_in_order_of_length() -> None:
-    shares = Shares([3, 1, 2], 2, Place(0, 1), 2, seed=None)
+    shares = Shares([3, 1, 2], 2, ProcessRank(0, 1), 2, seed=None)
     assert list(shares) == [[1, 2], [0]]
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 9))
 def test_processes_share_a_step_without_loss_and_in_step(rows: int, of: int, at_once: int) -> None:
-    shares = [share(range(rows), Place(rank, of), at_once) for rank in range(of)]
+    shares = [share(range(rows), ProcessRank(rank, of), at_once) for rank in range(of)]
     parts = [part for own in shares for part in own]
     computed = Counter(row for part in parts for row in part if row != BLANK)
     assert computed == Counter(range(rows))
@@ -57,23 +57,23 @@ def test_processes_share_a_step_without_loss_and_in_step(rows: int, of: int, at_
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
 def test_a_sampler_knows_how_many_parts_it_has(rows: int, size: int, of: int, at_once: int) -> None:
-    shares = Shares([5] * rows, size, Place(0, of), at_once, seed=1)
+    shares = Shares([5] * rows, size, ProcessRank(0, of), at_once, seed=1)
     assert len(shares) == len(list(shares))
 
 
 @pytest.mark.parametrize(
     ("settings", "place", "part", "parts"),
     [
-        ({}, Place(0, 1), 64, 1),
-        ({}, Place(0, 3), 22, 1),
-        ({}, Place(0, 2, spread=True), 16, 2),
-        ({"prefix_sharing": "off"}, Place(0, 1), 16, 4),
-        ({"prefix_sharing": "flat"}, Place(0, 3), 16, 2),
-        ({"gradient_checkpointing": "on", "rows_at_once": 5}, Place(0, 2), 5, 7),
+        ({}, ProcessRank(0, 1), 64, 1),
+        ({}, ProcessRank(0, 3), 22, 1),
+        ({}, ProcessRank(0, 2, sharded=True), 16, 2),
+        ({"prefix_sharing": "off"}, ProcessRank(0, 1), 16, 4),
+        ({"prefix_sharing": "flat"}, ProcessRank(0, 3), 16, 2),
+        ({"gradient_checkpointing": "on", "rows_at_once": 5}, ProcessRank(0, 2), 5, 7),
     ],
 )
 def test_rows_are_cut_into_parts_where_no_cache_is_kept(
-    settings: dict[str, object], place: Place, part: int, parts: int
+    settings: dict[str, object], place: ProcessRank, part: int, parts: int
 ) -> None:
     given = TrainConfig.model_validate({"batch_size": 64, **settings})
     recipe = Recipe.of(given, tiny_student())
@@ -83,16 +83,16 @@ def test_rows_are_cut_into_parts_where_no_cache_is_kept(
 
 def test_more_processes_than_rows_are_refused() -> None:
     recipe = Recipe.of(TrainConfig(batch_size=2), tiny_student())
-    require_work_for(Place(0, 2), recipe)
+    require_valid_world_size(ProcessRank(0, 2), recipe)
     with pytest.raises(StudentError, match="3 processes cannot share steps of 2 rows"):
-        require_work_for(Place(0, 3), recipe)
+        require_valid_world_size(ProcessRank(0, 3), recipe)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="accelerate shards weights on GPUs")
 def test_sharding_on_processors_is_refused() -> None:
     recipe = Recipe.of(TrainConfig(), tiny_student())
     with pytest.raises(StudentError, match="on accelerators only"):
-        require_work_for(Place(0, 2, spread=True), recipe)
+        require_valid_world_size(ProcessRank(0, 2, sharded=True), recipe)
 
 
 def as_one_of(monkeypatch: pytest.MonkeyPatch, rank: int, of: int) -> None:
@@ -101,23 +101,23 @@ def as_one_of(monkeypatch: pytest.MonkeyPatch, rank: int, of: int) -> None:
 
 
 def test_the_launcher_says_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes.place() == Place(0, 1)
+    assert processes.process_rank() == ProcessRank(0, 1)
     as_one_of(monkeypatch, 1, 4)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert processes.place() == Place(1, 4, 2, spread=True)
-    assert not processes.leads()
+    assert processes.process_rank() == ProcessRank(1, 4, 2, sharded=True)
+    assert not processes.is_main_process()
 
 
 def test_a_cluster_that_says_how_large_it_is_starts_no_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert processes.place() == Place(0, 1)
+    assert processes.process_rank() == ProcessRank(0, 1)
 
 
 def test_other_commands_are_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    processes.require_one("gen")
+    processes.require_single_process("gen")
     as_one_of(monkeypatch, 0, 2)
     with pytest.raises(UsageError, match="distill gen works in one process, and 2 were started"):
         cli(["gen", "--rules", "r.md"], standalone_mode=False)
@@ -194,23 +194,23 @@ from distill.cli.main import cli, main
 from distill.errors import StudentError
 from distill.train import processes
 
-processes.GRACE = 1.0
+processes.GRACE_SECONDS = 1.0
 where = sys.argv[1]
 
 def work():
-    processes.agreed(lambda: "go")
-    if where in ("both", processes.place().rank == 0 and "leader", processes.leads() or "follower"):
+    processes.broadcast_from_main(lambda: "go")
+    if where == "both" or where == ("leader" if processes.is_main_process() else "follower"):
         raise StudentError(f"failed in the {where}", hint="do something else")
-    with processes.losses_explained():
+    with processes.translate_connection_errors():
         for _ in range(1000):
             torch.distributed.all_reduce(torch.ones(1))
             torch.distributed.barrier()
 
 @cli.command(name="train")
 def fails():
-    if not processes.leads():
-        processes.follow(work)
-    with processes.leading():
+    if not processes.is_main_process():
+        processes.run_as_worker(work)
+    with processes.main_process_scope():
         work()
 
 cli.commands["train"] = fails
@@ -231,7 +231,7 @@ def test_an_error_in_one_process_ends_all_with_one_message(where: str, tmp_path:
 
 
 def test_what_happens_in_one_process_needs_no_others(tmp_path: Path) -> None:
-    with processes.leading():
-        assert processes.agreed(lambda: 3) == 3
-    with pytest.raises(RuntimeError, match="gloo"), processes.losses_explained():
+    with processes.main_process_scope():
+        assert processes.broadcast_from_main(lambda: 3) == 3
+    with pytest.raises(RuntimeError, match="gloo"), processes.translate_connection_errors():
         raise RuntimeError("gloo: not lost, as there is nobody else")

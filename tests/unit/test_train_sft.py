@@ -24,7 +24,7 @@ from distill.config import TrainConfig
 from distill.errors import StudentError, WriteError
 from distill.records import Example, Reason
 from distill.train import sft
-from distill.train.checkpoints import newest_whole
+from distill.train.checkpoints import latest_complete_checkpoint
 from distill.train.recipe import Recipe
 
 
@@ -141,10 +141,10 @@ def test_a_torn_checkpoint_of_a_full_model_is_passed_over(
 def assert_passed_over(checkpoints: Path, part: str, damage: str, folder: Path) -> None:
     shutil.copytree(checkpoints, folder, dirs_exist_ok=True)
     first, last = sorted(folder.glob("checkpoint-*"))
-    assert newest_whole(folder) == last
+    assert latest_complete_checkpoint(folder) == last
     path = last / part
     path.write_bytes(path.read_bytes()[:-40]) if damage == "cut" else path.unlink()
-    assert newest_whole(folder) == first
+    assert latest_complete_checkpoint(folder) == first
     assert not last.exists()
 
 
@@ -158,9 +158,9 @@ def test_a_checkpoint_in_shards_is_whole_with_all_of_them(
     model.save_pretrained(last, max_shard_size="1MB")
     shards = sorted(last.glob("model-*.safetensors"))
     assert len(shards) > 1
-    assert newest_whole(tmp_path) == last
+    assert latest_complete_checkpoint(tmp_path) == last
     shards[0].unlink()
-    assert newest_whole(tmp_path) is None
+    assert latest_complete_checkpoint(tmp_path) is None
 
 
 def test_what_fsdp_leaves_is_a_checkpoint(
@@ -175,9 +175,9 @@ def test_what_fsdp_leaves_is_a_checkpoint(
         (last / name).mkdir()
         (last / name / ".metadata").touch()
     (last / "rng_state.pth").rename(last / "rng_state_0.pth")
-    assert newest_whole(tmp_path) == last
+    assert latest_complete_checkpoint(tmp_path) == last
     (last / "optimizer_0" / ".metadata").unlink()
-    assert newest_whole(tmp_path) is None
+    assert latest_complete_checkpoint(tmp_path) is None
 
 
 def test_full_tuning_trains_every_weight(whole: tuple[Path, sft.TrainResult]) -> None:
@@ -226,7 +226,7 @@ def test_a_full_memory_has_a_way_out(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
 
     with pytest.raises(StudentError, match="Tried to allocate") as caught:
-        run(tmp_path, student=replace(tiny_student(), read=read))
+        run(tmp_path, student=replace(tiny_student(), load_weights=read))
     assert "rows_at_once" in str(caught.value)
 
 

@@ -22,7 +22,7 @@ from render_tokenizers import HERMES_TEMPLATE, tokenizer
 from distill.config import Config, TrainConfig
 from distill.evaluate.served import ServedStudent, serve_student
 from distill.serving.command import vllm_command
-from distill.students.quiet import peft_warnings_ignored
+from distill.students.quiet import ignore_peft_warnings
 
 CONTEXT = 8192
 ARGUMENTS = (
@@ -90,7 +90,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     model.save_pretrained(folder / "model")
     # B is random too: an adapter as LoRA begins it changes nothing.
     lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-    with peft_warnings_ignored():
+    with ignore_peft_warnings():
         tuned: Any = get_peft_model(model, lora)
         tuned.save_pretrained(folder / "adapter")
     return Made(folder / "model", folder / "adapter")
