@@ -30,7 +30,7 @@ def init(folder: Path) -> None:
     """Write a small commented workflow to start from into DIR."""
     for path in scaffold(folder):
         terminal.out.print(str(path), markup=False)
-    shared.next_is(f"distill check --rules {shlex.quote(str(folder / 'rules.md'))}")
+    shared.suggest_next(f"distill check --rules {shlex.quote(str(folder / 'rules.md'))}")
 
 
 @click.command()
@@ -117,7 +117,7 @@ def gen(
     workflow = load_workflow(rules, tools=tools, gold=gold)
     made = shared.generate(workflow, out, config, redo, flags)
     terminal.out.print(str(made.path / layout.SPLIT), markup=False)
-    shared.next_is(f"distill train {shlex.quote(str(made.path))}")
+    shared.suggest_next(f"distill train {shlex.quote(str(made.path))}")
 
 
 @click.command()

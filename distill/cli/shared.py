@@ -1,4 +1,4 @@
-"""What the commands have in common: opening a run, going on with it, showing what came of it."""
+"""What several commands share: making data, forecasting, showing scores."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def show_scores(folder: Path, datasets: Sequence[str], as_json: bool) -> None:
             terminal.out.print(scores_table(arms, name))
 
 
-def next_is(command: str) -> None:
+def suggest_next(command: str) -> None:
     terminal.err.print(f"next: {command}", markup=False)

@@ -69,7 +69,7 @@ def train(run: Path, config: Path | None, redo: bool, **flags: Any) -> None:
             progress=watcher,
         )
     terminal.out.print(str(run / layout.ADAPTER), markup=False)
-    shared.next_is(f"distill eval {shlex.quote(str(run))}")
+    shared.suggest_next(f"distill eval {shlex.quote(str(run))}")
 
 
 def _join(run: Path) -> None:
@@ -202,7 +202,7 @@ def ablate(
     words = ["distill", "train", str(run), "--declarations", found.choice]
     for name, value in given.items():
         words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
-    shared.next_is(shlex.join([*words, "--redo"]))
+    shared.suggest_next(shlex.join([*words, "--redo"]))
 
 
 @click.command()

@@ -86,14 +86,14 @@ def _pass_gate(context: Context) -> None:
 def _rounds(context: Context, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
     """Ask and sieve until the quotas are met; what is missing in the end."""
     run = context.run
-    asked = first_round(run)
+    requested = first_round(run)
     for _ in range(run.config.data.max_rounds):
         for stage in ROUND:
-            _run(stage, replace(context, asked=asked))
+            _run(stage, replace(context, requested=requested))
         short = _short(run, wanted)
         if not short:
             break
-        asked = ask_more(asked, wanted, short)
+        requested = ask_more(requested, wanted, short)
     return short
 
 
@@ -216,12 +216,12 @@ def _way_to(stage: str, path: Path) -> str:
 
 
 def ask_more(
-    asked: Mapping[Cell, int], wanted: Mapping[Cell, int], short: Mapping[Cell, int]
+    requested: Mapping[Cell, int], wanted: Mapping[Cell, int], short: Mapping[Cell, int]
 ) -> dict[Cell, int]:
     """Ask again for what is missing, by the share that survived so far."""
-    more = dict(asked)
+    more = dict(requested)
     for cell, missing in short.items():
-        survived = max((wanted[cell] - missing) / asked[cell], 0.05)
+        survived = max((wanted[cell] - missing) / requested[cell], 0.05)
         more[cell] += math.ceil(missing / survived * 1.1)
     return more
 

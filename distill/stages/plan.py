@@ -10,7 +10,7 @@ from distill.stages.stage import DATA, Context, Stage
 
 def work(context: Context) -> Json:
     run = context.run
-    planned = scenarios(run.workflow, run.config.data, context.asked)
+    planned = scenarios(run.workflow, run.config.data, context.requested)
     return {"scenarios": context.write(layout.SCENARIOS, planned)}
 
 

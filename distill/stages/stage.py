@@ -26,11 +26,11 @@ ROUTING = ("route", "again", "schema")
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage works with: the run, who watches, and how many of each cell are asked for."""
+    """What a stage works with: the run, a watcher, and how many scenarios of each cell to plan."""
 
     run: RunFolder
     watcher: Watcher
-    asked: Mapping[Cell, int] = field(default_factory=dict)
+    requested: Mapping[Cell, int] = field(default_factory=dict)
     session: TeacherSession | None = None
     """The teacher, for the stages that ask one."""
 
