@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -67,25 +66,6 @@ async def ask(
                 replies.drop(keys)
                 raise ReplyError(FailureReason.MALFORMED, short(str(error))) from None
             turn = _again(asked, reply.text, error, len(keys))
-
-
-async def finished(workers: Iterable[asyncio.Task[None]], stop: Callable[[], None]) -> None:
-    """Wait for all of `workers`; when one fails, or the caller is cancelled, `stop` them first.
-
-    Requests under way then end in their own time: they are paid for. Raises the first error.
-    """
-    tasks = list(workers)
-    going = set(tasks)
-    try:
-        if tasks:
-            _, going = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        if going:
-            stop()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, BaseException):
-            raise error
 
 
 def read_cached(

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple
 
-from distill.asking.ask import ReplyCache, ask, finished, reply_key
+from distill.asking.ask import ReplyCache, ask, reply_key
+from distill.asking.pool import Pool
 from distill.asking.writing import batch_request, read_reply, split_batch, write_request
 from distill.config import TeacherConfig
 from distill.errors import TeacherError
 from distill.records import Candidate, Failure, FailureReason, Scenario
-from distill.teachers.base import ChatRequest, DrainingError, ReplyError, Teacher, WriteTask
+from distill.teachers.base import ChatRequest, ReplyError, Teacher, WriteTask
 from distill.workflow.model import Workflow
 
-# When this many scenarios failed and none ever succeeded, the teacher is at fault.
-HOPELESS = 10
-# Scenarios under way for each request that may be: those that wait for a retry hold no place.
-OVERLAP = 3
+# Workers per request that may be in flight: those that wait for a retry hold no slot.
+WORKERS_PER_SLOT = 3
 
 Settle = Callable[[int, Candidate | Failure], None]
 """Told what became of a scenario, by its number in the plan, as soon as it is known."""
@@ -48,14 +45,15 @@ async def generate(
     finish first, as they are when the caller is cancelled: they are paid for.
     """
     writer = _Writer(workflow, teacher, replies, settings, settle)
-    pending = _chunks(scenarios, settings.batch)
-    count = settings.concurrency * OVERLAP
-    workers = [asyncio.create_task(writer.work(pending)) for _ in range(count)]
-    await finished(workers, writer.stop)
+    await writer.pool.run(
+        _chunks(scenarios, settings.batch),
+        writer.write_chunk,
+        workers=settings.concurrency * WORKERS_PER_SLOT,
+    )
 
 
 class _Writer:
-    """Asks for scenarios chunk by chunk, and knows whether the teacher has ever been of use."""
+    """Asks for scenarios chunk by chunk, and settles each."""
 
     def __init__(
         self,
@@ -70,30 +68,9 @@ class _Writer:
         self.replies = replies
         self.settings = settings
         self.settle = settle
-        self.stopped = False
-        self.proven = False
-        self.failed: list[ReplyError] = []
+        self.pool = Pool(teacher, self._unusable)
 
-    def stop(self) -> None:
-        self.stopped = True
-        self.teacher.drain()
-
-    async def work(self, pending: Iterator[list[Numbered]]) -> None:
-        # One iterator for all workers: nobody waits for a wave, and no scenario waits as a task.
-        for chunk in pending:
-            try:
-                await self._chunk(chunk)
-            except DrainingError:
-                return
-            except BaseException:
-                self.stop()
-                raise
-            # A teacher that never waits would otherwise keep an interrupt from being noticed.
-            await asyncio.sleep(0)
-            if self.stopped:
-                return
-
-    async def _chunk(self, chunk: Sequence[Numbered]) -> None:
+    async def write_chunk(self, chunk: Sequence[Numbered]) -> None:
         asked = [write_request(each.scenario, self.workflow, self.settings) for each in chunk]
         try:
             await self._ask_together(asked)
@@ -113,7 +90,7 @@ class _Writer:
         try:
             reply = await self.teacher.complete(batch_request(list(owed.values())))
         except ReplyError as error:
-            if error.reason in (FailureReason.SERVER, FailureReason.TIMEOUT):
+            if error.is_server_failure:
                 raise
             return  # what the model refuses or cuts short together, it may write one by one
         self.replies.put_all(zip(owed, split_batch(reply, len(owed)), strict=True))
@@ -131,17 +108,26 @@ class _Writer:
         except ReplyError as error:
             self._fail(each, error)
         else:
-            self.proven = self.proven or fresh
+            if fresh:
+                self.pool.succeeded()
             self.settle(each.number, candidate)
 
     def _fail(self, each: Numbered, error: ReplyError) -> None:
         failure = Failure(scenario=each.scenario, reason=error.reason, detail=error.detail)
         self.settle(each.number, failure)
-        if self.proven:
-            return
-        self.failed.append(error)
-        if len(self.failed) == HOPELESS:
-            raise _hopeless(self.failed, self.teacher)
+        self.pool.failed(error)
+
+    def _unusable(self) -> TeacherError:
+        last = self.pool.last_failure
+        assert last is not None
+        reasons = self.pool.failures
+        counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        return TeacherError(
+            f"the first {reasons.total()} scenarios all failed ({counted}); "
+            f"the last: {last.detail}",
+            place=self.teacher.name,
+            hint=_WAYS_OUT[last.reason] + ", then run the same command again: it goes on",
+        )
 
 
 def _chunks(scenarios: Iterable[Scenario], size: int) -> Iterator[list[Numbered]]:
@@ -150,17 +136,6 @@ def _chunks(scenarios: Iterable[Scenario], size: int) -> Iterator[list[Numbered]
     for _, group in groupby(numbered, key=lambda each: each.scenario.rule):
         while chunk := list(islice(group, size)):
             yield chunk
-
-
-def _hopeless(failed: Sequence[ReplyError], teacher: Teacher) -> TeacherError:
-    reasons = Counter(str(failure.reason) for failure in failed).most_common()
-    counted = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    last = failed[-1]
-    return TeacherError(
-        f"the first {len(failed)} scenarios all failed ({counted}); the last: {last.detail}",
-        place=teacher.name,
-        hint=_WAYS_OUT[last.reason] + ", then run the same command again: it goes on",
-    )
 
 
 _WAYS_OUT = {

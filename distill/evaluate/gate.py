@@ -7,12 +7,12 @@ an evaluation's. What the gate is set to changes neither.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from distill.asking.ask import ReplyCache, ask, finished
+from distill.asking.ask import ReplyCache, ask
+from distill.asking.pool import Pool
 from distill.asking.routing import read_route, route_request
 from distill.config import TeacherConfig
 from distill.errors import GateError, TeacherError
@@ -30,8 +30,6 @@ from distill.workflow.problems import start_of
 
 ARM = "teacher"
 
-# When this many cases got no reply and none ever did, the server is not asked for the others.
-HOPELESS = 10
 # Rules that the gate's message tells about; the predictions hold the rest.
 MOST_RULES = 12
 
@@ -85,10 +83,8 @@ async def route_cases(
     are paid for, and serve the next run.
     """
     router = _Router(cases, workflow, teacher, replies, settings, progress)
-    # Twice what may be under way: who waits for a retry holds no slot.
-    count = min(len(cases), 2 * settings.concurrency)
-    workers = [asyncio.create_task(router.work()) for _ in range(count)]
-    await finished(workers, router.stop)
+    # Twice what may be in flight: those that wait for a retry hold no slot.
+    await router.pool.run(enumerate(cases), router.route, workers=2 * settings.concurrency)
     return router.ordered()
 
 
@@ -128,7 +124,7 @@ def teacher_arm(run: RunFolder, dataset: str, cases: Sequence[Case]) -> dict[str
 
 
 class _Router:
-    """Asks for cases one by one; several of its `work` share them."""
+    """Asks for the route of one case at a time, and collects the predictions."""
 
     def __init__(
         self,
@@ -140,52 +136,35 @@ class _Router:
         progress: Progress,
     ) -> None:
         self.total = len(cases)
-        self.waiting = enumerate(cases)
         self.workflow = workflow
         self.teacher = teacher
         self.replies = replies
         self.settings = settings
         self.progress = progress
         self.verdicts: dict[int, Prediction] = {}
-        self.unanswered: list[ReplyError] = []
-        self.stopped = False
-
-    def stop(self) -> None:
-        self.stopped = True
-        self.teacher.drain()
-
-    async def work(self) -> None:
-        for at, case in self.waiting:
-            try:
-                await self._route(at, case)
-            except DrainingError:
-                return
-            if self.stopped:
-                return
+        self.pool = Pool(teacher, self._no_reply)
 
     def ordered(self) -> list[Prediction]:
         """The verdicts, in the order of the cases; raises when one is missing."""
-        if self.unanswered:
+        if self.pool.failures:
             raise self._no_reply()
         if len(self.verdicts) < self.total:
             raise DrainingError
         return [self.verdicts[at] for at in range(self.total)]
 
-    async def _route(self, at: int, case: Case) -> None:
+    async def route(self, numbered: tuple[int, Case]) -> None:
+        """Ask for one case; a reply that cannot be used is a malformed prediction."""
+        at, case = numbered
         try:
             self.verdicts[at] = await self._verdict(case)
         except ReplyError as error:
-            if error.reason in (FailureReason.SERVER, FailureReason.TIMEOUT):
-                self._leave(error)
+            if error.is_server_failure:
+                self.pool.failed(error)
                 return
             unusable = Parsed(malformed=True, detail=f"{error.reason}: {error.detail}")
             self.verdicts[at] = judge(case, unusable, ARM, raw="")
+        self.pool.succeeded()
         self.progress(len(self.verdicts), self.total, ARM)
-
-    def _leave(self, error: ReplyError) -> None:
-        self.unanswered.append(error)
-        if not self.verdicts and len(self.unanswered) >= HOPELESS:
-            raise self._no_reply()
 
     async def _verdict(self, case: Case) -> Prediction:
         def read(text: str) -> Prediction:
@@ -196,9 +175,11 @@ class _Router:
         return verdict
 
     def _no_reply(self) -> TeacherError:
+        last = self.pool.last_failure
+        assert last is not None
         return TeacherError(
-            f"{len(self.unanswered)} of {self.total} gold cases got no reply; "
-            f"the last: {self.unanswered[-1].detail}",
+            f"{self.pool.failures.total()} of {self.total} gold cases got no reply; "
+            f"the last: {last.detail}",
             place=self.teacher.name,
             hint="look into the server's log, then run the same command again: it goes on; "
             "or go on without asking for gold: --gate 0",

@@ -19,7 +19,7 @@ from distill.asking.routing import route_request
 from distill.asking.writing import batch_request, write_request
 from distill.config import TeacherConfig
 from distill.data.checks import validate
-from distill.data.generate import OVERLAP, generate
+from distill.data.generate import WORKERS_PER_SLOT, generate
 from distill.data.plan import quotas
 from distill.data.plan import scenarios as planned_scenarios
 from distill.errors import RunError, TeacherError
@@ -126,7 +126,7 @@ def probe(
     outcomes: list[Candidate | Failure] = []
     # As many at a time as may be sent: a request that waits for its turn tells nothing.
     settings = run.config.teacher.model_copy(
-        update={"concurrency": max(1, run.config.teacher.concurrency // OVERLAP)}
+        update={"concurrency": max(1, run.config.teacher.concurrency // WORKERS_PER_SLOT)}
     )
 
     def settle(number: int, outcome: Candidate | Failure) -> None:

@@ -105,6 +105,11 @@ class ReplyError(Exception):
         self.usage = usage
         super().__init__(f"{reason}: {detail}")
 
+    @property
+    def is_server_failure(self) -> bool:
+        """Whether there was no reply, rather than one that cannot be used."""
+        return self.reason in (FailureReason.SERVER, FailureReason.TIMEOUT)
+
 
 class DrainingError(Exception):
     """The run is being stopped: this request was not sent, and is owed."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distill.errors import TeacherError
 from distill.files import file_digest
-from distill.records import FailureReason, digest
+from distill.records import digest
 from distill.serving.vllm import Notice, VllmServer
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Teacher
 
@@ -61,7 +61,7 @@ class VllmTeacher:
         try:
             return await client.complete(request)
         except ReplyError as error:
-            if error.reason in (FailureReason.SERVER, FailureReason.TIMEOUT):
+            if error.is_server_failure:
                 await self._require_server()
             raise
         except TeacherError:

@@ -20,11 +20,11 @@ from jsonschema import Draft202012Validator
 from kit import office
 
 from distill.asking.ask import MAX_REPROMPTS, MalformedReplyError
+from distill.asking.pool import MAX_INITIAL_FAILURES
 from distill.asking.routing import read_route, route_request
 from distill.config import Config, TeacherConfig
 from distill.errors import GateError, TeacherError, WriteError
 from distill.evaluate.gate import (
-    HOPELESS,
     MOST_RULES,
     read_gate,
     require_gate,
@@ -418,7 +418,7 @@ def test_a_server_that_is_down_is_not_asked_for_every_case() -> None:
     teacher = Labeller({c.id: ReplyError(FailureReason.SERVER, "refused") for c in cases})
     with pytest.raises(TeacherError, match="of 200 gold cases got no reply"):
         routed(cases, teacher)
-    assert sum(teacher.asked.values()) < HOPELESS + 2 * CONFIG.concurrency
+    assert sum(teacher.asked.values()) < MAX_INITIAL_FAILURES + 2 * CONFIG.concurrency
 
 
 def test_replies_are_asked_for_once() -> None:

@@ -18,9 +18,10 @@ from jsonschema import Draft202012Validator
 from kit import office
 
 from distill.asking.ask import MAX_REPROMPTS, MalformedReplyError, read_cached, reply_key
+from distill.asking.pool import MAX_INITIAL_FAILURES
 from distill.asking.writing import read_reply, reply_schema, split_batch, write_request
 from distill.config import TeacherConfig
-from distill.data.generate import HOPELESS, OVERLAP, generate
+from distill.data.generate import WORKERS_PER_SLOT, generate
 from distill.errors import TeacherError, WriteError
 from distill.ledger.replies import ReplyStore
 from distill.records import (
@@ -417,7 +418,7 @@ def fated(fates: list[str]) -> Answer:
 
 
 # Fewer failures than it takes to give a teacher up.
-some_fates = st.lists(st.sampled_from(FATES), max_size=HOPELESS - 1).flatmap(
+some_fates = st.lists(st.sampled_from(FATES), max_size=MAX_INITIAL_FAILURES - 1).flatmap(
     lambda fates: st.permutations([*fates, *["good"] * 10])
 )
 
@@ -539,8 +540,12 @@ def test_a_teacher_that_fails_from_the_start_is_given_up_with_the_reason(
     teacher = Scribe(fail)
     with pytest.raises(TeacherError, match="because of this") as caught:
         run(office.scenarios(500), teacher)
-    assert f"{HOPELESS} {reason}" in str(caught.value)
-    assert HOPELESS <= len(teacher.asked) <= HOPELESS + CONFIG.concurrency * OVERLAP
+    assert f"{MAX_INITIAL_FAILURES} {reason}" in str(caught.value)
+    assert (
+        MAX_INITIAL_FAILURES
+        <= len(teacher.asked)
+        <= MAX_INITIAL_FAILURES + CONFIG.concurrency * WORKERS_PER_SLOT
+    )
 
 
 def test_replies_of_an_earlier_run_do_not_vouch_for_the_teacher_of_today(tmp_path: Path) -> None:
@@ -554,15 +559,21 @@ def test_replies_of_an_earlier_run_do_not_vouch_for_the_teacher_of_today(tmp_pat
 
 
 def test_a_few_failures_among_successes_do_not_stop_a_run() -> None:
-    fates = [*["good"] * OVERLAP, *["refused"] * (HOPELESS * 2), "good"]
+    fates = [*["good"] * WORKERS_PER_SLOT, *["refused"] * (MAX_INITIAL_FAILURES * 2), "good"]
     config = TeacherConfig(concurrency=1)
     made = run(office.scenarios(len(fates)), Scribe(fated(fates)), config=config)
-    assert (len(made.candidates), len(made.failures)) == (OVERLAP + 1, HOPELESS * 2)
+    assert (len(made.candidates), len(made.failures)) == (
+        WORKERS_PER_SLOT + 1,
+        MAX_INITIAL_FAILURES * 2,
+    )
 
 
 def test_fewer_failures_than_it_takes_are_failures() -> None:
-    fates = ["refused"] * (HOPELESS - 1)
-    assert len(run(office.scenarios(len(fates)), Scribe(fated(fates))).failures) == HOPELESS - 1
+    fates = ["refused"] * (MAX_INITIAL_FAILURES - 1)
+    assert (
+        len(run(office.scenarios(len(fates)), Scribe(fated(fates))).failures)
+        == MAX_INITIAL_FAILURES - 1
+    )
 
 
 def test_an_unusable_teacher_ends_the_run_as_itself() -> None:
