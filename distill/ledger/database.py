@@ -1,4 +1,4 @@
-"""The SQLite file of a run: what teachers answered, and what that took.
+"""A run's SQLite database: the replies of teachers, and the ledger of what they used.
 
 Every statement outside of a transaction is committed when it returns. A process killed at any
 instant leaves what was committed, and no half of a transaction.
@@ -11,15 +11,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from distill.errors import DistillError, RunError, RunLockedError, WriteError
 
-# "dist" in the file's header says that it is ours; the version says how it is laid out.
-_APPLICATION = 0x64697374
-_VERSION = 2
-# With row numbers, texts are appended one after the other, and looking for a key reads no text.
-_REPLIES = """
+# "dist": the application id in the header of the file.
+_APPLICATION_ID = 0x64697374
+_SCHEMA_VERSION = 2
+# A table with row ids: texts are appended one after the other, and the index on the key holds none.
+_CREATE_REPLIES = """
 CREATE TABLE replies (
     key TEXT NOT NULL PRIMARY KEY,
     text BLOB NOT NULL,
@@ -30,7 +29,7 @@ CREATE TABLE replies (
     estimated INTEGER NOT NULL
 )
 """
-_LEDGER = """
+_CREATE_LEDGER = """
 CREATE TABLE ledger (
     stage TEXT NOT NULL,
     model TEXT NOT NULL,
@@ -43,37 +42,19 @@ CREATE TABLE ledger (
     PRIMARY KEY (stage, model, outcome)
 ) WITHOUT ROWID
 """
-_NEW = (_REPLIES, _LEDGER)
-_FROM_1 = (
-    "ALTER TABLE replies RENAME TO replies_1",
-    _REPLIES,
-    "INSERT INTO replies SELECT key, text, model, prompt_tokens, 0, completion_tokens, 0"
-    " FROM replies_1",
-    "DROP TABLE replies_1",
-    _LEDGER,
-    # Version 1 kept no ledger: what its replies took is what is known to be spent.
-    "INSERT INTO ledger SELECT 'generate', model, 'reply', count(*), sum(prompt_tokens), 0,"
-    " sum(completion_tokens), 0 FROM replies GROUP BY model",
-)
-# Pages, 64 MB of them: what is appended goes into its place while everything waits for the disk.
-_CHECKPOINT = 16_000
+# In pages, 64 MB: requests wait for the disk while a checkpoint moves the log into the database.
+_WAL_CHECKPOINT = 16_000
 _UNWRITABLE = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 )
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
-class _Layout(NamedTuple):
-    application: int
-    version: int
-    tables: int
-
-
 class Database:
-    """An open run database, made when it is missing and brought to this version when it is older.
+    """An open run database, created when it is missing.
 
-    Raises RunError when the file is damaged or not one of ours, WriteError when it cannot be
-    written, RunLockedError when another process keeps it.
+    Raises RunError when the file is damaged, foreign or of another version, WriteError when it
+    cannot be written, RunLockedError when another process holds it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +76,7 @@ class Database:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """What SQLite and the operating system refuse, as errors with a way out."""
+        """Errors of SQLite and of the operating system are raised as DistillErrors."""
         try:
             yield
         except sqlite3.Error as error:
@@ -105,7 +86,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is done inside, or none of it."""
+        """Commit everything that is done inside, or roll all of it back."""
         with self.guarded():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -119,33 +100,29 @@ class Database:
     def _prepare(self) -> None:
         if not self._is_current():
             with self.transaction() as connection:
-                # Another process may have been quicker.
+                # Checked again, with the lock held: another process may have created it since.
                 if not self._is_current():
-                    for statement in self._steps():
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    connection.execute(f"PRAGMA user_version = {_VERSION}")
-        # Appended to rather than rewritten: a commit costs microseconds and survives a kill.
+                    self._create(connection)
+        # With a write-ahead log, a commit takes microseconds and survives a kill.
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = NORMAL")
-        self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        self.connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_CHECKPOINT}")
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        has_tables = connection.execute("SELECT 1 FROM sqlite_schema").fetchone() is not None
+        if has_tables or self._pragma("application_id"):
+            raise self._unusable("is not a store of replies of this version of distill")
+        connection.execute(_CREATE_REPLIES)
+        connection.execute(_CREATE_LEDGER)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def _is_current(self) -> bool:
-        return self._layout()[:2] == (_APPLICATION, _VERSION)
+        found = (self._pragma("application_id"), self._pragma("user_version"))
+        return found == (_APPLICATION_ID, _SCHEMA_VERSION)
 
-    def _steps(self) -> tuple[str, ...]:
-        match self._layout():
-            case _Layout(0, _, 0):
-                return _NEW
-            case _Layout(application, 1, _) if application == _APPLICATION:
-                return _FROM_1
-        raise self._unusable("is not a store of replies of this version of distill")
-
-    def _layout(self) -> _Layout:
-        [application] = self.connection.execute("PRAGMA application_id").fetchone()
-        [version] = self.connection.execute("PRAGMA user_version").fetchone()
-        [tables] = self.connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        return _Layout(application, version, tables)
+    def _pragma(self, name: str) -> int:
+        return int(self.connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _unusable(self, cause: str) -> RunError:
         return RunError(
@@ -155,7 +132,7 @@ class Database:
         )
 
     def _translated(self, error: sqlite3.Error) -> DistillError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the bits say more
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended code
         if code in _UNWRITABLE:
             number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else None
             return WriteError.from_os(OSError(number, str(error)), self.path)

@@ -1,6 +1,6 @@
-"""What a run has used of its teachers, in requests and tokens: money is worked out when looked at.
+"""The ledger of a run: requests and tokens by stage, model and outcome.
 
-The ledger only grows. A reply that is dropped, or a run begun anew, was paid for all the same.
+It holds no costs: prices may change. It only grows: a dropped reply was paid for all the same.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ ON CONFLICT (stage, model, outcome) DO UPDATE SET
 
 
 class UsageTotals(Record):
-    """Requests and their tokens, added up."""
+    """A number of requests and the sums of their tokens."""
 
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of the prompts': those that the server had in its prefix cache."""
+    """Prompt tokens that the server had in its prefix cache."""
     completion_tokens: int = 0
     estimated: int = 0
-    """Requests whose tokens the server did not tell."""
+    """Requests without usage from the server: their tokens are estimates."""
 
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
     def plus(self, usage: Usage) -> UsageTotals:
-        """The tally with one more request."""
+        """The totals with one more request."""
         return UsageTotals(
             requests=self.requests + 1,
             prompt_tokens=self.prompt_tokens + usage.prompt_tokens,
@@ -48,19 +48,19 @@ class UsageTotals(Record):
         )
 
     @classmethod
-    def total(cls, tallies: Iterable[UsageTotals]) -> UsageTotals:
-        """All of them in one."""
-        several = list(tallies)
+    def total(cls, totals: Iterable[UsageTotals]) -> UsageTotals:
+        """The sum of several totals."""
+        several = list(totals)
         return UsageTotals(
             **{
-                name: sum(getattr(tally, name) for tally in several)
+                name: sum(getattr(each, name) for each in several)
                 for name in UsageTotals.model_fields
             }
         )
 
 
 class LedgerEntry(UsageTotals):
-    """What one model was asked by one stage with one outcome."""
+    """The requests of one stage to one model that had one outcome."""
 
     stage: str
     model: str
@@ -69,7 +69,7 @@ class LedgerEntry(UsageTotals):
 
 
 class Ledger:
-    """The ledger of a run. It is opened as a ReplyStore, in whose file it is."""
+    """The ledger of a run; a ReplyStore opens it, in the file of the replies."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -98,5 +98,5 @@ class Ledger:
             return [LedgerEntry(**dict(zip(names, row, strict=True))) for row in cursor]
 
     def spent(self) -> UsageTotals:
-        """All entries in one."""
+        """The total of all entries."""
         return UsageTotals.total(self.entries())

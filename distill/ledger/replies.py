@@ -1,4 +1,4 @@
-"""What a teacher answered is paid for once: replies in SQLite, each durable before it is used."""
+"""The store of replies in SQLite: each is durable before it is used, and so is paid for once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from distill.teachers.base import ChatReply, Usage
 
 _COLUMNS = "text, model, prompt_tokens, cached_tokens, completion_tokens, estimated"
 _GET = f"SELECT {_COLUMNS} FROM replies WHERE key = ?"
-# The first reply stands: whoever asks for one key twice at a time gets one answer.
+# The first reply wins: two requests in flight for one key end with the same reply.
 _PUT = f"INSERT OR IGNORE INTO replies (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 class ReplyStore(Ledger):
-    """Replies by key, and the ledger in the same file. Opened by `with`; made when it is missing.
+    """Replies by key, and the ledger, in one database that is created when it is missing.
 
-    A process killed at any instant leaves every reply that `put` returned, and no torn one.
+    A context manager. A process killed at any instant leaves every reply that `put` returned.
     Raises RunError when the file is damaged or not a store, WriteError when it cannot be written.
     """
 
@@ -38,13 +38,13 @@ class ReplyStore(Ledger):
         self._database.close()
 
     def get(self, key: str) -> ChatReply | None:
-        """The reply kept under `key`."""
+        """The reply stored under `key`."""
         with self._database.guarded():
             row = self._db.execute(_GET, (key,)).fetchone()
         return None if row is None else _reply(row)
 
     def put(self, key: str, reply: ChatReply) -> ChatReply:
-        """Keep `reply` unless the key has one, commit, and return the one that is kept."""
+        """Store `reply` unless the key has one, commit, and return the stored one."""
         with self._database.guarded():
             done = self._db.execute(_PUT, _row(key, reply))
         return reply if done.rowcount else (self.get(key) or reply)
@@ -56,7 +56,7 @@ class ReplyStore(Ledger):
             connection.executemany(_PUT, rows)
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Forget these, all or none, so that they are asked for again. Their cost stays."""
+        """Delete these replies, all or none. What they used stays in the ledger."""
         rows = [(key,) for key in keys]
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM replies WHERE key = ?", rows)
@@ -67,7 +67,7 @@ class ReplyStore(Ledger):
             return {key for (key,) in self._db.execute("SELECT key FROM replies")}
 
     def count(self) -> int:
-        """How many replies are kept."""
+        """The number of replies."""
         with self._database.guarded():
             return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from kit import office
 
 from distill.errors import RunError, RunLockedError, WriteError
-from distill.ledger.ledger import LedgerEntry, UsageTotals
+from distill.ledger.ledger import UsageTotals
 from distill.ledger.replies import ReplyStore
 from distill.records import FailureReason
 from distill.teachers.base import ChatReply, Usage
@@ -149,41 +148,7 @@ def test_what_is_dropped_was_paid_for_all_the_same(tmp_path: Path) -> None:
         assert store.spent() == UsageTotals(requests=1, prompt_tokens=1, completion_tokens=2)
 
 
-def a_first_version(path: Path) -> None:
-    """A store as version 1 of its layout made it, statement by statement."""
-    db = sqlite3.connect(path, isolation_level=None)
-    db.executescript(
-        "BEGIN; CREATE TABLE replies (key TEXT PRIMARY KEY, text BLOB NOT NULL,"
-        " model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL"
-        ") WITHOUT ROWID; PRAGMA application_id = 1684632436; PRAGMA user_version = 1; COMMIT;"
-    )
-    db.execute("PRAGMA journal_mode = WAL")
-    rows = [(f"{number:03}", f"text {number}".encode(), "m", number, 2) for number in range(200)]
-    db.executemany("INSERT INTO replies VALUES (?, ?, ?, ?, ?)", rows)
-    db.close()
-
-
-def is_brought_up_to_date(path: Path) -> None:
-    with ReplyStore(path) as store:
-        assert store.count() == 200
-        usage = Usage(prompt_tokens=7, completion_tokens=2)
-        assert store.get("007") == ChatReply(text="text 7", model="m", usage=usage)
-        spent = UsageTotals(requests=200, prompt_tokens=19900, completion_tokens=400)
-        assert store.entries() == [
-            LedgerEntry(stage="generate", model="m", outcome="reply", **spent.model_dump())
-        ]
-        assert store.put("new", reply("new")) == reply("new")
-
-
-def test_a_store_of_version_1_keeps_its_replies_and_what_they_took(tmp_path: Path) -> None:
-    path = tmp_path / "r"
-    a_first_version(path)
-    is_brought_up_to_date(path)
-    with ReplyStore(path) as store:
-        assert store.count() == 201
-
-
-MIGRATE = """
+CREATE = """
 import os, sqlite3, sys
 from pathlib import Path
 from distill.ledger.database import Database
@@ -209,18 +174,17 @@ for number, path in enumerate(sys.argv[1:], start=1):
 """
 
 
-def test_a_migration_killed_at_any_statement_is_made_by_the_next_one(tmp_path: Path) -> None:
-    a_first_version(tmp_path / "first")
+def test_a_store_whose_creation_was_killed_at_any_statement_is_created(tmp_path: Path) -> None:
     paths = [tmp_path / f"{statement:02}" for statement in range(1, 25)]
-    for path in paths:
-        shutil.copy(tmp_path / "first", path)
-    command = [sys.executable, "-c", MIGRATE, *map(str, paths)]
+    command = [sys.executable, "-c", CREATE, *map(str, paths)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     statuses = [int(status) for status in done.stdout.split()]
     assert set(statuses[:12]) == {-signal.SIGKILL}
     assert statuses[-1] == 0
     for path in paths:
-        is_brought_up_to_date(path)
+        with ReplyStore(path) as store:
+            assert store.put("a", reply("a")) == reply("a")
+            assert not store.entries()
 
 
 PUT_AND_CHARGE = """
@@ -273,6 +237,13 @@ def a_foreign_database(path: Path) -> None:
     db.close()
 
 
+def an_earlier_version(path: Path) -> None:
+    ReplyStore(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 1")
+    db.close()
+
+
 def a_later_version(path: Path) -> None:
     ReplyStore(path).close()
     db = sqlite3.connect(path)
@@ -289,7 +260,10 @@ def a_damaged_store(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("spoil", [a_text, a_foreign_database, a_later_version, a_damaged_store])
+@pytest.mark.parametrize(
+    "spoil",
+    [a_text, a_foreign_database, an_earlier_version, a_later_version, a_damaged_store],
+)
 def test_what_is_no_store_is_refused_with_a_way_out(tmp_path: Path, spoil: object) -> None:
     path = tmp_path / "replies.sqlite"
     spoil(path)  # type: ignore[operator]
