@@ -136,11 +136,11 @@ def _instructed(alone: dict[str, Any], with_system: dict[str, Any]) -> str:
     before, after = str(with_system["content"]).split(MARK)
     role = literal(with_system["role"])
     # A caller who says the trigger sentence himself is not made to say it twice.
-    start = literal(functiongemma.DEVELOPER)
+    start = literal(functiongemma.TRIGGER_SENTENCE)
     said = "messages[0].content"
     own = f"{literal(before)} ~ {said} ~ {literal(after)}"
     if alone["role"] == "developer":
-        own = f"({said} if {said}[:{len(functiongemma.DEVELOPER)}] == {start} else {own})"
+        own = f"({said} if {said}[:{len(functiongemma.TRIGGER_SENTENCE)}] == {start} else {own})"
     return (
         "{%- if messages[0].role == 'system' -%}"
         f"{{%- set messages = [{{'role': {role}, 'content': {own}}}] + messages[1:] -%}}"
@@ -164,12 +164,12 @@ def _plain(renderer: Renderer) -> str:
     if not with_system.endswith(own):
         before, after = with_system.removesuffix(rest).split(MARK)
         # The turn's own opening stands before the trigger sentence, which is not said twice.
-        opening = before.removesuffix(f"{functiongemma.DEVELOPER}\n")
-        trigger = literal(functiongemma.DEVELOPER)
+        opening = before.removesuffix(f"{functiongemma.TRIGGER_SENTENCE}\n")
+        trigger = literal(functiongemma.TRIGGER_SENTENCE)
         head = (
             "{%- if messages[0].role == 'system' -%}{%- set turns = messages[1:] -%}"
             f"{{%- set said = safe(messages[0].content) -%}}{{{{- {literal(opening)} -}}}}"
-            f"{{%- if said[:{len(functiongemma.DEVELOPER)}] != {trigger} -%}}"
+            f"{{%- if said[:{len(functiongemma.TRIGGER_SENTENCE)}] != {trigger} -%}}"
             f"{{{{- {trigger} ~ '\\n' -}}}}{{%- endif -%}}"
             f"{{{{- said ~ {literal(after)} -}}}}"
             f"{{%- else -%}}{head}{{%- endif -%}}"

@@ -4,5 +4,16 @@ from distill.render.formats import FORMATS, Format
 from distill.render.functiongemma import MARKERS
 from distill.render.renderer import Parsed, Rendered, Renderer
 from distill.render.syntax import RenderError
+from distill.render.writers import PROBE_CALL, PROBE_MESSAGE
 
-__all__ = ["FORMATS", "MARKERS", "Format", "Parsed", "RenderError", "Rendered", "Renderer"]
+__all__ = [
+    "FORMATS",
+    "MARKERS",
+    "PROBE_CALL",
+    "PROBE_MESSAGE",
+    "Format",
+    "Parsed",
+    "RenderError",
+    "Rendered",
+    "Renderer",
+]

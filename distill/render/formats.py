@@ -1,4 +1,4 @@
-"""The notations for tool calls that students know, each as a writer and a reader."""
+"""Tool-call formats of chat models (FunctionGemma, Hermes, Llama, plain JSON): write and parse."""
 
 from __future__ import annotations
 
@@ -15,88 +15,92 @@ from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnCo
 
 @dataclass(frozen=True)
 class Format:
-    """How calls stand in the assistant's text."""
+    """How tool calls are written in an assistant turn."""
 
     name: str
     write: Callable[[Sequence[ToolCall]], str]
-    """Raises RenderError for what the notation cannot express."""
+    """The calls as text; raises RenderError for what the format cannot express."""
     read: Callable[[str], TurnContent]
-    """Reads a whole turn, without its end marker; raises MalformedError."""
+    """Parses a complete turn without its stop token; raises MalformedError."""
     stops: tuple[str, ...] = ()
-    """Tokens that may end a turn of calls, beside the ordinary end of a turn."""
+    """Stop tokens after calls, in addition to the ordinary end of turn."""
     invalid_markers: tuple[str, ...] = ()
-    """Tokens after which `read` is malformed whatever follows: no need to generate on."""
+    """Special tokens that no valid turn contains: generation may stop at them."""
 
 
-# A thought may have been opened by the prompt; a call may quote the marker that closes one.
-_THOUGHT = re.compile(r"\A\s*(?!<tool_call>|[{\[])(?:<think>)?.*?</think>", re.DOTALL)
+# The prompt may already have opened <think>; a call may quote </think> in an argument.
+_THINKING = re.compile(r"\A\s*(?!<tool_call>|[{\[])(?:<think>)?.*?</think>", re.DOTALL)
 _JSON_PREFIX = re.compile(r"\A(?:<\|python_tag\|>|\[TOOL_CALLS\])?[\s;]*")
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_CALL_START, _CALL_END = "<tool_call>", "</tool_call>"
 
 
-def _write_tagged(calls: Sequence[ToolCall]) -> str:
-    return "\n".join(f"{_OPEN}\n{_dump(call, 'arguments')}\n{_CLOSE}" for call in calls)
+def _write_hermes(calls: Sequence[ToolCall]) -> str:
+    return "\n".join(
+        f"{_CALL_START}\n{_call_json(call, 'arguments')}\n{_CALL_END}" for call in calls
+    )
 
 
-def _read_tagged(text: str) -> TurnContent:
-    """Words before the first call are the reply; none may stand between or after calls."""
-    text = _THOUGHT.sub("", text).strip()
-    words, opened, rest = text.partition(_OPEN)
-    if _CLOSE in words:
-        raise MalformedError(f"{_CLOSE} without {_OPEN}")
-    if not opened:
-        return TurnContent(reply=words)
-    return TurnContent(calls=tuple(_tagged(_OPEN + rest)), reply=words.strip())
+def _read_hermes(text: str) -> TurnContent:
+    """Text before the first call is the reply; text between or after calls is malformed."""
+    text = _THINKING.sub("", text).strip()
+    reply, start, rest = text.partition(_CALL_START)
+    if _CALL_END in reply:
+        raise MalformedError(f"{_CALL_END} without {_CALL_START}")
+    if not start:
+        return TurnContent(reply=reply)
+    return TurnContent(calls=tuple(_hermes_calls(start + rest)), reply=reply.strip())
 
 
-def _tagged(text: str) -> Iterator[ToolCall]:
+def _hermes_calls(text: str) -> Iterator[ToolCall]:
     while text:
-        if not text.startswith(_OPEN):
-            raise MalformedError(f"expected {_OPEN} at {text[:30]!r}")
-        value, rest = _decode(text[len(_OPEN) :].lstrip())
-        if not rest.startswith(_CLOSE):
-            raise MalformedError(f"expected {_CLOSE} at {rest[:30]!r}")
-        yield _call(value)
-        text = rest[len(_CLOSE) :].lstrip()
+        if not text.startswith(_CALL_START):
+            raise MalformedError(f"expected {_CALL_START} at {text[:30]!r}")
+        value, rest = _decode_json(text[len(_CALL_START) :].lstrip())
+        if not rest.startswith(_CALL_END):
+            raise MalformedError(f"expected {_CALL_END} at {rest[:30]!r}")
+        yield _tool_call(value)
+        text = rest[len(_CALL_END) :].lstrip()
 
 
 def _write_llama(calls: Sequence[ToolCall]) -> str:
-    return "; ".join(_dump(call, "parameters") for call in calls)
+    return "; ".join(_call_json(call, "parameters") for call in calls)
 
 
 def _write_json(calls: Sequence[ToolCall]) -> str:
-    return "\n".join(_dump(call, "arguments") for call in calls)
+    return "\n".join(_call_json(call, "arguments") for call in calls)
 
 
 def _read_json(text: str) -> TurnContent:
-    """Objects with a name and arguments (or parameters), in a row or in an array."""
-    text = _THOUGHT.sub("", text).strip()
+    """JSON objects with a name and arguments (or parameters), one after another or in an array."""
+    text = _THINKING.sub("", text).strip()
     rest = text[_JSON_PREFIX.match(text).end() :]  # type: ignore[union-attr]
     if not rest.startswith(("{", "[")):
         return TurnContent(reply=text)
     values: list[Any] = []
     while rest:
-        value, rest = _decode(rest)
+        value, rest = _decode_json(rest)
         values += value if isinstance(value, list) else [value]
         rest = rest.lstrip("; \t\r\n")
     if not values:
         raise MalformedError("an empty list of calls")
-    return TurnContent(calls=tuple(map(_call, values)))
+    return TurnContent(calls=tuple(map(_tool_call, values)))
 
 
-def _dump(call: ToolCall, key: str) -> str:
+def _call_json(call: ToolCall, arguments_key: str) -> str:
     try:
         return json.dumps(
-            {"name": call.name, key: call.arguments}, ensure_ascii=False, allow_nan=False
+            {"name": call.name, arguments_key: call.arguments}, ensure_ascii=False, allow_nan=False
         )
     except (ValueError, RecursionError):
         raise RenderError(f"the arguments of {call.name} are not JSON") from None
 
 
-def _decode(text: str) -> tuple[Any, str]:
-    """The JSON value that the text starts with, and what follows it without leading blanks."""
+def _decode_json(text: str) -> tuple[Any, str]:
+    """The JSON value at the start of the text, and the rest without leading whitespace."""
     decoder = json.JSONDecoder(
-        parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twins
+        parse_constant=_reject_constant,
+        parse_float=_finite_float,
+        object_pairs_hook=_reject_duplicate_keys,
     )
     try:
         value, end = decoder.raw_decode(text)
@@ -112,42 +116,43 @@ def _decode(text: str) -> tuple[Any, str]:
 
 
 def _too_deep(value: Any) -> bool:
+    # Level by level: a recursive walk would itself fail on what the decoder lets through.
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [child for parent in level for child in _children(parent)]
     return bool(level)
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
 
 
-def _finite(digits: str) -> float:
+def _finite_float(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise MalformedError(f"the number {digits} is too large")
     return number
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise MalformedError(f"{name} is not a JSON number")
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> Json:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> Json:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise MalformedError("an argument is given twice")
     return fields
 
 
-def _call(value: Any) -> ToolCall:
+def _tool_call(value: Any) -> ToolCall:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise MalformedError(f"a call without a name: {str(value)[:60]}")
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
-        arguments, rest = _decode(arguments.strip())
+        arguments, rest = _decode_json(arguments.strip())
         if rest:
             raise MalformedError(f"more than one value in the arguments: {rest[:30]!r}")
     if not isinstance(arguments, dict):
@@ -164,9 +169,9 @@ FUNCTION_GEMMA = Format(
     functiongemma.STOPS,
     functiongemma.INVALID_MARKERS,
 )
-HERMES = Format("hermes", _write_tagged, _read_tagged)
+HERMES = Format("hermes", _write_hermes, _read_hermes)
 LLAMA = Format("llama", _write_llama, _read_json, ("<|eom_id|>",))
 JSON = Format("json", _write_json, _read_json)
 
 FORMATS = (FUNCTION_GEMMA, HERMES, LLAMA, JSON)
-"""In the order in which a chat template is tried against them."""
+"""In the order in which format detection tries them on a chat template's output."""

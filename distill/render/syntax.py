@@ -1,4 +1,4 @@
-"""What the formats share: their two errors, their limit, and what they read."""
+"""What the call formats share: errors, the nesting limit, and a parsed turn."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 from distill.records import ToolCall
 
 MAX_DEPTH = 64
-"""Arguments nested deeper than this are neither written nor read."""
+"""Arguments nested deeper than this are neither written nor parsed."""
 
 
 class RenderError(ValueError):
-    """An item that cannot be rendered; the caller makes it a Rejection."""
+    """A conversation or call that the format cannot express; the caller makes it a Rejection."""
 
 
 class MalformedError(ValueError):
-    """Text that no student should have written; becomes `Parsed.malformed` with this detail."""
+    """An assistant turn that is not in the format; the message becomes `Parsed.detail`."""
 
 
 class TurnContent(NamedTuple):
-    """What a turn says: calls, or a reply in words."""
+    """A parsed assistant turn: tool calls, and the text in front of them or instead of them."""
 
     calls: tuple[ToolCall, ...] = ()
     reply: str = ""

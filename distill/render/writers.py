@@ -1,9 +1,9 @@
-"""The two ways in which a conversation becomes text: by the tokenizer's chat template, or by us."""
+"""A conversation as text: by the tokenizer's chat template, or in FunctionGemma's format."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import StudentError
@@ -16,41 +16,43 @@ from distill.workflow.model import Tool
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_OPENED_THOUGHT = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
-_UNDECLARED = (
+_OPEN_THINKING = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
+_JSON_INSTRUCTIONS = (
     "You can call the functions below. To call one, answer with nothing but a JSON object "
     '{"name": <its name>, "arguments": <its arguments>}, one on a line for each call.'
 )
-_PROBE = Message(role="user", content="Where is the north gate?")
-_WORDS = "zebra quartz"
-_TOOL_NAME = "probe_tool"
-_CALL = ToolCall(name=_TOOL_NAME, arguments={"place": "north gate", "count": 2})
-_TOOL = Tool(name=_TOOL_NAME, description="Probe.", parameters={"type": "object"}).openai()
-_OTHER = Tool(name="second_tool", description="Probe.", parameters={"type": "object"}).openai()
-_BESIDE: tuple[Json, ...] = (
+PROBE_MESSAGE = Message(role="user", content="Where is the north gate?")
+PROBE_CALL = ToolCall(name="probe_tool", arguments={"place": "north gate", "count": 2})
+"""What templates and renderers are tried on."""
+_PROBE_REPLY = "zebra quartz"
+_PROBE_TOOL, _SECOND_TOOL = (
+    Tool(name=name, description="Probe.", parameters={"type": "object"}).openai()
+    for name in (PROBE_CALL.name, "second_tool")
+)
+_NAME_ONLY_FIELDS: tuple[Json, ...] = (
     {},
     {"description": ""},
     {"description": "", "parameters": {"type": "object", "properties": {}}},
 )
-"""What may stand beside a tool's name where no more than names is shown, the shortest first."""
+"""Empty fields that a template may require beside a tool's name, the shortest first."""
 
 
 class PlainWriter:
-    """FunctionGemma's format for a tokenizer that has no chat template of its own.
+    """FunctionGemma's format, for a tokenizer without a chat template.
 
-    The turn is tokenized apart from the prompt, so that no token spans the two. It ends with
-    <end_of_turn> after calls too: a router waits for no response, and one end is learned better
-    than two. <start_function_response> ends a generation all the same.
+    Prompt and turn are tokenized separately, so that no token spans the two. A turn ends with
+    <end_of_turn> after calls too: a router waits for no response, and one stop token is learned
+    better than two. <start_function_response> stops a generation all the same.
     """
 
-    whole = False
+    tokenize_jointly = False
     source = "built in"
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names: bool = False
+        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names_only: bool = False
     ) -> None:
         self.format = format or FUNCTION_GEMMA
-        self.declare = functiongemma.declare_name if names else functiongemma.declare
+        self.declare = functiongemma.declare_name if names_only else functiongemma.declare
         self.bos = tokenizer.bos_token or ""
         vocabulary = tokenizer.get_vocab()
         missing = [marker for marker in functiongemma.MARKERS if marker not in vocabulary]
@@ -67,42 +69,44 @@ class PlainWriter:
         if tools:
             system = next((m.content for m in messages[:1] if m.role == "system"), None)
             rest = messages if system is None else messages[1:]
-            instructions = functiongemma.safe(_instructions(system))
+            instructions = functiongemma.reject_markers(_developer_instructions(system))
             head += functiongemma.developer_turn(map(self.declare, tools), instructions)
         return head + functiongemma.conversation(rest)
 
     def turn(
         self, messages: Sequence[Message], target: Target, tools: Sequence[Json], prompt: str
     ) -> str:
-        return _said(self.format, target) + functiongemma.TURN[1]
+        return _target_text(self.format, target) + functiongemma.TURN[1]
 
 
 class TemplateWriter:
-    """The tokenizer's own chat template, which is asked how it writes calls and ends a turn.
+    """The tokenizer's chat template; its format of calls and its stop tokens are detected.
 
-    With `names` it is shown the tools' names, and what it cannot do without beside them.
+    With `names_only` it gets the tools' names, and of the other fields only those that it requires,
+    empty.
     """
 
-    whole = True
+    tokenize_jointly = True
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names: bool = False
+        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names_only: bool = False
     ) -> None:
         self.tokenizer = tokenizer
         self.source = str(tokenizer.chat_template)
-        self.beside: Json | None = None
-        self.developer = False
+        self.name_only_fields: Json | None = None
+        self.needs_developer_turn = False
         self.writes_calls = True
         self.shows_tools = True
         try:
-            self.shows_tools = _TOOL_NAME in self._apply([_PROBE], [_TOOL])
-            self.format = self._detect(format)
+            self.shows_tools = PROBE_CALL.name in self._apply([PROBE_MESSAGE], [_PROBE_TOOL])
+            self.format = self._detect_format(format)
             self.stops = self._find_stops()
         except RenderError as error:
-            raise _unusable(f"fails on a plain conversation: {error}") from None
-        self.developer = self.format is FUNCTION_GEMMA
-        if names:
-            self.beside = next(filter(self._suffices, _BESIDE[:-1]), _BESIDE[-1])
+            raise _unusable_template(f"fails on a plain conversation: {error}") from None
+        self.needs_developer_turn = self.format is FUNCTION_GEMMA
+        if names_only:
+            *shorter, complete = _NAME_ONLY_FIELDS
+            self.name_only_fields = next(filter(self._shows_tools_with, shorter), complete)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Json]) -> str:
         return self._apply(messages, tools)
@@ -110,168 +114,173 @@ class TemplateWriter:
     def turn(
         self, messages: Sequence[Message], target: Target, tools: Sequence[Json], prompt: str
     ) -> str:
-        """What the template writes after the prompt for the assistant's turn."""
-        turn = self._after(prompt, [*messages, self._assistant(target)], tools)
+        """The assistant's turn as the template writes it after the prompt."""
+        if self.writes_calls:
+            answer = Message(role="assistant", content=target.reply, tool_calls=target.calls)
+        else:
+            answer = Message(role="assistant", content=_target_text(self.format, target))
+        turn = self._after(prompt, [*messages, answer], tools)
         return turn if any(stop in turn for stop in self.stops) else turn + self.stops[0]
 
     def _after(self, prompt: str, messages: Sequence[Message], tools: Sequence[Json]) -> str:
-        full = self._apply(messages, tools, prompting=False)
+        """What the template writes for `messages` after `prompt`, the text of all but the last."""
+        full = self._apply(messages, tools, add_generation_prompt=False)
         if full.startswith(prompt):
             return full[len(prompt) :]
-        # Some templates open or skip a thought for the prompt and strip it from what was said.
-        # What is served is the prompt as it is; the turn follows it.
-        header = _OPENED_THOUGHT.sub("", prompt)
+        # Some templates end the prompt with <think>, and strip it from an assistant turn that is in
+        # the conversation. The prompt is served as it is; the turn follows it.
+        header = _OPEN_THINKING.sub("", prompt)
         if full.startswith(header):
             return full[len(header) :].lstrip("\n")
-        raise _unusable("writes a conversation differently when the assistant's turn is in it")
-
-    def _assistant(self, target: Target) -> Message:
-        if self.writes_calls:
-            return Message(role="assistant", content=target.reply, tool_calls=target.calls)
-        return Message(role="assistant", content=_said(self.format, target))
+        raise _unusable_template(
+            "writes a conversation differently when the assistant's turn is in it"
+        )
 
     def template_inputs(
         self, messages: Sequence[Message], tools: Sequence[Json]
     ) -> tuple[list[dict[str, Any]], list[Any] | None]:
-        """The turns and the tools that the chat template is given for a conversation."""
-        turns = [_openai(message, at) for at, message in enumerate(messages)]
+        """The messages and tools passed to the chat template, in OpenAI's format."""
+        turns = [_openai_message(message, at) for at, message in enumerate(messages)]
         if not turns:
             raise RenderError("an empty conversation")
-        if self.beside is not None:
-            tools = [_reduced(tool, self.beside) for tool in tools]
-        return self._instructed(turns, tools), list(tools) or None
+        if self.name_only_fields is not None:
+            tools = [_name_only(tool, self.name_only_fields) for tool in tools]
+        return self._with_instructions(turns, tools), list(tools) or None
 
     def _apply(
-        self, messages: Sequence[Message], tools: Sequence[Json], prompting: bool = True
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Json],
+        *,
+        add_generation_prompt: bool = True,
     ) -> str:
         from jinja2 import TemplateError
 
-        turns, shown = self.template_inputs(messages, tools)
+        turns, declared = self.template_inputs(messages, tools)
         try:
-            # A router answers at once: templates that can think are asked not to.
-            switches: dict[str, Any] = {"enable_thinking": False}
             text = self.tokenizer.apply_chat_template(
                 turns,
-                tools=shown,
-                add_generation_prompt=prompting,
+                tools=declared,
+                add_generation_prompt=add_generation_prompt,
                 tokenize=False,
-                **switches,
+                # A router answers at once, without reasoning.
+                enable_thinking=False,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise RenderError(f"the chat template says: {error}") from None
         return str(text)
 
-    def _instructed(
+    def _with_instructions(
         self, turns: list[dict[str, Any]], tools: Sequence[Json]
     ) -> list[dict[str, Any]]:
-        """The turns, with the instructions in front that the template leaves to its caller."""
-        if not tools or (self.shows_tools and not self.developer):
+        """The turns, headed by the instructions that the template leaves to its caller."""
+        if not tools or (self.shows_tools and not self.needs_developer_turn):
             return turns
         system = turns[0]["content"] if turns[0]["role"] == "system" else None
         rest = turns if system is None else turns[1:]
-        if self.developer:
-            return [{"role": "developer", "content": _instructions(system)}, *rest]
-        shown = tools if self.beside is None else [tool["function"] for tool in tools]
-        declared = "\n".join(map(canonical_json, shown))
-        content = "\n".join(filter(None, [system, _UNDECLARED, declared]))
+        if self.needs_developer_turn:
+            return [{"role": "developer", "content": _developer_instructions(system)}, *rest]
+        schemas = tools if self.name_only_fields is None else [tool["function"] for tool in tools]
+        declarations = "\n".join(map(canonical_json, schemas))
+        content = "\n".join(filter(None, [system, _JSON_INSTRUCTIONS, declarations]))
         return [{"role": "system", "content": content}, *rest]
 
-    def _suffices(self, beside: Json) -> bool:
-        """Whether the template shows tools of which it is told a name and `beside` alone.
+    def _shows_tools_with(self, fields: Json) -> bool:
+        """Whether the template shows tools that have a name and no fields but these.
 
-        A key that it writes itself, once for each tool, is a key whose value it wants.
+        A key that the template itself prints once for each tool is one whose value it requires.
         """
-        self.beside = beside
+        self.name_only_fields = fields
         try:
-            one, two = (self._apply([_PROBE], tools) for tools in ([_TOOL], [_TOOL, _OTHER]))
+            one = self._apply([PROBE_MESSAGE], [_PROBE_TOOL])
+            two = self._apply([PROBE_MESSAGE], [_PROBE_TOOL, _SECOND_TOOL])
         except RenderError:
             return False
-        wanted = [key for key in _BESIDE[-1] if one.count(key) != two.count(key)]
-        return _TOOL_NAME in one and beside.keys() >= {*wanted}
+        required = [key for key in _NAME_ONLY_FIELDS[-1] if one.count(key) != two.count(key)]
+        return PROBE_CALL.name in one and fields.keys() >= {*required}
 
-    def _detect(self, chosen: Format | None) -> Format:
-        """The format that reads back what the template writes for a call.
+    def _detect_format(self, chosen: Format | None) -> Format:
+        """The format that parses what the template writes for a call.
 
-        A template that writes no calls, or not in the chosen format, is given them as words.
+        A template that writes no calls, or not in the chosen format, gets them as text.
         """
-        call = Message(role="assistant", tool_calls=(_CALL,))
-        text = self._after(self._apply([_PROBE], ()), [_PROBE, call], ())
+        call = Message(role="assistant", tool_calls=(PROBE_CALL,))
+        text = self._after(self._apply([PROBE_MESSAGE], ()), [PROBE_MESSAGE, call], ())
         for format in [chosen] if chosen else FORMATS:
-            if _reads(format, text, _CALL):
+            if _parses_probe_call(format, text):
                 return format
-        if not chosen and _TOOL_NAME in text:
-            raise _unusable(f"writes calls in a way that distill cannot read: {text[:120]!r}")
+        if not chosen and PROBE_CALL.name in text:
+            raise _unusable_template(
+                f"writes calls in a way that distill cannot read: {text[:120]!r}"
+            )
         self.writes_calls = False
         return chosen or JSON
 
     def _find_stops(self) -> tuple[str, ...]:
-        """The tokens after which nothing more is said: asked of the template, and known ones."""
+        """Stop tokens: the first special token after a reply, the format's, and EOS."""
         vocabulary = self.tokenizer.get_vocab()
-        reply = Message(role="assistant", content=_WORDS)
-        text = self._after(self._apply([_PROBE], ()), [_PROBE, reply], ())
-        tail = encode(self.tokenizer, text[text.index(_WORDS) + len(_WORDS) :])
+        reply = Message(role="assistant", content=_PROBE_REPLY)
+        text = self._after(self._apply([PROBE_MESSAGE], ()), [PROBE_MESSAGE, reply], ())
+        tail = encode(self.tokenizer, text[text.index(_PROBE_REPLY) + len(_PROBE_REPLY) :])
         added = self.tokenizer.added_tokens_decoder
         ends = [str(added[token]) for token in tail if token in added][:1]
         ends += [*self.format.stops, self.tokenizer.eos_token or ""]
         found = tuple(dict.fromkeys(end for end in ends if end in vocabulary))
         if not found:
-            raise _unusable("ends the assistant's turn with no token of its own")
+            raise _unusable_template("ends the assistant's turn with no token of its own")
         return found
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text that holds its own special tokens; RenderError where it has none."""
+    """The ids of a text that contains its special tokens; RenderError if it cannot be tokenized."""
     try:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     except (UnicodeError, TypeError) as error:
         raise RenderError(f"the text is not Unicode that can be tokenized: {error}") from None
 
 
-def _reduced(tool: Json, beside: Json) -> Json:
-    """The tool without all but its name and what is to stand `beside` it."""
+def _name_only(tool: Json, fields: Json) -> Json:
+    """The tool with its name and `fields` alone."""
     function = tool.get("function", tool)
     assert isinstance(function, dict)
-    return {"type": "function", "function": {"name": function["name"], **beside}}
+    return {"type": "function", "function": {"name": function["name"], **fields}}
 
 
-def _said(format: Format, target: Target) -> str:
-    """The target as the assistant's text."""
+def _target_text(format: Format, target: Target) -> str:
     if target.calls:
         return format.write(target.calls)
-    return functiongemma.safe(target.reply.strip())
+    return functiongemma.reject_markers(target.reply.strip())
 
 
-def _instructions(system: str | None) -> str:
-    """FunctionGemma's trigger sentence, and after it what the conversation itself instructs."""
-    if system is None or system.startswith(functiongemma.DEVELOPER):
-        return system or functiongemma.DEVELOPER
-    return f"{functiongemma.DEVELOPER}\n{system}"
+def _developer_instructions(system: str | None) -> str:
+    """FunctionGemma's trigger sentence, followed by the conversation's own system message."""
+    if system is None or system.startswith(functiongemma.TRIGGER_SENTENCE):
+        return system or functiongemma.TRIGGER_SENTENCE
+    return f"{functiongemma.TRIGGER_SENTENCE}\n{system}"
 
 
-def _reads(format: Format, text: str, call: ToolCall) -> bool:
-    for end in (len(text), *sorted(_ends(text), reverse=True)):
+def _parses_probe_call(format: Format, text: str) -> bool:
+    """Whether the text, up to one of its special tokens or its end, is the probe call."""
+    starts = [found.start() for found in re.finditer(r"<", text)]
+    for end in (len(text), *reversed(starts)):
         try:
-            if format.read(text[:end]) == TurnContent(calls=(call,)):
+            if format.read(text[:end]) == TurnContent(calls=(PROBE_CALL,)):
                 return True
         except MalformedError:
             continue
     return False
 
 
-def _ends(text: str) -> Iterable[int]:
-    return (found.start() for found in re.finditer(r"<", text))
-
-
-def _openai(message: Message, at: int) -> dict[str, Any]:
+def _openai_message(message: Message, index: int) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.name:
         turn["name"] = message.name
     if message.tool_calls:
         turn["tool_calls"] = [
-            # Mistral's template wants an id of nine letters or digits.
+            # Mistral's template requires an id of nine letters or digits.
             {
                 "type": "function",
-                "id": f"call{at:03d}{number:02d}",
+                "id": f"call{index:03d}{number:02d}",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
             for number, call in enumerate(message.tool_calls)
@@ -279,7 +288,7 @@ def _openai(message: Message, at: int) -> dict[str, Any]:
     return turn
 
 
-def _unusable(cause: str) -> StudentError:
+def _unusable_template(cause: str) -> StudentError:
     return StudentError(
         f"its chat template {cause}",
         hint="choose another student, or give its tokenizer another chat template",

@@ -16,7 +16,7 @@ from distill.export.ollama import render, write_modelfile
 from distill.export.template import chat_template, literal, probes
 from distill.records import Message, ToolCall
 from distill.render import Renderer
-from distill.render.functiongemma import DEVELOPER
+from distill.render.functiongemma import TRIGGER_SENTENCE
 from distill.students.embedded import verified_folder
 from distill.students.wordpiece import load_tokenizer
 from distill.workflow.model import Tool
@@ -43,7 +43,7 @@ EACH = pytest.mark.parametrize("name", TEMPLATES)
 
 
 def conversations(renderer: Renderer) -> list[list[Message]]:
-    trigger = Message(role="system", content=f"{DEVELOPER}\nBe brief.")
+    trigger = Message(role="system", content=f"{TRIGGER_SENTENCE}\nBe brief.")
     return [*map(list, probes(renderer)), [trigger, Message(role="user", content="hi")]]
 
 

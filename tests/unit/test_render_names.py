@@ -15,7 +15,7 @@ from render_tokenizers import (
 
 from distill.errors import StudentError
 from distill.records import Message, Target, ToolCall
-from distill.render import Parsed, Rendered, Renderer
+from distill.render import Parsed, Renderer
 from distill.workflow.model import Tool
 
 TEMPLATES = {
@@ -48,10 +48,6 @@ def renderer(template: str | None, declarations: str = "names") -> Renderer:
     return Renderer(tokenizer(template), TOOLS, declarations=declarations)  # type: ignore[arg-type]
 
 
-def learned(row: Rendered) -> list[int]:
-    return [token for token, on in zip(row.ids, row.mask, strict=True) if on]
-
-
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_prompt_holds_the_names_and_nothing_else_of_the_tools(kind: str) -> None:
     made = renderer(TEMPLATES[kind])
@@ -78,8 +74,8 @@ def test_a_row_is_its_prompt_and_its_turn(kind: str, target: Target) -> None:
     row, prompt = made.example(ASKED, target), made.prompt(ASKED)
     start = row.mask.index(True)
     assert row.ids[:start] == prompt
-    assert made.parse(learned(row)) == Parsed(target.calls, target.reply)
-    assert learned(row) == learned(renderer(TEMPLATES[kind], "full").example(ASKED, target))
+    assert made.parse(row.completion) == Parsed(target.calls, target.reply)
+    assert row.completion == renderer(TEMPLATES[kind], "full").example(ASKED, target).completion
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -123,7 +119,7 @@ def test_a_template_is_given_what_it_cannot_do_without(case: str) -> None:
     line, shown = PICKY[case]
     made = renderer(LLAMA_TEMPLATE.replace(TOOL_LINE, line))
     assert shown in made.decode(made.prompt(ASKED))
-    assert made.parse(learned(made.example(ASKED, CALLED))) == Parsed((CALL,))
+    assert made.parse(made.example(ASKED, CALLED).completion) == Parsed((CALL,))
 
 
 def test_instructions_that_speak_of_parameters_do_not_make_every_tool_longer() -> None:

@@ -20,7 +20,7 @@ from render_tokenizers import (
 
 from distill.errors import StudentError
 from distill.records import Message, Target, ToolCall, canonical_json
-from distill.render import Parsed, Rendered, Renderer, RenderError
+from distill.render import Parsed, Renderer, RenderError
 from distill.render.formats import HERMES
 from distill.workflow.model import Tool
 
@@ -62,10 +62,6 @@ def renderer(kind: str, **options: object) -> Renderer:
     return Renderer(tokenizer(TEMPLATES[kind]), TOOLS, **options)  # type: ignore[arg-type]
 
 
-def masked(row: Rendered) -> list[int]:
-    return [token for token, learned in zip(row.ids, row.mask, strict=True) if learned]
-
-
 def test_golden_functiongemma() -> None:
     made = renderer("none")
     golden = (GOLDEN / "functiongemma_call.txt").read_text(encoding="utf-8").removesuffix("\n")
@@ -73,7 +69,7 @@ def test_golden_functiongemma() -> None:
     row = made.example(ASKED, CALLED)
     assert made.decode(row.ids) == golden
     assert made.decode(made.prompt(ASKED)) == prompt + "<start_of_turn>model\n"
-    assert made.decode(masked(row)) == turn
+    assert made.decode(row.completion) == turn
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -88,12 +84,12 @@ def test_a_row_is_its_prompt_and_its_turn(kind: str, declarations: str, target: 
     row, prompt = made.example(ASKED, target), made.prompt(ASKED)
     start = row.mask.index(True)
     assert row.ids[:start] == prompt
-    assert row.mask[start : start + len(masked(row))] == [True] * len(masked(row))
-    assert masked(row)[-1] in made.stop_ids
-    assert not set(masked(row)[:-1]) & set(made.stop_ids)
-    assert made.parse(masked(row)) == Parsed(target.calls, target.reply)
-    assert made.parse(made.decode(masked(row))) == Parsed(target.calls, target.reply)
-    assert made.parse(masked(row)[:-1]).malformed
+    assert row.mask[start : start + len(row.completion)] == [True] * len(row.completion)
+    assert row.completion[-1] in made.stop_ids
+    assert not set(row.completion[:-1]) & set(made.stop_ids)
+    assert made.parse(row.completion) == Parsed(target.calls, target.reply)
+    assert made.parse(made.decode(row.completion)) == Parsed(target.calls, target.reply)
+    assert made.parse(row.completion[:-1]).malformed
     assert ("Search public information." in made.decode(prompt)) == (declarations == "full")
 
 
@@ -169,7 +165,7 @@ def test_what_is_trained_is_read_back(kind: str, arguments: dict[str, object]) -
         # Published templates quote no keys; ours writes every JSON value.
         assert kind == "functiongemma"
         return
-    parsed = made.parse(masked(row))
+    parsed = made.parse(row.completion)
     assert not parsed.malformed
     assert canonical_json(parsed.calls[0].model_dump()) == canonical_json(call.model_dump())
 
@@ -232,12 +228,12 @@ def test_nothing_that_follows_a_dead_token_mends_it(
     made = renderer(kind)
     before = [token for token in before if token not in (*made.stop_ids, *made.invalid_marker_ids)]
     assert len(made.invalid_marker_ids) == 4
-    for dead in made.invalid_marker_ids:
-        parsed = made.parse([*before, dead])
+    for invalid in made.invalid_marker_ids:
+        parsed = made.parse([*before, invalid])
         assert parsed.malformed
         assert "inside a turn" in parsed.detail
-        assert made.parse([*before, dead, *after, made.stop_ids[0]]).malformed
-        assert made.parse(made.decode([*before, dead, *after])).malformed
+        assert made.parse([*before, invalid, *after, made.stop_ids[0]]).malformed
+        assert made.parse(made.decode([*before, invalid, *after])).malformed
 
 
 def test_tokens_that_hold_a_marker_among_other_text_count_as_it() -> None:
@@ -252,7 +248,7 @@ def test_tokens_that_hold_a_marker_among_other_text_count_as_it() -> None:
     assert made.parse([*theirs.encode("{x"), end]) == Parsed(reply="{x}")
     row = made.example(ASKED, CALLED)
     assert row.ids[: row.mask.index(True)] == made.prompt(ASKED)
-    assert made.parse(masked(row)) == Parsed((CALL,))
+    assert made.parse(row.completion) == Parsed((CALL,))
 
 
 def test_a_thought_that_only_the_prompt_holds_stays_in_the_row() -> None:
@@ -262,7 +258,7 @@ def test_a_thought_that_only_the_prompt_holds_stays_in_the_row() -> None:
     start = row.mask.index(True)
     assert row.ids[:start] == made.prompt(ASKED)
     assert made.decode(row.ids[:start]).endswith("assistant\n<think>\n")
-    assert made.parse(masked(row)).calls == (CALL,)
+    assert made.parse(row.completion).calls == (CALL,)
 
 
 def test_a_turn_whose_first_token_would_merge_with_the_prompt() -> None:
@@ -272,12 +268,12 @@ def test_a_turn_whose_first_token_would_merge_with_the_prompt() -> None:
     made = Renderer(tokenizer(template), TOOLS)
     row = made.example(ASKED, Target(kind="answer", reply="uery string"))
     assert row.ids[: row.mask.index(True)] == made.prompt(ASKED)
-    assert made.decode(masked(row)) == "uery string<|im_end|>"
+    assert made.decode(row.completion) == "uery string<|im_end|>"
 
 
 def test_a_format_can_be_chosen() -> None:
     made = renderer("json", format=HERMES)
-    assert made.decode(masked(made.example(ASKED, CALLED))).startswith("<tool_call>\n")
+    assert made.decode(made.example(ASKED, CALLED).completion).startswith("<tool_call>\n")
     assert made.format is HERMES
 
 
@@ -298,7 +294,7 @@ def test_a_template_that_cannot_be_used(cause: str) -> None:
 def test_a_turn_that_ends_with_no_token_of_its_own() -> None:
     theirs = tokenizer(PLAIN_TEMPLATE.replace("<|im_end|>", ""), special=(*SPECIAL, "!"))
     made = Renderer(theirs, TOOLS)
-    assert made.decode(masked(made.example(ASKED, CALLED))).endswith("<eos>")
+    assert made.decode(made.example(ASKED, CALLED).completion).endswith("<eos>")
     theirs = tokenizer(PLAIN_TEMPLATE.replace("<|im_end|>", ""), special=(*SPECIAL, "?"))
     theirs.eos_token = None
     with pytest.raises(StudentError, match="ends the assistant's turn with no token"):

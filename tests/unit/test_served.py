@@ -127,12 +127,12 @@ def test_a_server_without_ids_is_read_by_its_text(renderer: Renderer, student: A
 
 
 def test_a_dead_end_is_malformed_in_text_too(renderer: Renderer, student: Any) -> None:  # noqa: F811
-    dead = renderer.invalid_marker_ids[0]
+    invalid = renderer.invalid_marker_ids[0]
     with serving(
-        student, lambda *_: {"text": "hello", "finish_reason": "stop", "stop_reason": dead}
+        student, lambda *_: {"text": "hello", "finish_reason": "stop", "stop_reason": invalid}
     ) as (url, _):
         made = served(url, renderer, CASES[:1])
-    own = renderer.parse(f"hello{renderer.decode([dead])}")
+    own = renderer.parse(f"hello{renderer.decode([invalid])}")
     assert made[0].malformed
     assert made[0].detail == own.detail
 
