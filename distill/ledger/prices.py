@@ -1,4 +1,4 @@
-"""What a teacher's tokens cost, and what a run has spent, for people."""
+"""Prices of tokens, the costs of a ledger, and both formatted for people."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SPENDING_COLUMNS = (
     "cost",
 )
 
-# What makers put behind a model's name for one version of it: a date, a number, a preview.
+# The suffix of one version of a model: a date, a number, a preview.
 _VERSION = re.compile(r"-(\d{4}-\d\d-\d\d|\d{3,4}|\d{8}|latest|preview(-\d\d-\d\d(\d\d)?)?)")
-# Names that only resolve inside of a network, besides those without a dot.
-_PRIVATE = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+# Domains that resolve inside of a private network only; so do names without a dot.
+_PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 
 
 class TokenCounts(Protocol):
-    """Anything with tokens: a Usage, UsageTotals, a forecast."""
+    """Anything that counts tokens: Usage, UsageTotals, a forecast."""
 
     @property
     def prompt_tokens(self) -> int: ...
@@ -51,30 +51,30 @@ class TokenCounts(Protocol):
 
 @cache
 def builtin_prices() -> tuple[str, Mapping[str, Price]]:
-    """The date on which distill's own table was noted, and the table by model."""
+    """The date of distill's own price table, and its prices by model."""
     table = tomllib.loads(read_text(Path(__file__).with_name("prices.toml")))
     prices = {model: Price.model_validate(price) for model, price in table["models"].items()}
     return str(table["as_of"]), prices
 
 
 def model_price(model: str, given: Mapping[str, Price]) -> Price | None:
-    """The price of `model`: by its exact name, else by the one that it is a version of.
+    """The price of `model` by its exact name, else of the model that it is a version of.
 
     The user's table `given` comes before distill's own; `openai/gpt-5-mini` is also looked up as
     `gpt-5-mini`, and `gpt-5-mini-2025-08-07` as a version of it.
     """
-    return _found(model, (given, builtin_prices()[1]))
+    return _lookup(model, (given, builtin_prices()[1]))
 
 
 def teacher_price(settings: TeacherConfig) -> Price | None:
-    """The price of the teacher's tokens: nothing for one of your own, None where it is unknown."""
+    """The price of the teacher's tokens: FREE for a server of your own, None if it is unknown."""
     if settings.kind != "openai" or _is_private(_host(settings)):
-        return _found(settings.model, (settings.prices,)) or FREE
+        return _lookup(settings.model, (settings.prices,)) or FREE
     return model_price(settings.model, settings.prices)
 
 
 def unknown_price_error(model: str) -> UsageError:
-    """The error for a budget in USD that needs the price of `model`, with the lines to fill in."""
+    """The error for a budget in USD without a price of `model`; the hint is the TOML to add."""
     lines = [f"[teacher.prices.{json.dumps(model, ensure_ascii=False)}]", "prompt = 0.25"]
     shown = "".join(f"\n    {line}" for line in (*lines, "cached = 0.025", "completion = 2.00"))
     return UsageError(
@@ -86,7 +86,7 @@ def unknown_price_error(model: str) -> UsageError:
 
 
 def cost(counted: TokenCounts, price: Price) -> float:
-    """USD for the tokens of `counted`."""
+    """The cost in USD of the tokens of `counted`."""
     cached = min(counted.cached_tokens, counted.prompt_tokens)
     cached_price = price.prompt if price.cached is None else price.cached
     return (
@@ -97,16 +97,18 @@ def cost(counted: TokenCounts, price: Price) -> float:
 
 
 def entry_cost(entry: LedgerEntry, settings: TeacherConfig) -> float | None:
-    """USD for an entry of the ledger, None where its model has no known price.
+    """The cost in USD of a ledger entry, None where its model has no known price.
 
     A run may have had other teachers before the one of `settings`.
     """
     if not entry.tokens:
         return 0.0
-    own = entry.model == settings.model
-    price = teacher_price(settings) if own else model_price(entry.model, settings.prices)
+    if entry.model == settings.model:
+        price = teacher_price(settings)
+    else:
+        price = model_price(entry.model, settings.prices)
     if price is None and teacher_price(settings) == FREE:
-        price = FREE  # where the server is one's own, so it was, most likely, for other models
+        price = FREE  # a server of one's own most likely served the earlier models too
     return None if price is None else cost(entry, price)
 
 
@@ -128,7 +130,7 @@ def spending_rows(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> li
 
 
 def spending_line(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> str:
-    """The ledger in one line: `1,234 requests, 1.2M prompt tokens (0.9M cached), …, $0.31`."""
+    """The ledger as one line: `1,234 requests, 1.2M prompt tokens (0.9M cached), …, $0.31`."""
     several = list(entries)
     costs = [entry_cost(entry, settings) for entry in several]
     known = [value for value in costs if value is not None]
@@ -137,21 +139,22 @@ def spending_line(entries: Iterable[LedgerEntry], settings: TeacherConfig) -> st
     return f"{format_usage(UsageTotals.total(several))}, {spent}{unknown}"
 
 
-def format_usage(tally: UsageTotals) -> str:
-    """Requests and tokens in words; says where tokens are estimates."""
-    cached = f" ({format_count(tally.cached_tokens)} cached)" if tally.cached_tokens else ""
+def format_usage(totals: UsageTotals) -> str:
+    """`12 requests, 1,234 prompt tokens, 56 completion tokens`, and how many are estimates."""
+    cached = f" ({format_count(totals.cached_tokens)} cached)" if totals.cached_tokens else ""
     line = (
-        f"{_requests(tally.requests)}, {format_count(tally.prompt_tokens)} prompt tokens{cached}, "
-        f"{format_count(tally.completion_tokens)} completion tokens"
+        f"{_requests(totals.requests)}, "
+        f"{format_count(totals.prompt_tokens)} prompt tokens{cached}, "
+        f"{format_count(totals.completion_tokens)} completion tokens"
     )
-    if not tally.estimated:
+    if not totals.estimated:
         return line
-    of = f" of {_requests(tally.estimated)}" * (tally.estimated < tally.requests)
+    of = f" of {_requests(totals.estimated)}" * (totals.estimated < totals.requests)
     return f"{line} (tokens{of} estimated)"
 
 
 def format_usd(usd: float | None) -> str:
-    """USD for people: whole cents, and down to hundredths of one where there is little."""
+    """`$0.31`, with two more digits for small amounts; `price unknown` for None."""
     if usd is None:
         return "price unknown"
     if 0 < usd < 0.0001:
@@ -160,7 +163,7 @@ def format_usd(usd: float | None) -> str:
 
 
 def format_count(number: int) -> str:
-    """A number for people: 9,999, 12k, 1.2M, 3.4G."""
+    """A number in short form: 9,999, 12k, 1.2M, 3.4G."""
     if number < 10_000:
         return f"{number:,}"
     if number < 950_000:
@@ -174,7 +177,7 @@ def _requests(number: int) -> str:
     return f"{number:,} request{'s' * (number != 1)}"
 
 
-def _found(model: str, tables: Sequence[Mapping[str, Price]]) -> Price | None:
+def _lookup(model: str, tables: Sequence[Mapping[str, Price]]) -> Price | None:
     names = list(dict.fromkeys((model, model.rpartition("/")[2])))
     for name in names:
         for table in tables:
@@ -205,4 +208,4 @@ def _is_private(host: str) -> bool:
     try:
         return not ipaddress.ip_address(host.partition("%")[0]).is_global
     except ValueError:
-        return "." not in host or host.endswith(_PRIVATE)
+        return "." not in host or host.endswith(_PRIVATE_DOMAINS)

@@ -69,7 +69,7 @@ class TeacherSession:
         parts = [f"{stats.in_flight} under way"]
         parts += [f"{stats.waiting} waiting"] * bool(stats.waiting)
         parts += [f"{stats.retries} retries"] * bool(stats.retries)
-        return ", ".join([*parts, *self.budget.note()])
+        return ", ".join([*parts, *self.budget.progress_note()])
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns. Ctrl-C lets requests under way finish; a second one does not."""

@@ -306,7 +306,7 @@ def test_who_is_cancelled_leaves_room_for_the_others(
     ended = asyncio.run(main())
     others = [outcome for number, outcome in enumerate(ended) if number != cancelled]
     assert all(isinstance(outcome, ChatReply) for outcome in others)
-    assert budget._promised.requests == 0
+    assert budget._reserved.requests == 0
     assert store.spent().requests == sum(isinstance(outcome, ChatReply) for outcome in ended)
 
 
@@ -348,14 +348,14 @@ def test_a_server_that_counts_more_tokens_is_believed(store: ReplyStore) -> None
     dense = Told(replying(10 * worst_prompt(request), 200))
     budget = Budget(tokens=10**6)
     asyncio.run(MeteredTeacher(dense, store, budget, "generate").complete(request))
-    learnt = budget._worst(budget._claim(request))
+    learnt = budget._usage_bound(budget._worst_case(request))
     assert learnt.prompt_tokens >= 10 * worst_prompt(request)
     assert learnt.completion_tokens == 200
     # Estimates of ours teach nothing.
     usage = Usage(prompt_tokens=10**6, completion_tokens=10**6, estimated=True)
     guessed = Told(lambda request: ChatReply(text="", model="m", usage=usage))
     asyncio.run(MeteredTeacher(guessed, store, Budget(tokens=10**9), "generate").complete(request))
-    assert budget._worst(budget._claim(request)) == learnt
+    assert budget._usage_bound(budget._worst_case(request)) == learnt
 
 
 def test_it_is_the_teacher_in_everything_else(store: ReplyStore) -> None:
@@ -416,4 +416,4 @@ def test_a_progress_bar_can_tell_what_is_spent(
     entry = LedgerEntry(
         stage="generate", model="unheard-of", outcome="reply", completion_tokens=120_000
     )
-    assert Budget.of(OPENAI.model_copy(update=settings), [entry]).note() == note
+    assert Budget.of(OPENAI.model_copy(update=settings), [entry]).progress_note() == note
