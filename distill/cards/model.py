@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distill.evaluate.arms import read_scores
 from distill.evaluate.score import Scores
-from distill.evaluate.statistics import Interval
-from distill.evaluate.tables import sorted_arms
+from distill.evaluate.tables import CellFormat, sorted_arms
 from distill.files import write_text
 from distill.records import Json, digest
 from distill.run import layout
@@ -39,6 +38,7 @@ _LICENSES = {
 """Licences by the beginning of a model's name. Others are for the reader to look up."""
 _RELATION = {"adapter": "adapter", "hf": "finetune", "gguf": "quantized", "ollama": "quantized"}
 _FROM_FOLDER = "from a folder"
+_CELLS = CellFormat(interval="({:.1f}–{:.1f})", missing="–")
 
 
 def write_model_card(run: RunFolder, folder: Path, kind: Kind = "adapter") -> None:
@@ -181,7 +181,9 @@ def _scores(run: RunFolder, kind: Kind) -> str:
         return "Not evaluated."
     lines = ["| data | arm | n | right tool | full call | malformed |", "|---|---|--:|--:|--:|--:|"]
     for dataset, arms in found.items():
-        lines += [_row(dataset, arm, arms[arm]) for arm in sorted_arms(arms)]
+        for arm in sorted_arms(arms):
+            cells = _CELLS.score_cells(arms[arm])[:4]
+            lines.append(f"| {dataset} | {arm} | {' | '.join(cells)} |")
     return "\n".join(lines) + (
         "\n\nShares in percent with 95% Wilson intervals; – where an arm has none. *test* is held "
         "out from the generated rows, *gold* was written by people. Decoded before the export."
@@ -200,22 +202,6 @@ def evaluated(run: RunFolder) -> dict[str, Mapping[str, Scores]]:
         path.parent.name for path in sorted((run.path / layout.EVALUATE).glob("*/scores.json"))
     )
     return {name: read_scores(run.path, name) for name in names if name in entry.counts}
-
-
-def _row(dataset: str, arm: str, scores: Scores) -> str:
-    cells = (
-        _share(scores.tool_accuracy, scores.tool_interval),
-        _share(scores.full_call_accuracy, scores.full_call_interval),
-        _share(scores.malformed_rate, None),
-    )
-    return f"| {dataset} | {arm} | {scores.n} | {' | '.join(cells)} |"
-
-
-def _share(value: float | None, interval: Interval | None) -> str:
-    if value is None:
-        return "–"
-    around = f" ({100 * interval.low:.1f}–{100 * interval.high:.1f})" if interval else ""
-    return f"{100 * value:.1f}{around}"
 
 
 def _origin(run: RunFolder) -> str:

@@ -10,13 +10,13 @@ from rich.table import Table
 from distill.ablate.model import Ablation, ModeResult
 from distill.cli import terminal
 from distill.evaluate.score import Scores
-from distill.evaluate.statistics import Interval
-from distill.evaluate.tables import sorted_arms
+from distill.evaluate.tables import CellFormat, sorted_arms
 from distill.ledger.prices import format_usd
 from distill.run.folder import RunFolder
 from distill.stages.forecast import Forecast
 
-NONE = "-"
+CELLS = CellFormat(interval="[{:.1f}, {:.1f}]")
+NONE = CELLS.missing
 ABLATION_COLUMNS = (
     "tools",
     "data",
@@ -40,7 +40,7 @@ def scores_table(arms: Mapping[str, Scores], title: str = "") -> Table:
     for heading in ("n", "right tool", "full call", "malformed", "argument F1", "grounding F1"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for arm in sorted_arms(arms):
-        drawn.add_row(arm, *map(escape, _score_cells(arms[arm])))
+        drawn.add_row(arm, *map(escape, CELLS.score_cells(arms[arm])))
     drawn.caption = "shares in percent, with 95% Wilson intervals; - where an arm has none"
     return drawn
 
@@ -120,32 +120,5 @@ def _mode_rows(mode: ModeResult) -> Iterator[tuple[str, ...]]:
 def _mode_cells(scores: Scores | None, length: str) -> tuple[str, ...]:
     if scores is None:
         return (NONE, length, NONE, NONE, NONE)
-    return (
-        str(scores.n),
-        length,
-        _share(scores.tool_accuracy, scores.tool_interval),
-        _share(scores.full_call_accuracy, scores.full_call_interval),
-        _share(scores.malformed_rate),
-    )
-
-
-def _score_cells(scores: Scores) -> list[str]:
-    return [
-        str(scores.n),
-        _share(scores.tool_accuracy, scores.tool_interval),
-        _share(scores.full_call_accuracy, scores.full_call_interval),
-        _share(scores.malformed_rate),
-        _fraction(scores.argument_f1),
-        _fraction(scores.grounding_f1),
-    ]
-
-
-def _share(value: float | None, interval: Interval | None = None) -> str:
-    if value is None:
-        return NONE
-    around = f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]" if interval else ""
-    return f"{100 * value:.1f}{around}"
-
-
-def _fraction(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+    n, *shares = CELLS.score_cells(scores)[:4]
+    return (n, length, *shares)

@@ -1,83 +1,82 @@
-"""How sure a student is of the tool that it calls: the probability that it opens a call of it.
+"""The probability that a student's answer begins with a call of each tool.
 
-The opening of a call is what all calls of a tool begin with, whatever their arguments: the common
-beginning of several of them as the student's own renderer writes them. That holds for every
-notation and every tokenizer. Where the opening of one tool begins a call of another (`search` and
-`search_web`), it is followed on to where the two part, into each way in which they do.
+A call prefix is a token sequence with which calls of one tool begin and calls of no other tool do.
+It is found from several calls of each tool as the student's own renderer writes them, so it holds
+for every format and tokenizer. What all calls of a tool have in common is one prefix; where that
+also begins calls of another tool (`search` and `search_web`), it is extended to the tokens at which
+the two diverge, with one prefix for each continuation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from distill.records import Json, Message, Target, ToolCall, canonical_json
-from distill.render import Parsed, Renderer, RenderError
+from distill.records import Json, Target, ToolCall, canonical_json
+from distill.render import PROBE_CALL, PROBE_MESSAGE, Parsed, Renderer, RenderError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from distill.sharing.reading import TokenPath
 
-_PROBE = Message(role="user", content="Where is the north gate?")
-
 
 class Confidence(NamedTuple):
-    """What a student is about to do, each with its probability; all of them sum to 1."""
+    """The probability of each tool to be called, and of no call; all of them sum to 1."""
 
     tools: dict[str, float]
-    """By allowed tool, that the answer begins with a call of it."""
+    """By tool, that the answer begins with a call of it."""
     no_call: float
     """That it begins with anything else."""
 
     @property
-    def allowed(self) -> dict[str, float]:
-        """By tool, the probability among allowed tools: if it calls one, which?"""
+    def among_tools(self) -> dict[str, float]:
+        """The probability of each tool, given that one is called."""
         total = sum(self.tools.values())
         return {name: p / total if total else 0.0 for name, p in self.tools.items()}
 
-    def of(self, said: Parsed) -> float | None:
-        """The probability of what was done; None for what is malformed or not allowed."""
-        if said.malformed:
+    def of(self, answer: Parsed) -> float | None:
+        """The probability of what the answer does; None if malformed, or for an unknown tool."""
+        if answer.malformed:
             return None
-        return self.tools.get(said.calls[0].name) if said.calls else self.no_call
+        return self.tools.get(answer.calls[0].name) if answer.calls else self.no_call
 
 
 class CallPrefixes:
-    """The ways in which calls of each tool begin, none of them the beginning of another."""
+    """The call prefixes of each tool; none of them is a prefix of another."""
 
     def __init__(self, renderer: Renderer, tools: Sequence[Json]) -> None:
-        written = {name: _written(renderer, name, args, tools) for name, args in _functions(tools)}
-        self.by_tool = {name: _apart(name, written) for name in written}
+        calls = dict(_sample_calls(renderer, tool, tools) for tool in tools)
+        self.by_tool = {name: _distinct_prefixes(name, calls) for name in calls}
         self.paths: list[TokenPath] = [path for paths in self.by_tool.values() for path in paths]
 
     @property
     def longest(self) -> int:
-        """The tokens of the longest path."""
+        """The tokens of the longest prefix."""
         return max(map(len, self.paths), default=0)
 
     def confidence(self, probabilities: Sequence[float]) -> Confidence:
-        """From the probability of each path to that of each tool."""
-        found = dict(zip(self.paths, probabilities, strict=True))
-        tools = {name: sum(found[path] for path in own) for name, own in self.by_tool.items()}
+        """The probability of each tool, from that of each of `paths`."""
+        by_path = dict(zip(self.paths, probabilities, strict=True))
+        tools = {name: sum(by_path[path] for path in paths) for name, paths in self.by_tool.items()}
         # Rounding may bring the sum a hair above one.
         return Confidence(tools, max(0.0, 1.0 - sum(tools.values())))
 
 
 class CallPrefixCache:
-    """The openings for each set of tools that a renderer shows, each found once."""
+    """The call prefixes of each set of tools that a renderer declares, each computed once."""
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
-        self._found: dict[str, CallPrefixes] = {}
+        self._by_tools: dict[str, CallPrefixes] = {}
 
     def __call__(self, tools: Sequence[Json] | None) -> CallPrefixes:
         if tools is None or self._renderer.declarations == "none":
             tools = self._renderer.tools
         key = canonical_json(list(tools))
-        if key not in self._found:
-            self._found[key] = CallPrefixes(self._renderer, tools)
-        return self._found[key]
+        if key not in self._by_tools:
+            self._by_tools[key] = CallPrefixes(self._renderer, tools)
+        return self._by_tools[key]
 
 
 def tool_probabilities(
@@ -89,63 +88,56 @@ def tool_probabilities(
     bidirectional_start_ids: Sequence[int] = (),
     batch_size: int = 32,
 ) -> list[Confidence]:
-    """For each prompt, how likely the model begins its answer with a call of each tool.
+    """For each prompt, the probability that the answer begins with a call of each tool.
 
-    tools: OpenAI function schemas; bidirectional_start_ids: see `distill.sharing.reading.prefill`.
-    The model's
-    attention must be eager or sdpa, and its past keys and values alone.
+    tools: OpenAI function schemas
+    bidirectional_start_ids: see `distill.sharing.reading.prefill`
+
+    The model's attention must be eager or sdpa, and its cache keys and values alone.
     """
     from distill.sharing.openings import path_probabilities
     from distill.sharing.reading import PromptRow, prefill
 
-    openings = CallPrefixes(renderer, tools)
-    rows = [PromptRow(at, prompt, paths=openings.paths) for at, prompt in enumerate(prompts)]
+    prefixes = CallPrefixes(renderer, tools)
+    rows = [PromptRow(index, prompt, paths=prefixes.paths) for index, prompt in enumerate(prompts)]
     found: dict[int, Confidence] = {}
-    for done in prefill(model, rows, batch_size, bidirectional_start_ids):
-        for row, probabilities in zip(done.rows, path_probabilities(model, done), strict=True):
-            found[row.prompt_index] = openings.confidence(probabilities)
-    return [found[at] for at in range(len(prompts))]
+    for batch in prefill(model, rows, batch_size, bidirectional_start_ids):
+        for row, probabilities in zip(batch.rows, path_probabilities(model, batch), strict=True):
+            found[row.prompt_index] = prefixes.confidence(probabilities)
+    return [found[index] for index in range(len(prompts))]
 
 
-def _functions(tools: Iterable[Json]) -> Iterator[tuple[str, list[str]]]:
-    """The name of each tool, and those of its arguments."""
-    for tool in tools:
-        function = tool.get("function", tool)
-        assert isinstance(function, dict)
-        parameters = function.get("parameters")
-        properties = parameters.get("properties") if isinstance(parameters, dict) else None
-        yield str(function["name"]), [*properties] if isinstance(properties, dict) else []
-
-
-def _written(
-    renderer: Renderer, name: str, arguments: Sequence[str], tools: Sequence[Json]
-) -> set[TokenPath]:
-    """The ids of several calls of a tool; those that cannot be written are left out."""
-    tried: list[Json] = [{}, {"place": "north gate", "count": 2}]
-    tried += [{argument: value} for argument in arguments for value in ("north", 2)]
-    found: set[TokenPath] = set()
-    for one in tried:
-        target = Target(kind="call", calls=(ToolCall(name=name, arguments=one),))
+def _sample_calls(
+    renderer: Renderer, tool: Json, tools: Sequence[Json]
+) -> tuple[str, set[TokenPath]]:
+    """The tool's name, and the ids of calls with different arguments, as far as they render."""
+    function = tool.get("function", tool)
+    assert isinstance(function, dict)
+    name, parameters = str(function["name"]), function.get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    samples: list[Json] = [{}, PROBE_CALL.arguments]
+    for argument in properties if isinstance(properties, dict) else ():
+        samples += [{argument: "north"}, {argument: 2}]
+    calls: set[TokenPath] = set()
+    for arguments in samples:
+        target = Target(kind="call", calls=(ToolCall(name=name, arguments=arguments),))
         try:
-            row = renderer.example([_PROBE], target, tools)
+            calls.add(tuple(renderer.example([PROBE_MESSAGE], target, tools).completion))
         except RenderError:
             continue
-        found.add(tuple(token for token, own in zip(row.ids, row.mask, strict=True) if own))
-    return found
+    return name, calls
 
 
-def _apart(name: str, written: Mapping[str, set[TokenPath]]) -> list[TokenPath]:
-    """The shortest beginnings of the tool's calls that begin no call of another tool."""
+def _distinct_prefixes(name: str, calls: Mapping[str, set[TokenPath]]) -> list[TokenPath]:
+    """The shortest prefixes of the tool's calls that are no prefix of another tool's call."""
     from distill.sharing.reading import common_prefix_length
 
-    own = written[name]
-    others = {call for other, calls in written.items() if other != name for call in calls}
-    taken = {call[:at] for call in others for at in range(len(call) + 1)}
-    # Of a set of sequences, the first and the last in order have in common what all have.
-    least = common_prefix_length(min(own, default=()), max(own, default=()))
-    return sorted(
-        {
-            next(call[:at] for at in range(least, len(call) + 1) if call[:at] not in taken)
-            for call in own
-        }
-    )
+    others = {call for other in calls if other != name for call in calls[other]}
+    taken = {call[:length] for call in others for length in range(len(call) + 1)}
+    # All members of a set of sequences share what its smallest and its largest share.
+    shared = common_prefix_length(min(calls[name], default=()), max(calls[name], default=()))
+    prefixes = {
+        next(call[:n] for n in range(shared, len(call) + 1) if call[:n] not in taken)
+        for call in calls[name]
+    }
+    return sorted(prefixes)

@@ -1,4 +1,4 @@
-"""From what an arm said to a verdict for each case, and from verdicts to scores."""
+"""An arm's answers to predictions with a verdict, and predictions to scores."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from distill.records import (
 )
 from distill.render import Parsed
 
-RIGHT = frozenset({Outcome.RIGHT, Outcome.RIGHT_WORDS})
+CORRECT_OUTCOMES = frozenset({Outcome.RIGHT, Outcome.RIGHT_WORDS})
 
 
 class Share(Record):
-    """How many of `n` rows named the right tool, or rightly none."""
+    """Tool accuracy over `n` rows: the right tools were called, or none where none is expected."""
 
     n: int
     tool_accuracy: float
@@ -32,28 +32,28 @@ class Share(Record):
 
 
 class Calibration(Record):
-    """How far an arm's confidence can be trusted, on the `n` rows where it has one."""
+    """How well an arm's confidence predicts its accuracy, on the `n` rows where it has one."""
 
     n: int
     error: float
-    """The expected calibration error, of ten bins; 0 is best."""
+    """Expected calibration error with ten bins; 0 is best."""
     surer_half: float
-    """The right tool's share in the half of the rows of which the arm is surer."""
+    """Tool accuracy on the half of the rows with the higher confidence."""
     other_half: float
 
 
 class Scores(Record):
-    """What an arm's predictions are worth; shares and F1 as fractions, None where it has none."""
+    """The metrics of one arm; shares and F1 as fractions, None where no row has a value."""
 
     n: int
     tool_accuracy: float | None
-    """Rows with exactly the expected tools, or with no call where none is expected."""
+    """Share of rows with exactly the expected tools, or with no call where none is expected."""
     tool_interval: Interval
     """Wilson, 95%, as all intervals here."""
     full_call_n: int
-    """Rows whose expected arguments are known, for an arm that writes arguments."""
+    """Number of rows whose expected arguments are known, for an arm that writes arguments."""
     full_call_accuracy: float | None
-    """Of those: names and arguments exactly as expected, in any order."""
+    """Share of those with names and arguments exactly as expected, calls in any order."""
     full_call_interval: Interval | None
     malformed_rate: float | None
     argument_f1: float | None
@@ -61,17 +61,17 @@ class Scores(Record):
     grounding_f1: float | None
     """Mean over rows that expect a call; 0 where none was made, or one without words."""
     outcomes: dict[Outcome, int]
-    """Every outcome, in the order of their definition."""
+    """Rows by outcome, every outcome in the order of their definition."""
     by_rule: dict[str, Share]
     by_target: dict[str, Share]
     label_loss: float | None = None
-    """The mean over rows of the expected call's loss per token, where that was computed."""
+    """The mean over rows of the expected call's loss in nats per token, where it was computed."""
     calibration: Calibration | None = None
     """None for arms without confidence, and for fewer than two rows."""
 
 
 def cases_of(examples: Sequence[Example]) -> tuple[Case, ...]:
-    """The examples as rows to be evaluated on, in order."""
+    """The examples as evaluation cases, in order."""
     return tuple(
         Case(
             id=example.id,
@@ -88,19 +88,21 @@ def cases_of(examples: Sequence[Example]) -> tuple[Case, ...]:
 
 
 def judge(case: Case, parsed: Parsed, arm: str, raw: str, *, note: str = "") -> Prediction:
-    """The verdict on what an arm wrote for a case; `note` stands in for an absent detail."""
+    """The prediction of an arm that writes text; `note` is its detail if `parsed` has none."""
     calls = () if parsed.malformed else parsed.calls
-    outcome = Outcome.MALFORMED if parsed.malformed else _outcome(case, _names(calls))
+    outcome = _outcome(case, (call.name for call in calls))
+    if parsed.malformed:
+        outcome = Outcome.MALFORMED
     call_expected = case.kind == "call"
     arguments_known = call_expected and all(call.arguments is not None for call in case.calls)
     return Prediction(
-        **_labels(case, arm),
+        **_case_fields(case, arm),
         raw=raw,
         calls=calls,
         reply="" if parsed.malformed else parsed.reply,
         malformed=parsed.malformed,
         outcome=outcome,
-        tool_correct=outcome in RIGHT,
+        tool_correct=outcome in CORRECT_OUTCOMES,
         full_correct=_same_calls(calls, case.calls) if arguments_known else None,
         argument_f1=argument_f1(calls, case.calls) if arguments_known else None,
         grounding_f1=grounding_f1(calls, case.prompt) if call_expected else None,
@@ -109,16 +111,16 @@ def judge(case: Case, parsed: Parsed, arm: str, raw: str, *, note: str = "") -> 
 
 
 def judge_label(case: Case, tools: Sequence[str], arm: str) -> Prediction:
-    """The verdict on an arm that only classifies: the tools that it chose, or none of them."""
-    outcome = _outcome(case, Counter(tools))
+    """The prediction of an arm that only classifies: it chose `tools`, or none."""
+    outcome = _outcome(case, tools)
     return Prediction(
-        **_labels(case, arm),
+        **_case_fields(case, arm),
         raw="",
         calls=tuple(ToolCall(name=name) for name in tools),
         reply="",
         malformed=None,
         outcome=outcome,
-        tool_correct=outcome in RIGHT,
+        tool_correct=outcome in CORRECT_OUTCOMES,
         full_correct=None,
         argument_f1=None,
         grounding_f1=None,
@@ -127,28 +129,28 @@ def judge_label(case: Case, tools: Sequence[str], arm: str) -> Prediction:
 
 def score(predictions: Sequence[Prediction]) -> Scores:
     """The scores of one arm's predictions."""
-    right = sum(p.tool_correct for p in predictions)
+    correct = sum(p.tool_correct for p in predictions)
     full = [p.full_correct for p in predictions if p.full_correct is not None]
-    counted = Counter(p.outcome for p in predictions)
+    outcomes = Counter(p.outcome for p in predictions)
     return Scores(
         n=len(predictions),
         tool_accuracy=_mean(p.tool_correct for p in predictions),
-        tool_interval=wilson(right, len(predictions)),
+        tool_interval=wilson(correct, len(predictions)),
         full_call_n=len(full),
         full_call_accuracy=_mean(full),
         full_call_interval=wilson(sum(full), len(full)) if full else None,
         malformed_rate=_mean(p.malformed for p in predictions),
         argument_f1=_mean(p.argument_f1 for p in predictions),
         grounding_f1=_mean(p.grounding_f1 for p in predictions),
-        outcomes={outcome: counted[outcome] for outcome in Outcome},
-        by_rule=_shares(predictions, lambda p: p.rule),
-        by_target=_shares(predictions, lambda p: p.kind),
+        outcomes={outcome: outcomes[outcome] for outcome in Outcome},
+        by_rule=_shares_by(lambda p: p.rule, predictions),
+        by_target=_shares_by(lambda p: p.kind, predictions),
         label_loss=_mean(p.label_nll for p in predictions),
         calibration=_calibration(predictions),
     )
 
 
-def _labels(case: Case, arm: str) -> dict[str, object]:
+def _case_fields(case: Case, arm: str) -> dict[str, object]:
     return {
         "case": case.id,
         "arm": arm,
@@ -159,27 +161,23 @@ def _labels(case: Case, arm: str) -> dict[str, object]:
     }
 
 
-def _names(calls: Iterable[ToolCall | ExpectedCall]) -> Counter[str]:
-    return Counter(call.name for call in calls)
-
-
-def _outcome(case: Case, made: Counter[str]) -> Outcome:
-    """The outcome of readable output; a tool called twice counts as another one too."""
+def _outcome(case: Case, tools: Iterable[str]) -> Outcome:
+    """The outcome of an answer that is not malformed; a second call of a tool counts as extra."""
+    called, expected = Counter(tools), Counter(call.name for call in case.calls)
     if case.kind != "call":
-        return Outcome.OVER_CALL if made else Outcome.RIGHT_WORDS
-    expected = _names(case.calls)
-    if made == expected:
+        return Outcome.OVER_CALL if called else Outcome.RIGHT_WORDS
+    if called == expected:
         return Outcome.RIGHT
-    if made >= expected:
+    if called >= expected:
         return Outcome.EXTRA
-    return Outcome.WRONG if made - expected else Outcome.MISSING
+    return Outcome.WRONG if called - expected else Outcome.MISSING
 
 
-def _same_calls(made: Iterable[ToolCall], expected: Iterable[ExpectedCall]) -> bool:
+def _same_calls(called: Iterable[ToolCall], expected: Iterable[ExpectedCall]) -> bool:
     """Equal as canonical JSON (1, 1.0 and true differ), in any order."""
     one, other = (
         sorted(canonical_json([call.name, call.arguments]) for call in calls)
-        for calls in (made, expected)
+        for calls in (called, expected)
     )
     return one == other
 
@@ -189,32 +187,35 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _shares(
-    predictions: Sequence[Prediction], key: Callable[[Prediction], str | None]
+def _shares_by(
+    key: Callable[[Prediction], str | None], predictions: Sequence[Prediction]
 ) -> dict[str, Share]:
+    """The tool accuracy of each group of predictions, sorted by key; those with None left out."""
     groups: dict[str, list[bool]] = {}
     for prediction in predictions:
         if (name := key(prediction)) is not None:
             groups.setdefault(name, []).append(prediction.tool_correct)
-    return {name: _share(groups[name]) for name in sorted(groups)}
+    return {
+        name: Share(
+            n=len(correct),
+            tool_accuracy=sum(correct) / len(correct),
+            interval=wilson(sum(correct), len(correct)),
+        )
+        for name, correct in sorted(groups.items())
+    }
 
 
 def _calibration(predictions: Sequence[Prediction]) -> Calibration | None:
-    known = [(p.confidence, p.tool_correct) for p in predictions if p.confidence is not None]
-    if len(known) < 2:
+    rows = [(p.confidence, p.tool_correct) for p in predictions if p.confidence is not None]
+    if len(rows) < 2:
         return None
-    # Of equally sure rows the wrong ones come last, that the surer half be not flattered.
-    known.sort(key=lambda row: (row[0], not row[1]))
-    sure, right = zip(*known, strict=True)
-    half = len(known) // 2
+    # Among rows of equal confidence the wrong ones sort last: ties must not flatter the surer half.
+    rows.sort(key=lambda row: (row[0], not row[1]))
+    confidences, correct = zip(*rows, strict=True)
+    half = len(rows) // 2
     return Calibration(
-        n=len(known),
-        error=calibration_error(sure, right),
-        surer_half=sum(right[-half:]) / half,
-        other_half=sum(right[:-half]) / (len(known) - half),
+        n=len(rows),
+        error=calibration_error(confidences, correct),
+        surer_half=sum(correct[-half:]) / half,
+        other_half=sum(correct[:-half]) / (len(rows) - half),
     )
-
-
-def _share(right: Sequence[bool]) -> Share:
-    interval = wilson(sum(right), len(right))
-    return Share(n=len(right), tool_accuracy=sum(right) / len(right), interval=interval)

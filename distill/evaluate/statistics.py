@@ -1,4 +1,4 @@
-"""How sure a share is, and whether two arms differ by more than chance."""
+"""Confidence intervals of shares, a paired test of two arms, and the calibration error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Interval(NamedTuple):
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> Interval:
-    """The Wilson score interval of `successes` out of `n`; of nothing, everything is possible.
+    """The Wilson score interval of `successes` out of `n`; (0, 1) for n = 0.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
@@ -33,10 +33,11 @@ def wilson(successes: int, n: int, z: float = 1.96) -> Interval:
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """The exact two-sided p of McNemar's test for two arms on the same rows, in the same order.
+    """The exact two-sided p-value of McNemar's test for two arms on the same rows, in one order.
 
-    The chance of rows on which only one arm is right being split at least this unevenly if both
-    were equally good. Source: McNemar 1947, doi:10.1007/BF02295996, with the binomial test.
+    The probability that the rows on which only one arm is right are split at least this unevenly
+    if both arms are equally good. Source: McNemar 1947, doi:10.1007/BF02295996, with the binomial
+    test.
     """
     pairs = list(zip(a, b, strict=True))
     only_a = sum(one and not other for one, other in pairs)
@@ -46,13 +47,15 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
-def calibration_error(sure: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
-    """The expected calibration error: how far confidence and share of right answers lie apart.
+def calibration_error(
+    confidences: Sequence[float], correct: Sequence[bool], bins: int = 10
+) -> float:
+    """The expected calibration error: the distance between confidence and accuracy.
 
-    Rows fall into equally wide bins by confidence, from 0 to 1; the distances are weighted by the
-    rows in a bin. Source: Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.
+    Rows fall into equally wide bins by confidence, from 0 to 1; each bin's distance is weighted by
+    its rows. Source: Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.
     """
     gaps = [0.0] * bins
-    for p, was_right in zip(sure, right, strict=True):
-        gaps[min(int(p * bins), bins - 1)] += p - was_right
-    return sum(map(abs, gaps)) / len(sure) if sure else 0.0
+    for confidence, is_correct in zip(confidences, correct, strict=True):
+        gaps[min(int(confidence * bins), bins - 1)] += confidence - is_correct
+    return sum(map(abs, gaps)) / len(confidences) if confidences else 0.0

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pydantic import JsonValue
 
 from distill.evaluate.score import Scores
-from distill.evaluate.statistics import Interval
-from distill.evaluate.tables import sorted_arms
+from distill.evaluate.tables import CellFormat, sorted_arms
 from distill.records import canonical_json
 from distill.report.model import Funnel, Report, Training, WorstCase
 from distill.report.verdict import verdict
@@ -17,6 +16,8 @@ from distill.run import layout
 
 LONGEST = 300
 """Characters of a prompt or an output that the page shows; the run's files hold the whole."""
+
+_FORMAT = CellFormat()
 
 
 def render(report: Report) -> str:
@@ -83,20 +84,7 @@ def _origin(dataset: str) -> str:
 
 def _scores(arms: Mapping[str, Scores]) -> str:
     columns = ["arm", ">n", ">right tool", ">full call", ">malformed", ">argument F1"]
-    rows = []
-    for arm in sorted_arms(arms):
-        s = arms[arm]
-        rows.append(
-            [
-                safe(arm),
-                str(s.n),
-                _share(s.tool_accuracy, s.tool_interval),
-                _share(s.full_call_accuracy, s.full_call_interval),
-                _share(s.malformed_rate),
-                _fraction(s.argument_f1),
-                _fraction(s.grounding_f1),
-            ]
-        )
+    rows = [[safe(arm), *_FORMAT.score_cells(arms[arm])] for arm in sorted_arms(arms)]
     return table([*columns, ">grounding F1"], rows)
 
 
@@ -105,10 +93,11 @@ def _calibration(arms: Mapping[str, Scores]) -> str:
     found = arms["tuned"].calibration if "tuned" in arms else None
     if found is None:
         return ""
+    surer, other = _FORMAT.percent(found.surer_half), _FORMAT.percent(found.other_half)
     return (
-        f"The tuned student's confidence: right tool {_share(found.surer_half)} in the half of the "
-        f"{found.n} rows of which it is surer, {_share(found.other_half)} in the other; expected "
-        f"calibration error {100 * found.error:.1f}."
+        f"The tuned student's confidence: right tool {surer} in the half of the {found.n} rows of "
+        f"which it is surer, {other} in the other; expected calibration error "
+        f"{100 * found.error:.1f}."
     )
 
 
@@ -122,8 +111,10 @@ def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
     rows = []
     for rule, share in sorted(tuned.by_rule.items(), key=lambda r: (r[1].tool_accuracy, r[0])):
         theirs = (arms[arm].by_rule.get(rule) for arm in others)
-        cells = [_share(their.tool_accuracy if their else None) for their in theirs]
-        rows.append([safe(rule), str(share.n), _share(share.tool_accuracy, share.interval), *cells])
+        cells = [_FORMAT.percent(their.tool_accuracy if their else None) for their in theirs]
+        rows.append(
+            [safe(rule), str(share.n), _FORMAT.percent(share.tool_accuracy, share.interval), *cells]
+        )
     yield table(["rule", ">n", ">tuned", *(f">{safe(arm)}" for arm in others)], rows)
 
 
@@ -178,9 +169,9 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
     if splits:
         yield f"Splits, by family: {', '.join(f'{name} {n}' for name, n in splits.items())}."
     yield table(
-        ["rule", "target", *(f">{name.replace('_', ' ')}" for name in _CELLS)],
+        ["rule", "target", *(f">{name.replace('_', ' ')}" for name in _CELL_FIELDS)],
         [
-            [safe(cell.rule), cell.target, *(str(getattr(cell, name)) for name in _CELLS)]
+            [safe(cell.rule), cell.target, *(str(getattr(cell, name)) for name in _CELL_FIELDS)]
             for cell in funnel.cells
         ],
     )
@@ -195,7 +186,7 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-_CELLS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted")
+_CELL_FIELDS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted")
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
@@ -271,14 +262,3 @@ def _settings(by_stage: Mapping[str, JsonValue]) -> Iterator[list[str]]:
         stages.setdefault(said, []).append(stage)
     for said, names in stages.items():
         yield [", ".join(names), safe(said)]
-
-
-def _share(value: float | None, interval: Interval | None = None) -> str:
-    if value is None:
-        return "-"
-    around = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else ""
-    return f"{100 * value:.1f}{around}"
-
-
-def _fraction(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

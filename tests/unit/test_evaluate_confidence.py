@@ -105,17 +105,17 @@ def named(*names: str) -> tuple[Tool, ...]:
 def test_a_call_begins_as_one_tool_and_no_other(template: str | None) -> None:
     tools = named("search", "search_web", "searches", "s", "book_room")
     one = renderer(template, *tools)
-    openings = CallPrefixes(one, one.tools)
-    assert list(openings.by_tool) == [tool.name for tool in tools]
+    prefixes = CallPrefixes(one, one.tools)
+    assert list(prefixes.by_tool) == [tool.name for tool in tools]
     said = (Message(role="user", content="hello"),)
-    for name in openings.by_tool:
+    for name in prefixes.by_tool:
         for arguments in ({}, {"query": "x"}, {"query": "north", "n": 3}, {"z": [1, {"a": True}]}):
             call = ToolCall(name=name, arguments=arguments)
             row = one.example(said, Target(kind="call", calls=(call,)))
             ids = row.ids[len(one.prompt(said)) :]
-            begun = {n: [ids[: len(p)] == [*p] for p in ps] for n, ps in openings.by_tool.items()}
+            begun = {n: [ids[: len(p)] == [*p] for p in ps] for n, ps in prefixes.by_tool.items()}
             assert {n: sum(found) for n, found in begun.items()} == {
-                **dict.fromkeys(openings.by_tool, 0),
+                **dict.fromkeys(prefixes.by_tool, 0),
                 name: 1,
             }
 
@@ -146,15 +146,15 @@ def test_tools_and_words_sum_to_one(template: str | None) -> None:
     model = student(len(one.tokenizer))
     asked = [one.prompt((Message(role="user", content=text),)) for text in ("hello", "a meal?")]
     found = tool_probabilities(model, one, asked, one.tools)
-    openings = CallPrefixes(one, one.tools)
+    prefixes = CallPrefixes(one, one.tools)
     for prompt, confidence in zip(asked, found, strict=True):
         assert sum(confidence.tools.values()) + confidence.no_call == pytest.approx(1)
-        for name, paths in openings.by_tool.items():
+        for name, paths in prefixes.by_tool.items():
             true = sum(plainly(model, prompt, paths))
             assert confidence.tools[name] == pytest.approx(true, abs=1e-6, rel=1e-4)
 
 
-def test_openings_partition_all_that_can_be_said() -> None:
+def test_call_prefixes_partition_all_answers() -> None:
     """Over every answer of three tokens: each begins with one path at most."""
     import torch
 
@@ -189,8 +189,8 @@ def test_confidence_is_that_of_what_was_done() -> None:
     assert sure.of(Parsed(reply="Which one?")) == 0.2
     assert sure.of(Parsed(malformed=True)) is None
     assert sure.of(Parsed((ToolCall(name="unknown"),))) is None
-    assert sure.allowed == pytest.approx({"search": 0.75, "book": 0.25})
-    assert Confidence({"search": 0.0}, 1.0).allowed == {"search": 0.0}
+    assert sure.among_tools == pytest.approx({"search": 0.75, "book": 0.25})
+    assert Confidence({"search": 0.0}, 1.0).among_tools == {"search": 0.0}
 
 
 def test_a_rows_own_tools_are_those_allowed_where_they_are_shown() -> None:

@@ -138,7 +138,7 @@ def test_the_expected_calls_save_work_and_change_no_verdict(
     hook = student.register_forward_hook(lambda *_: passes.append(1))
     with_labels = predict(student, renderer, cases, **settings)
     needed = len(passes)
-    monkeypatch.setattr("distill.evaluate.predict._label", lambda *_: [])
+    monkeypatch.setattr("distill.evaluate.predict._expected_ids", lambda *_: [])
     without = predict(student, renderer, cases, **settings)
     hook.remove()
     # Probabilities differ by rounding; nothing else does.
