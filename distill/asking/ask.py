@@ -1,4 +1,4 @@
-"""One question to a teacher, until its reply can be used; each reply is kept before it is read."""
+"""Ask a teacher until its reply can be used; each reply is stored before it is parsed."""
 
 from __future__ import annotations
 
@@ -13,82 +13,87 @@ from distill.prompts import render_prompt
 from distill.records import FailureReason, Json, Message, Record, canonical_json, digest
 from distill.strict_json import JsonError, decode_prefix
 from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Teacher
+from distill.workflow.problems import truncate
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
-# Times that a malformed reply is asked for again, with what was wrong shown. A server that cuts
-# one reply in twenty, at random, then fails one question in three million.
+# Times that a malformed reply is asked for again, with its error shown. A server that cuts one
+# reply in twenty short, at random, then fails one request in three million.
 MAX_REPROMPTS = 4
+# Characters of an error that is shown to the model, or to a person.
+MAX_ERROR = 500
 
 
 class ReplyCache(Protocol):
-    """Where replies are kept. What was put is durable when `put` returns."""
+    """A store of replies; those that were put are durable when `put` returns."""
 
     def get(self, key: str) -> ChatReply | None:
-        """The reply kept under `key`."""
+        """The reply stored under `key`."""
 
     def put(self, key: str, reply: ChatReply) -> ChatReply:
-        """Keep `reply` unless the key has one, and return the one that is kept."""
+        """Store `reply` unless the key has one, and return the stored one."""
 
     def put_all(self, replies: Iterable[tuple[str, ChatReply]]) -> None:
         """`put` for several, all of them or none."""
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Forget these, so that they are asked for again."""
+        """Delete these replies."""
 
 
 class MalformedReplyError(ValueError):
-    """A reply that is not what was asked for; the message is fit to be shown to the model."""
+    """A reply that does not follow its instructions; the message is fit to be shown to a model."""
 
 
 async def ask(
-    asked: ChatRequest, teacher: Teacher, replies: ReplyCache, read: Callable[[str], T]
+    request: ChatRequest, teacher: Teacher, replies: ReplyCache, parse: Callable[[str], T]
 ) -> tuple[T, bool]:
-    """What `read` makes of the reply, and whether it had to be asked for just now.
+    """The parsed reply, and whether the teacher was asked: False if the cache had it.
 
-    A reply that `read` calls malformed is asked for again with the error shown, MAX_REPROMPTS
-    times at most. Raises ReplyError when no usable one came, and what the teacher raises.
+    A reply for which `parse` raises MalformedReplyError is asked for again with the error shown,
+    MAX_REPROMPTS times at most. Raises ReplyError when none could be used, and what the teacher
+    raises.
     """
     keys: list[str] = []
-    turn, fresh = asked, False
+    attempt, fresh = request, False
     while True:
-        keys.append(reply_key(teacher, turn))
+        keys.append(reply_key(teacher, attempt))
         reply = replies.get(keys[-1])
         if reply is None:
             fresh = True
-            reply = replies.put(keys[-1], await teacher.complete(turn))
+            reply = replies.put(keys[-1], await teacher.complete(attempt))
         try:
-            return read(reply.text), fresh
+            return parse(reply.text), fresh
         except MalformedReplyError as error:
             if len(keys) > MAX_REPROMPTS:
-                # The question is owed again: the next run must ask, not read these.
+                # The next run has to ask again, not to read these.
                 replies.drop(keys)
-                raise ReplyError(FailureReason.MALFORMED, short(str(error))) from None
-            turn = _again(asked, reply.text, error, len(keys))
+                detail = truncate(str(error), MAX_ERROR)
+                raise ReplyError(FailureReason.MALFORMED, detail) from None
+            attempt = _reprompt(request, reply.text, error, len(keys))
 
 
 def read_cached(
-    asked: ChatRequest, teacher: Teacher, replies: ReplyCache, read: Callable[[str], T]
+    request: ChatRequest, teacher: Teacher, replies: ReplyCache, parse: Callable[[str], T]
 ) -> T | None:
-    """What `ask` would return without asking, or None where it would have to ask."""
-    turn = asked
+    """The parsed reply from the cache, or None where `ask` would ask the teacher."""
+    attempt = request
     for number in range(1, MAX_REPROMPTS + 2):
-        reply = replies.get(reply_key(teacher, turn))
+        reply = replies.get(reply_key(teacher, attempt))
         if reply is None:
             return None
         try:
-            return read(reply.text)
+            return parse(reply.text)
         except MalformedReplyError as error:
-            turn = _again(asked, reply.text, error, number)
+            attempt = _reprompt(request, reply.text, error, number)
     return None
 
 
 def reply_key(teacher: Teacher, request: ChatRequest) -> str:
-    """The identity of a reply: requests with one key deserve one reply.
+    """The cache key of the reply to a request.
 
-    A teacher that declares `messages_only = True` answers what is sent and nothing else, so
-    that its replies outlive changes of the workflow that the prompt does not show. Any other may
+    A teacher that declares `messages_only = True` reads nothing but the messages, so that its
+    replies stay valid when the workflow changes where the prompt does not show it. Any other may
     read `request.task`, and the whole workflow counts.
     """
     parts = [teacher.fingerprint, request.digest]
@@ -98,7 +103,7 @@ def reply_key(teacher: Teacher, request: ChatRequest) -> str:
 
 
 def extract_json_object(text: str) -> Json:
-    """The one JSON object in `text`; a code fence or prose around it is passed over.
+    """The one JSON object in `text`, without a code fence or prose around it.
 
     Raises MalformedReplyError where there is none, or more than one.
     """
@@ -118,8 +123,8 @@ def extract_json_object(text: str) -> Json:
     return dict(value)
 
 
-def checked(kind: type[R], value: Json) -> R:
-    """`value` as a record. Raises MalformedReplyError naming the first field that is wrong."""
+def validate_record(kind: type[R], value: Json) -> R:
+    """`value` as a record. Raises MalformedReplyError naming the first invalid field."""
     try:
         canonical_json(value).encode()
     except UnicodeEncodeError:
@@ -132,14 +137,11 @@ def checked(kind: type[R], value: Json) -> R:
         raise MalformedReplyError(f"{place}: {first['msg']}") from None
 
 
-def short(text: str, limit: int = 500) -> str:
-    """`text`, cut where it is too long to be repeated."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _again(asked: ChatRequest, text: str, error: MalformedReplyError, number: int) -> ChatRequest:
-    """The question, the last reply and what was wrong with it; each time another seed."""
-    told = render_prompt("again", error=short(str(error)))
-    said = Message(role="assistant", content=text)
-    seed = None if asked.seed is None else asked.seed + number
-    return replace(asked, messages=(*asked.messages, said, *told), seed=seed)
+def _reprompt(
+    request: ChatRequest, text: str, error: MalformedReplyError, number: int
+) -> ChatRequest:
+    """The request, the malformed reply and its error, with the `number`-th other seed."""
+    correction = render_prompt("again", error=truncate(str(error), MAX_ERROR))
+    reply = Message(role="assistant", content=text)
+    seed = None if request.seed is None else request.seed + number
+    return replace(request, messages=(*request.messages, reply, *correction), seed=seed)

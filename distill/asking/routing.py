@@ -1,7 +1,7 @@
-"""What a teacher is asked for a case that it is to route, and how its reply is read.
+"""The request to route a case, and the parser of its reply.
 
-Unlike a teacher that writes, one that routes is not told the label: it has the rules, the tools and
-the conversation, as a student will, and decides.
+Unlike a teacher that writes, one that routes is not given the label: it has the rules, the tools
+and the conversation, as a student will, and decides.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from distill.asking.ask import MalformedReplyError, checked, extract_json_object
+from distill.asking.ask import MalformedReplyError, extract_json_object, validate_record
 from distill.config import TeacherConfig
 from distill.prompts import render_prompt
 from distill.records import TARGET_KINDS, Case, Json, Message, Record, TargetKind, ToolCall
@@ -17,17 +17,17 @@ from distill.render import Parsed
 from distill.teachers.base import ChatRequest, RouteTask
 from distill.workflow.model import Tool, Workflow
 from distill.workflow.problems import listed, start_of
-from distill.workflow.strict import closed, strict_arguments, without_nulls
+from distill.workflow.strict import closed, strict_call, without_nulls
 
 
 def route_request(case: Case, workflow: Workflow, settings: TeacherConfig) -> ChatRequest:
-    """What the teacher is asked for a case: the likeliest reply, with the rules before it."""
+    """The request to route a case by the workflow's rules, at temperature 0."""
     tools = _tools(case, workflow)
     messages = render_prompt(
         "route",
         workflow=workflow,
-        tools="\n".join(_inert(tool.openai()) for tool in tools),
-        conversation="\n".join(_inert(_turn(message)) for message in case.messages),
+        tools="\n".join(_tag_safe_json(tool.openai()) for tool in tools),
+        conversation="\n".join(_tag_safe_json(_message_json(message)) for message in case.messages),
     )
     return ChatRequest(
         messages=messages,
@@ -40,21 +40,21 @@ def route_request(case: Case, workflow: Workflow, settings: TeacherConfig) -> Ch
 
 
 def read_route(text: str, case: Case, workflow: Workflow) -> Parsed:
-    """The calls or the words that a teacher's text holds; the detail names rule and reason.
+    """The calls or the text of a teacher's reply; `detail` names the rule and the reason.
 
-    Raises MalformedReplyError. Arguments that break the tool's schema do not make a reply
-    malformed: as for a student, they are scored, and are not asked for again.
+    Raises MalformedReplyError. Arguments that do not meet the tool's schema do not make a reply
+    malformed: as a student's, they are scored, and not asked for again.
     """
-    said = checked(_Route, extract_json_object(text))
+    route = validate_record(_Route, extract_json_object(text))
     offered = {tool.name: tool for tool in _tools(case, workflow)}
-    if said.rule is not None and said.rule not in workflow.by_id:
+    if route.rule is not None and route.rule not in workflow.by_id:
         known = listed(workflow.by_id)
-        raise MalformedReplyError(f'rule: there is no "{start_of(said.rule)}"; there are {known}')
-    if (said.action == "call") != bool(said.calls):
+        raise MalformedReplyError(f'rule: there is no "{start_of(route.rule)}"; there are {known}')
+    if (route.action == "call") != bool(route.calls):
         raise MalformedReplyError(
-            f"the action is {said.action} and calls has {len(said.calls)} calls"
+            f"the action is {route.action} and calls has {len(route.calls)} calls"
         )
-    for index, call in enumerate(said.calls):
+    for index, call in enumerate(route.calls):
         if call.name not in offered:
             known = listed(offered) or "none"
             raise MalformedReplyError(
@@ -62,11 +62,11 @@ def read_route(text: str, case: Case, workflow: Workflow) -> Parsed:
             )
     calls = tuple(
         ToolCall(name=call.name, arguments=without_nulls(offered[call.name], call.arguments))
-        for call in said.calls
+        for call in route.calls
     )
-    decided = f"rule {said.rule}" if said.rule else "no rule"
-    because = f": {start_of(said.because, 200)}" if said.because.strip() else ""
-    return Parsed(calls, said.reply, detail=f"{said.action} by {decided}{because}")
+    decided = f"rule {route.rule}" if route.rule else "no rule"
+    because = f": {start_of(route.because, 200)}" if route.because.strip() else ""
+    return Parsed(calls, route.reply, detail=f"{route.action} by {decided}{because}")
 
 
 class _Route(Record):
@@ -83,7 +83,7 @@ def _tools(case: Case, workflow: Workflow) -> Sequence[Tool]:
     return [Tool.model_validate(schema["function"]) for schema in case.tools]
 
 
-def _turn(message: Message) -> Json:
+def _message_json(message: Message) -> Json:
     turn: Json = {"role": message.role}
     if message.name:
         turn["name"] = message.name
@@ -94,19 +94,19 @@ def _turn(message: Message) -> Json:
     return turn
 
 
-def _inert(value: Json) -> str:
-    """A line of JSON that can close no tag around it: `<` stands in strings alone, as an escape."""
+def _tag_safe_json(value: Json) -> str:
+    """One line of JSON that cannot close a tag of the prompt: `<` is escaped."""
     line = json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
-    # These end a line for some readers, and JSON leaves them as they are.
+    # Unicode line ends, which JSON does not escape.
     for char in "\x85\u2028\u2029":
         line = line.replace(char, f"\\u{ord(char):04x}")
     return line
 
 
 def _reply_schema(workflow: Workflow, tools: Sequence[Tool]) -> Json:
-    """The schema of `_Route`, strict; without tools there is no call to be made.
+    """The schema of `_Route` in strict mode, without `calls` where there are no tools.
 
-    The order is that of a decision: the fact, the rule that it points to, what follows.
+    Models write properties in this order, and so decide in it: the fact, the rule, what follows.
     """
     definitions: Json = {}
     rules: Json = {"type": "string", "enum": list(workflow.by_id)}
@@ -119,14 +119,8 @@ def _reply_schema(workflow: Workflow, tools: Sequence[Tool]) -> Json:
         },
     }
     if tools:
-        wanted = [_call_schema(tool, definitions) for tool in tools]
-        items: Json = wanted[0] if len(wanted) == 1 else {"anyOf": list(wanted)}
+        calls = [strict_call(tool, definitions) for tool in tools]
+        items: Json = calls[0] if len(calls) == 1 else {"anyOf": list(calls)}
         properties["calls"] = {"type": "array", "items": items}
     properties["reply"] = {"type": "string", "description": "the words to the person, if any"}
-    schema = closed(properties)
-    return {**schema, "$defs": definitions} if definitions else schema
-
-
-def _call_schema(tool: Tool, definitions: Json) -> Json:
-    arguments = strict_arguments(tool, {}, (), definitions)
-    return closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
+    return closed(properties, definitions)

@@ -70,7 +70,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w]+", "-", folded).strip("-")
 
 
+def truncate(text: str, limit: int) -> str:
+    """`text`, cut to `limit` characters and an ellipsis where it is longer."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def start_of(text: str, limit: int = 60) -> str:
     """The start of a text, as one line for a message."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]}…"
+    return truncate(" ".join(text.split()), limit)

@@ -42,17 +42,20 @@ _FORMATS = frozenset(
 )
 
 
-def strict_arguments(
-    tool: Tool, fixed: Mapping[str, Any], demanded: Collection[str], definitions: Json
+def strict_call(
+    tool: Tool,
+    definitions: Json,
+    fixed: Mapping[str, Any] = {},
+    required: Collection[str] = (),
 ) -> Json:
-    """The schema of the arguments of one call of `tool`.
+    """The schema of one call of `tool`: its name and arguments.
 
-    fixed: values that are decided
-    demanded: optional arguments that this call must have all the same
     definitions: receives what the schema refers to, for `$defs` of the schema around it
+    fixed: arguments whose values are given
+    required: optional arguments that this call must have all the same
     """
-    converter = _Converter(tool, definitions)
-    return converter.object(tool.parameters, fixed, demanded)
+    arguments = _Converter(tool, definitions).object(tool.parameters, fixed, required)
+    return closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
 
 
 def without_nulls(tool: Tool, arguments: Json) -> Json:
@@ -62,14 +65,15 @@ def without_nulls(tool: Tool, arguments: Json) -> Json:
     return dropped if isinstance(dropped, dict) else arguments
 
 
-def closed(properties: Json) -> Json:
-    """An object with exactly these properties, as strict mode wants it."""
-    return {
+def closed(properties: Json, definitions: Json | None = None) -> Json:
+    """The schema of an object with exactly these properties, as strict mode wants it."""
+    schema: Json = {
         "type": "object",
         "properties": properties,
         "required": list(properties),
         "additionalProperties": False,
     }
+    return {**schema, "$defs": definitions} if definitions else schema
 
 
 class _Converter:

@@ -15,7 +15,10 @@ from distill import strict_json
 from distill.records import Json
 from distill.strict_json import JsonError
 from distill.workflow.model import Tool
-from distill.workflow.problems import did_you_mean
+from distill.workflow.problems import did_you_mean, truncate
+
+# Characters of a value that a message quotes.
+MAX_QUOTED = 200
 
 _SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 _PAIR = re.compile(r"`?([A-Za-z_][\w.-]*)`?\s*[:=]\s*")
@@ -150,7 +153,7 @@ def _json_value(text: str, start: int) -> Scanned:
         return Scanned(*strict_json.decode_prefix(text, start))
     except JsonError:
         raise SlipError(
-            f"has a value that is not complete JSON: {_short(text[start:])}",
+            f"has a value that is not complete JSON: {truncate(text[start:], MAX_QUOTED)}",
             'close its quotes and brackets; inside of quotes write \\" and \\\\',
         ) from None
 
@@ -213,7 +216,7 @@ def _fault(tool: Tool, error: ValidationError) -> SlipError:
     where = error.json_path.removeprefix("$.")
     subject = f'"{where}" of {tool.name}' if where != "$" else f"the arguments of {tool.name}"
     return SlipError(
-        f"has a wrong value for {subject}: {_short(error.message)}",
+        f"has a wrong value for {subject}: {truncate(error.message, MAX_QUOTED)}",
         f"the schema wants {_wanted(error.schema)}",
     )
 
@@ -222,11 +225,7 @@ def _wanted(schema: Any) -> str:
     if not isinstance(schema, Mapping):
         return "nothing here"
     keep = {key: value for key, value in schema.items() if key not in ("description", "title")}
-    return _short(json.dumps(keep, ensure_ascii=False))
-
-
-def _short(text: str, limit: int = 200) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}…"
+    return truncate(json.dumps(keep, ensure_ascii=False), MAX_QUOTED)
 
 
 def _validator(tool: Tool, *, partial: bool) -> Draft202012Validator:
