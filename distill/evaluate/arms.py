@@ -1,13 +1,11 @@
-"""The arms of an evaluation on the same cases: base and tuned student, baselines, the teacher.
-
-Every prediction is kept with its raw output and verdict, and what each arm's are worth.
-"""
+"""Predict and score with every arm: base and tuned student, baselines, the teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,29 +36,29 @@ Cases = Sequence[Case]
 
 
 def read_scores(folder: Path, dataset: str) -> dict[str, Scores]:
-    """The scores by arm that an evaluation left in a run folder."""
-    found = read_json(folder / layout.scores(dataset))["arms"]
-    assert isinstance(found, dict)
-    return {arm: Scores.model_validate(scores) for arm, scores in found.items()}
+    """The scores by arm in the scores.json of a run's data set."""
+    arms = read_json(folder / layout.scores(dataset))["arms"]
+    assert isinstance(arms, dict)
+    return {arm: Scores.model_validate(scores) for arm, scores in arms.items()}
 
 
 def score_arms(
     run: RunFolder, datasets: Mapping[str, Cases], progress: Progress, notice: Notice
 ) -> dict[str, dict[str, Scores]]:
-    """Have every arm predict, and write what it said and what that is worth; scores by arm.
+    """Write every arm's predictions and scores; the scores by data set and arm.
 
     Raises RunError where no student was trained yet.
     """
     require_adapter(run)
     progress = adapt_threads(run.config.train.threads, progress)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
-    everything = [case for cases in datasets.values() for case in cases]
-    for arm, predictions in _arms(run, everything, progress, notice):
-        rest = iter(predictions)
+    all_cases = [case for cases in datasets.values() for case in cases]
+    for arm, predictions in _predict_arms(run, all_cases, progress, notice):
+        remaining = iter(predictions)
         for name, cases in datasets.items():
-            own = [next(rest) for _ in cases]
-            write_records(run.path / layout.predictions(name, arm), own)
-            scores[name][arm] = score(own)
+            rows = list(islice(remaining, len(cases)))
+            write_records(run.path / layout.predictions(name, arm), rows)
+            scores[name][arm] = score(rows)
     for name, cases in datasets.items():
         scores[name] |= teacher_arm(run, name, cases)
     for name, arms in scores.items():
@@ -68,13 +66,13 @@ def score_arms(
     return scores
 
 
-def _arms(
+def _predict_arms(
     run: RunFolder, cases: Cases, progress: Progress, notice: Notice
 ) -> Iterator[tuple[str, list[Prediction]]]:
     """Each arm's predictions on all cases, one arm after the other."""
-    with _student_arms(run, cases, progress, notice) as says:
-        yield "base", says("base")
-        yield "tuned", says("tuned")
+    with _student_predictor(run, cases, progress, notice) as predict_arm:
+        yield "base", predict_arm("base")
+        yield "tuned", predict_arm("tuned")
     rows = read_records(run.path / layout.SPLITS["train"], Example)
     yield "majority", Majority(rows).predict(cases)
     yield "tfidf", Tfidf(rows).predict(cases)
@@ -83,13 +81,13 @@ def _arms(
 
 
 @contextmanager
-def _student_arms(
+def _student_predictor(
     run: RunFolder, cases: Cases, progress: Progress, notice: Notice
 ) -> Iterator[Callable[[str], list[Prediction]]]:
-    """What the student says, `base` or `tuned`, on the backend of the settings."""
+    """A function from `base` or `tuned` to the student's predictions, on the configured backend."""
     settings, teacher = run.config.evaluate, run.config.teacher
     if settings.backend == "vllm":
-        # The server first: a command that is wrong is said before a tokenizer is read.
+        # Checked first: a wrong command fails before the student's tokenizer is loaded.
         command = vllm_command(teacher.vllm_command)
     student = load_run_student(run)
     if settings.backend == "transformers":
@@ -121,7 +119,7 @@ def _student_arms(
 def predict_student(
     run: RunFolder, student: Student, arm: str, cases: Cases, progress: Progress
 ) -> list[Prediction]:
-    """What the run's student, `base` or `tuned`, says to every case; its weights are read anew."""
+    """The predictions of the run's student, `base` or `tuned`, whose weights are loaded for it."""
     model = student.load(run.path / layout.ADAPTER if arm == "tuned" else None)
     return predict_cases(run, model, student_renderer(student, run), arm, cases, progress)
 
@@ -134,6 +132,7 @@ def predict_cases(
     cases: Cases,
     progress: Progress,
 ) -> list[Prediction]:
+    """The predictions of a loaded model, with the run's evaluation settings."""
     return predict(
         model,
         renderer,
@@ -147,6 +146,7 @@ def predict_cases(
 
 
 def require_adapter(run: RunFolder) -> None:
+    """Raise RunError unless the run has a trained student."""
     if not (run.path / layout.ADAPTER).is_dir():
         raise RunError(
             "no student was trained here yet",

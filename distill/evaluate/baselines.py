@@ -1,7 +1,6 @@
-"""What a classifier makes of the same rows: the arms that a tuned student must stand beside.
+"""Baselines: classifiers fitted on the training examples, deterministic.
 
-They choose tools and write no arguments. Each is fitted on the training examples and
-deterministic.
+They choose tools and write no arguments.
 """
 
 from __future__ import annotations
@@ -18,65 +17,71 @@ if TYPE_CHECKING:
     import numpy as np
 
 Label = tuple[str, ...]
-"""What is learned: ("call", tool, ...) with the tools sorted, or ("ask",), ("answer",)..."""
+"""A class: ("call", tool, ...) with the tools sorted, or ("ask",), ("answer",)..."""
 
 
 class Majority:
-    """The commonest label of the training rows, whatever is asked."""
+    """Always the most frequent label of the training rows."""
 
     arm = "majority"
 
     def __init__(self, examples: Sequence[Example]) -> None:
         counts = Counter(label_of(example.target) for example in examples)
-        # A tie goes to the first in the alphabet, not to the first in the file.
+        # Ties are broken by name: the result must not depend on the order of the file.
         self.label = min(counts, key=lambda label: (-counts[label], label))
 
     def predict(self, cases: Sequence[Case]) -> list[Prediction]:
-        """The verdicts, in the order of the cases."""
+        """The predictions, in the order of the cases."""
         return [judge_label(case, self.label[1:], self.arm) for case in cases]
 
 
 class _Classifier(ABC):
-    """Logistic regression over features of what the user said."""
+    """Logistic regression over features of the user's messages."""
 
     arm: str
 
     def __init__(self, examples: Sequence[Example]) -> None:
         labels = [label_of(example.target) for example in examples]
         self.labels = sorted(set(labels))
-        numbers = [self.labels.index(label) for label in labels]
         features = self.fit_features([user_text(example.messages) for example in examples])
-        self.model = _regression(features, numbers) if len(self.labels) > 1 else None
+        # A regression needs two classes; of one, every row gets it.
+        self.model: Any = None
+        if len(self.labels) > 1:
+            from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+
+            # Features have length one: with C=1 the penalty outweighs a few hundred rows.
+            self.model = LogisticRegression(C=10.0, max_iter=1000)
+            self.model.fit(features, [self.labels.index(label) for label in labels])
 
     @abstractmethod
     def fit_features(self, texts: list[str]) -> Any:
-        """The features of the training texts, learned from them where there is something to."""
+        """Fit the feature extractor, if it has parameters; the features of the training texts."""
 
     @abstractmethod
     def features(self, texts: list[str]) -> Any:
-        """The features of other texts."""
+        """The features of the texts, one row each."""
 
     def predict(self, cases: Sequence[Case]) -> list[Prediction]:
-        """The verdicts, in the order of the cases."""
-        chosen = [0] * len(cases)
+        """The predictions, in the order of the cases."""
+        classes = [0] * len(cases)
         if self.model is not None and cases:
             texts = [user_text(case.messages) for case in cases]
-            chosen = self.model.predict(self.features(texts)).tolist()
+            classes = self.model.predict(self.features(texts)).tolist()
         return [
-            judge_label(case, self.labels[number][1:], self.arm)
-            for case, number in zip(cases, chosen, strict=True)
+            judge_label(case, self.labels[index][1:], self.arm)
+            for case, index in zip(cases, classes, strict=True)
         ]
 
 
 class Tfidf(_Classifier):
-    """TF-IDF of single words and pairs, with logistic regression."""
+    """TF-IDF of unigrams and bigrams, with logistic regression."""
 
     arm = "tfidf"
 
     def fit_features(self, texts: list[str]) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
 
-        # Signs count as words, so that no prompt is without features.
+        # Punctuation marks are tokens too, so that no prompt is without features.
         self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]")
         return self.vectorizer.fit_transform(texts)
 
@@ -85,7 +90,7 @@ class Tfidf(_Classifier):
 
 
 class MiniLM(_Classifier):
-    """Sentence embeddings with logistic regression; `encode` gives [len(texts), width] floats."""
+    """Sentence embeddings with logistic regression; `encode` returns floats, [texts, width]."""
 
     arm = "minilm"
 
@@ -103,17 +108,10 @@ class MiniLM(_Classifier):
 
 
 def label_of(target: Target) -> Label:
-    """The tools of a target, or its kind."""
+    """The class of a target."""
     return (target.kind, *sorted(call.name for call in target.calls))
 
 
 def user_text(messages: Sequence[Message]) -> str:
-    """All that the user said, one message on a line."""
+    """The user's messages, joined by newlines."""
     return "\n".join(message.content for message in messages if message.role == "user")
-
-
-def _regression(features: Any, numbers: list[int]) -> Any:
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-
-    # C=10 because the features have length one: at 1 the penalty outweighs a few hundred rows.
-    return LogisticRegression(C=10.0, max_iter=1000).fit(features, numbers)

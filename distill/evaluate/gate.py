@@ -1,8 +1,8 @@
-"""The teacher gate: does the teacher itself, with the rules in its prompt, route gold right?
+"""The teacher gate: does the teacher itself, with the rules in its prompt, route gold correctly?
 
-What it cannot do with the rules before it, no student can learn from it. So it is asked once,
-before it writes; what it said to each gold case, and what that is worth, is kept in the format of
-an evaluation's. What the gate is set to changes neither.
+What the teacher cannot do with the rules in its prompt, no student can learn from it. So it routes
+gold once, before it writes. Its predictions and scores are stored in the format of an evaluation,
+and do not depend on the threshold.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from distill.workflow.problems import start_of
 
 ARM = "teacher"
 
-# Rules that the gate's message tells about; the predictions hold the rest.
-MOST_RULES = 12
+MAX_RULES_SHOWN = 12
+"""Rules in the gate's error message; the predictions file has the rest."""
 
 Progress = Callable[[int, int, str], None]
-"""Called with cases done, cases in all, and the arm."""
+"""Called with the cases done, their total, and the arm."""
 
 
 async def run_gate(
     run: RunFolder, teacher: Teacher, replies: ReplyCache, progress: Progress
 ) -> Json:
-    """Have the teacher route gold, and write what it said; the counts for the manifest.
+    """Have the teacher route gold, and write predictions and scores; the counts for the manifest.
 
-    Raises what `route_cases` raises; whether it is good enough is for `require_gate`.
+    Raises as `route_cases` does. `require_gate` compares the result with the threshold.
     """
     predictions = await route_cases(
         run.workflow.gold,
@@ -61,7 +61,7 @@ async def run_gate(
 
 
 def read_gate(run: RunFolder) -> list[Prediction]:
-    """What the teacher made of gold, once the stage `gate` is done; before that, nothing."""
+    """The teacher's predictions on gold; none before the stage `gate` is done."""
     done = "gate" in run.manifest.stages
     return read_records(run.path / layout.GATE_PREDICTIONS, Prediction) if done else []
 
@@ -75,12 +75,12 @@ async def route_cases(
     *,
     progress: Progress,
 ) -> list[Prediction]:
-    """What the teacher makes of each case, in order, as the arm `teacher`.
+    """The teacher's prediction for each case, in order, as the arm `teacher`.
 
-    A reply that cannot be used is a malformed prediction. Raises TeacherError when cases got no
-    reply, which says nothing of the teacher, and what the teacher raises for the whole run.
-    Requests under way are then let finish first, as they are when the caller is cancelled: they
-    are paid for, and serve the next run.
+    An unusable reply is a malformed prediction. Raises TeacherError when cases got no reply, which
+    says nothing about the teacher's routing, and whatever the teacher raises for the entire run.
+    Requests in flight finish first, also when the caller is cancelled: they are paid for, and are
+    cached for the next run.
     """
     router = _Router(cases, workflow, teacher, replies, settings, progress)
     # Twice what may be in flight: those that wait for a retry hold no slot.
@@ -89,42 +89,41 @@ async def route_cases(
 
 
 def require_gate(predictions: Sequence[Prediction], threshold: float, place: Path) -> None:
-    """Raise GateError, with the rules that went wrong, when too few cases were routed right.
+    """Raise GateError, with the wrong cases by rule, if tool accuracy is below `threshold`.
 
-    threshold: the share of cases that must get the right tools, or rightly none
+    threshold: the required share of cases with exactly the expected tools
     place: the run folder
     """
     right, n = sum(p.tool_correct for p in predictions), len(predictions)
     if not n or right / n >= threshold:
         return
-    low, high = wilson(right, n)
-    counted = (
-        f"the teacher routed {right} of {n} gold cases right ({_percent(right / n)}, 95% interval "
-        f"{_percent(low)} to {_percent(high)}); the gate is {_percent(threshold)}"
+    share, low, high, required = (
+        f"{100 * value:.3g}%" for value in (right / n, *wilson(right, n), threshold)
     )
+    summary = (
+        f"the teacher routed {right} of {n} gold cases right ({share}, 95% interval {low} to "
+        f"{high}); the gate is {required}"
+    )
+    hints = [*_hints(predictions, right), f"all cases: {place / layout.GATE_PREDICTIONS}"]
     raise GateError(
-        "\n".join([counted, *_wrong_by_rule(predictions)]),
-        place=place,
-        hint="; ".join(
-            [*_ways_out(predictions, right), f"all cases: {place / layout.GATE_PREDICTIONS}"]
-        ),
+        "\n".join([summary, *_wrong_by_rule(predictions)]), place=place, hint="; ".join(hints)
     )
 
 
 def teacher_arm(run: RunFolder, dataset: str, cases: Sequence[Case]) -> dict[str, Scores]:
-    """The teacher as one more arm on `dataset`, where the gate had the same cases."""
+    """The teacher's scores as an arm on `dataset`, if the gate had exactly the same cases."""
     copy = run.path / layout.predictions(dataset, ARM)
     copy.unlink(missing_ok=True)
     predictions = read_gate(run)
-    asked = [prediction.case for prediction in predictions]
-    if not asked or asked != [case.id for case in cases]:
+    routed = [prediction.case for prediction in predictions]
+    if not routed or routed != [case.id for case in cases]:
         return {}
     write_records(copy, predictions)
     return {ARM: score(predictions)}
 
 
 class _Router:
-    """Asks for the route of one case at a time, and collects the predictions."""
+    """Has the teacher route one case at a time, and collects the predictions."""
 
     def __init__(
         self,
@@ -141,38 +140,35 @@ class _Router:
         self.replies = replies
         self.settings = settings
         self.progress = progress
-        self.verdicts: dict[int, Prediction] = {}
+        self.predictions: dict[int, Prediction] = {}
         self.pool = Pool(teacher, self._no_reply)
 
     def ordered(self) -> list[Prediction]:
-        """The verdicts, in the order of the cases; raises when one is missing."""
+        """The predictions, in the order of the cases; raises if one is missing."""
         if self.pool.failures:
             raise self._no_reply()
-        if len(self.verdicts) < self.total:
+        if len(self.predictions) < self.total:
             raise DrainingError
-        return [self.verdicts[at] for at in range(self.total)]
+        return [self.predictions[index] for index in range(self.total)]
 
-    async def route(self, numbered: tuple[int, Case]) -> None:
-        """Ask for one case; a reply that cannot be used is a malformed prediction."""
-        at, case = numbered
+    async def route(self, indexed: tuple[int, Case]) -> None:
+        """Route one case; an unusable reply is a malformed prediction."""
+        index, case = indexed
+
+        def read(text: str) -> Prediction:
+            return judge(case, read_route(text, case, self.workflow), ARM, raw=text)
+
+        request = route_request(case, self.workflow, self.settings)
         try:
-            self.verdicts[at] = await self._verdict(case)
+            self.predictions[index], _ = await ask(request, self.teacher, self.replies, read)
         except ReplyError as error:
             if error.is_server_failure:
                 self.pool.failed(error)
                 return
             unusable = Parsed(malformed=True, detail=f"{error.reason}: {error.detail}")
-            self.verdicts[at] = judge(case, unusable, ARM, raw="")
+            self.predictions[index] = judge(case, unusable, ARM, raw="")
         self.pool.succeeded()
-        self.progress(len(self.verdicts), self.total, ARM)
-
-    async def _verdict(self, case: Case) -> Prediction:
-        def read(text: str) -> Prediction:
-            return judge(case, read_route(text, case, self.workflow), ARM, raw=text)
-
-        asked = route_request(case, self.workflow, self.settings)
-        verdict, _ = await ask(asked, self.teacher, self.replies, read)
-        return verdict
+        self.progress(len(self.predictions), self.total, ARM)
 
     def _no_reply(self) -> TeacherError:
         last = self.pool.last_failure
@@ -187,21 +183,22 @@ class _Router:
 
 
 def _wrong_by_rule(predictions: Sequence[Prediction]) -> Iterator[str]:
-    """A line for each rule with a wrong case, those with the most first, with one of them."""
-    asked = Counter(p.rule for p in predictions)
+    """A line for each rule with wrong cases, the most first: their number, and one of them."""
+    totals = Counter(p.rule for p in predictions)
     wrong: dict[str | None, list[Prediction]] = {}
     for prediction in predictions:
         if not prediction.tool_correct:
             wrong.setdefault(prediction.rule, []).append(prediction)
-    worst = sorted(wrong, key=lambda rule: (-len(wrong[rule]), asked[rule], rule or ""))
-    for rule in worst[:MOST_RULES]:
-        counted = f"{len(wrong[rule])} of {asked[rule]} wrong"
-        yield f"  {f'rule {rule}' if rule else '(no rule)'}: {counted}; {_shown(wrong[rule][0])}"
-    if len(worst) > MOST_RULES:
-        yield f"  and {len(worst) - MOST_RULES} more rules"
+    worst = sorted(wrong, key=lambda rule: (-len(wrong[rule]), totals[rule], rule or ""))
+    for rule in worst[:MAX_RULES_SHOWN]:
+        name = f"rule {rule}" if rule else "(no rule)"
+        cases = wrong[rule]
+        yield f"  {name}: {len(cases)} of {totals[rule]} wrong; {_describe(cases[0])}"
+    if len(worst) > MAX_RULES_SHOWN:
+        yield f"  and {len(worst) - MAX_RULES_SHOWN} more rules"
 
 
-def _shown(wrong: Prediction) -> str:
+def _describe(wrong: Prediction) -> str:
     tools = " and ".join(call.name for call in wrong.expected)
     chosen = " and ".join(call.name for call in wrong.calls) or "no tool"
     if wrong.malformed:
@@ -211,14 +208,11 @@ def _shown(wrong: Prediction) -> str:
     return f'"{start_of(wrong.prompt)}": expected {expected}, got {chosen}{detail}'
 
 
-def _ways_out(predictions: Sequence[Prediction], right: int) -> Iterator[str]:
+def _hints(predictions: Sequence[Prediction], right: int) -> Iterator[str]:
     yield "reword those rules, correct gold where it is wrong, or choose a stronger model"
     if any(p.detail.startswith(FailureReason.TRUNCATED) for p in predictions):
         yield "where replies were cut short, raise max_tokens in [teacher]"
-    if passes := 20 * right // len(predictions):
-        yield f"to go on with this teacher as it is: --gate {passes / 20:g}"
+    # The share of correct cases, rounded down to a multiple of 5%.
+    if twentieths := 20 * right // len(predictions):
+        yield f"to go on with this teacher as it is: --gate {twentieths / 20:g}"
     yield "to go on without asking it: --gate 0"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}%"

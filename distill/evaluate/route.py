@@ -17,23 +17,20 @@ from distill.train.threads import set_threads
 
 
 class Routed(NamedTuple):
-    """What a student does with a request."""
+    """A student's answer to one request."""
 
     calls: tuple[ToolCall, ...]
-    """The tool calls; none where it answers in words, or where its output is malformed."""
+    """The tool calls; none for a reply in words or malformed output."""
     reply: str
     malformed: bool
     detail: str
     """Why it is malformed."""
     raw: str
-    """The output as it came, special tokens included."""
+    """The output as generated, special tokens included."""
     confidence: float | None
-    """The probability of what it does: that it calls this tool, or none.
-
-    None where that has no probability: malformed, or a tool that there is not.
-    """
+    """The probability of calling this tool, or none; None if malformed or the tool is unknown."""
     probabilities: Confidence | None
-    """Of each tool to be called, and of words."""
+    """Of each tool, and of no call."""
 
 
 class Router:
@@ -48,7 +45,7 @@ class Router:
         self._renderer = student_renderer(student, run)
 
     def route(self, text: str) -> Routed:
-        """What the student does with one request. Raises UsageError for a blank one."""
+        """The student's answer to one request. Raises UsageError for a blank one."""
         if not text.strip():
             raise UsageError("is blank", place="TEXT", hint="give a request in words")
         model, renderer = self._model, self._renderer

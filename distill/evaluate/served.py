@@ -1,4 +1,4 @@
-"""The same predictions from a server: vLLM speaks for the student, the Renderer reads it."""
+"""Predictions by a student on a vLLM server, with the Renderer's prompts and parser."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import openai
 
 TUNED = "tuned"
-# Seconds for one answer: a server with many others in its queue is slow, not broken.
 TIMEOUT = 600.0
+"""Seconds for one request: a server with a long queue is slow, not broken."""
 
 
 class ServedStudent(NamedTuple):
-    """A student behind a server; `base` and `tuned` are the names of its models there."""
+    """A student on a server; `base` and `tuned` are the names of its models there."""
 
     url: str
     base: str
@@ -46,34 +46,34 @@ def predict_served(
     concurrency: int,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """The verdict on each case, in order, as `predict` gives them; decoding is greedy.
+    """The prediction for each case, in order, as by `predict`; decoding is greedy.
 
-    Prompts are sent as token ids, at most `concurrency` of them at a time, and `context` is the
-    student's, in tokens. Raises StudentError when the server does not answer a case.
+    Prompts are sent as token ids, at most `concurrency` at a time; `context` is the student's
+    context length in tokens. Raises StudentError when the server does not answer a case.
     """
-    prompts, verdicts = render_prompts(renderer, cases, arm, context)
-    speaker = _Speaker(base_url, model, renderer, max_new_tokens, context)
+    prompts, predictions = render_prompts(renderer, cases, arm, context)
+    completer = _Completer(base_url, model, renderer, max_new_tokens, context)
 
-    async def work(client: openai.AsyncOpenAI, waiting: Iterator[int]) -> None:
-        for at in waiting:
-            parsed, raw = await speaker.says(client, cases[at], prompts[at])
-            verdicts[at] = judge_answer(renderer, cases[at], parsed, arm, raw)
+    async def work(client: openai.AsyncOpenAI, indices: Iterator[int]) -> None:
+        for index in indices:
+            parsed, raw = await completer.complete(client, cases[index], prompts[index])
+            predictions[index] = judge_answer(renderer, cases[index], parsed, arm, raw)
             if progress is not None:
-                progress(len(verdicts), len(cases), arm)
+                progress(len(predictions), len(cases), arm)
 
-    async def ask() -> None:
+    async def run_workers() -> None:
         async with _client(base_url) as client, asyncio.TaskGroup() as group:
-            waiting = iter(prompts)
+            indices = iter(prompts)
             for _ in range(min(concurrency, len(prompts))):
-                group.create_task(work(client, waiting))
+                group.create_task(work(client, indices))
 
     if prompts:
         try:
             with LoopRunner() as runner:
-                runner.run(ask())
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
-    return [verdicts[at] for at in range(len(cases))]
+                runner.run(run_workers())
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+    return [predictions[index] for index in range(len(cases))]
 
 
 @contextmanager
@@ -87,10 +87,10 @@ def serve_student(
     start_timeout: float,
     notice: Notice,
 ) -> Iterator[ServedStudent]:
-    """The run's student, base and with `adapter`, served by vLLM as long as the block lasts.
+    """The run's student, base and with `adapter`, served by vLLM inside the `with` block.
 
-    Raises StudentError for a student or an adapter that vLLM cannot serve, or when it does not
-    come up.
+    Raises StudentError for a student or an adapter that vLLM cannot serve, or if the server does
+    not start.
     """
     name = run.config.train.student
     if name == EMBEDDED:
@@ -112,7 +112,7 @@ def serve_student(
         ) as server:
             yield ServedStudent(server.url, server.model, TUNED)
     except TeacherError as error:
-        # A server that does not start teaches nobody here.
+        # The server is the student's, not a teacher's.
         raise StudentError.of(error.problems) from None
 
 
@@ -124,12 +124,16 @@ def max_lora_rank(adapter: Path) -> int:
             "holds no adapter", place=adapter, hint="train one first: distill train RUN"
         )
     config: Any = parse_json(read_text(path), path)
-    found = [why for name, why in _UNSERVED.items() if config.get(name) not in (None, False, [])]
+    features = [
+        feature
+        for setting, feature in _UNSUPPORTED.items()
+        if config.get(setting) not in (None, False, [])
+    ]
     if config.get("bias", "none") != "none":
-        found.append("trained biases")
-    if found:
+        features.append("trained biases")
+    if features:
         raise StudentError(
-            f"vLLM cannot load an adapter with {' and '.join(found)}",
+            f"vLLM cannot load an adapter with {' and '.join(features)}",
             place=adapter,
             hint="evaluate it with --backend transformers",
         )
@@ -137,87 +141,88 @@ def max_lora_rank(adapter: Path) -> int:
     return max(int(rank) for rank in ranks)
 
 
-_UNSERVED = {
+_UNSUPPORTED = {
     "modules_to_save": "modules that were trained whole",
     "use_dora": "DoRA",
     "lora_bias": "LoRA biases",
 }
-"""Settings of an adapter that vLLM does not take, and what they mean."""
+"""The features that vLLM does not support, by setting in adapter_config.json."""
 
 
-class _Speaker:
+class _Completer:
+    """Requests completions of prompts that are token ids."""
+
     def __init__(
         self, base_url: str, model: str, renderer: Renderer, max_new_tokens: int, context: int
     ) -> None:
         self._base_url = base_url
         self._model = model
         self._renderer = renderer
-        self._most = max_new_tokens
+        self._max_new_tokens = max_new_tokens
         self._context = context
-        # What can no longer be read is not decoded to its end, as in `predict`.
-        self._stops = [*renderer.stop_ids, *renderer.invalid_marker_ids]
 
-    async def says(
+    async def complete(
         self, client: openai.AsyncOpenAI, case: Case, prompt: list[int]
     ) -> tuple[Parsed, str]:
-        """What the model answers to a prompt, read and as it came."""
+        """The model's answer to the prompt, parsed and as raw text."""
         import openai
 
-        room = min(self._most, self._context - len(prompt))
+        max_tokens = min(self._max_new_tokens, self._context - len(prompt))
+        # A malformed answer is not decoded to its end, as in `predict`.
+        stop_ids = [*self._renderer.stop_ids, *self._renderer.invalid_marker_ids]
         try:
             completion = await client.completions.create(
                 model=self._model,
                 prompt=prompt,
-                max_tokens=room,
+                max_tokens=max_tokens,
                 temperature=0,
-                extra_body=self._greedy(),
+                extra_body={"stop_token_ids": stop_ids, **_GREEDY},
             )
         except openai.OpenAIError as error:
-            raise self._failed(case, error) from None
+            raise self._error(case, error) from None
         if not completion.choices:
-            raise self._failed(case, "the server sent no choice")
-        return self._read(completion.choices[0], room)
+            raise self._error(case, "the server sent no choice")
+        return self._parse(completion.choices[0], max_tokens)
 
-    def _greedy(self) -> dict[str, object]:
-        """What keeps the model's own generation settings out, and brings the ids back."""
-        return {
-            "stop_token_ids": self._stops,
-            "ignore_eos": True,
-            "top_p": 1.0,
-            "top_k": 0,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "skip_special_tokens": False,
-            "spaces_between_special_tokens": False,
-            "return_token_ids": True,
-        }
-
-    def _read(self, choice: Any, room: int) -> tuple[Parsed, str]:
-        ids = getattr(choice, "token_ids", None)
-        if ids:
+    def _parse(self, choice: Any, max_tokens: int) -> tuple[Parsed, str]:
+        if ids := getattr(choice, "token_ids", None):
             return self._renderer.parse(ids), self._renderer.decode(ids)
-        # Servers before return_token_ids send text alone, without the token that ended it.
+        # Servers without return_token_ids send the text alone, without its stop token.
         if choice.finish_reason == "length":
-            return Parsed(malformed=True, detail=f"no end of turn in {room} tokens"), choice.text
+            detail = f"no end of turn in {max_tokens} tokens"
+            return Parsed(malformed=True, detail=detail), choice.text
         stop = getattr(choice, "stop_reason", None)
         raw = choice.text + (self._renderer.decode([stop]) if isinstance(stop, int) else "")
         return self._renderer.parse(raw), raw
 
-    def _failed(self, case: Case, error: object) -> StudentError:
-        said = getattr(error, "message", None) or error
+    def _error(self, case: Case, error: object) -> StudentError:
+        text = " ".join(str(getattr(error, "message", None) or error).split())
         return StudentError(
-            f'the server does not answer "{case.prompt[:60]}": {" ".join(str(said).split())[:300]}',
+            f'the server does not answer "{case.prompt[:60]}": {text[:300]}',
             place=self._base_url,
             hint="its log says more; a smaller --max-model-len than the student's is one cause",
         )
 
 
+_GREEDY = {
+    "ignore_eos": True,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "skip_special_tokens": False,
+    "spaces_between_special_tokens": False,
+    "return_token_ids": True,
+}
+"""Overrides the model's own generation_config, and has ids and special tokens returned."""
+
+
 def _client(base_url: str) -> openai.AsyncOpenAI:
     import openai
 
-    # No key and no proxy: the server is distill's own, on this machine.
+    # No key and no proxy: distill started the server on this machine.
     transport = openai.DefaultAsyncHttpxClient(trust_env=False)
     return openai.AsyncOpenAI(
         api_key="none", base_url=base_url, timeout=TIMEOUT, http_client=transport

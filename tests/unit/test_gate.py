@@ -25,7 +25,7 @@ from distill.asking.routing import read_route, route_request
 from distill.config import Config, TeacherConfig
 from distill.errors import GateError, TeacherError, WriteError
 from distill.evaluate.gate import (
-    MOST_RULES,
+    MAX_RULES_SHOWN,
     read_gate,
     require_gate,
     route_cases,
@@ -626,7 +626,7 @@ def test_a_lower_gate_that_is_offered_is_passed() -> None:
 def test_many_rules_are_counted() -> None:
     made = [
         mistaken(n, "documents").model_copy(update={"rule": f"r{n:02}"})
-        for n in range(MOST_RULES + 3)
+        for n in range(MAX_RULES_SHOWN + 3)
     ]
     with pytest.raises(GateError, match="and 3 more rules"):
         require_gate(made, 0.5, RUN)

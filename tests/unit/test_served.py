@@ -126,7 +126,7 @@ def test_a_server_without_ids_is_read_by_its_text(renderer: Renderer, student: A
             assert essence(made) == essence(own)
 
 
-def test_a_dead_end_is_malformed_in_text_too(renderer: Renderer, student: Any) -> None:  # noqa: F811
+def test_an_invalid_marker_is_malformed_in_text_too(renderer: Renderer, student: Any) -> None:  # noqa: F811
     invalid = renderer.invalid_marker_ids[0]
     with serving(
         student, lambda *_: {"text": "hello", "finish_reason": "stop", "stop_reason": invalid}
