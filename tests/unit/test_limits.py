@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from kit.virtual_time import run_virtually
 
 from distill.records import FailureReason
+from distill.teachers.openai.limiter import RequestLimiter, Slot
 from distill.teachers.openai.limits import (
-    BURST,
+    BURST_SECONDS,
     AdaptiveLimit,
     Attempt,
-    Bucket,
     Outcome,
+    TokenBucket,
     TokenEstimator,
     estimate_tokens,
 )
-from distill.teachers.openai.retry import TransientError, retries
-from distill.teachers.openai.slots import RequestLimiter, Slot
+from distill.teachers.openai.retry import TransientError, retry_policy
 
 LATENCY, REFUSAL = 0.5, 0.02
 
@@ -82,7 +82,7 @@ class Server:
         return takes
 
 
-class Course(NamedTuple):
+class Trace(NamedTuple):
     """How a run went."""
 
     limits: list[tuple[float, int]]
@@ -104,29 +104,31 @@ def driven(
     seconds: float,
     retry_after: float | None = None,
     change: Callable[[Server], None] = lambda server: None,
-) -> Course:
+) -> Trace:
     """A run of four requests to a slot; half way through the server changes."""
     random.seed(7)
     limits = [(0.0, cap)]
 
     async def main() -> None:
-        slots = RequestLimiter(cap, stagger=0)
+        limiter = RequestLimiter(cap, stagger=0)
 
         async def attempt(slot: Slot) -> None:
-            limits.append((now(), slots.limit))
+            limits.append((now(), limiter.limit))
             if await server.answers():
-                slots.leave(slot, Outcome.ANSWERED)
+                limiter.release(slot, Outcome.ANSWERED)
                 return
-            slots.leave(slot, Outcome.OVERLOADED, retry_after=retry_after)
-            raise TransientError(FailureReason.SERVER, "", limited=True, retry_after=retry_after)
+            limiter.release(slot, Outcome.OVERLOADED, retry_after=retry_after)
+            raise TransientError(
+                FailureReason.SERVER, "", rate_limited=True, retry_after=retry_after
+            )
 
         async def work() -> None:
             while now() < seconds:
                 try:
-                    async for tried in retries(8, 600, sleep=slots.pause):
+                    async for tried in retry_policy(8, 600, sleep=limiter.sleep):
                         with tried:
-                            again = tried.retry_state.attempt_number > 1
-                            await attempt(await slots.enter(again=again))
+                            retry = tried.retry_state.attempt_number > 1
+                            await attempt(await limiter.acquire(retry=retry))
                 except TransientError:
                     continue
 
@@ -137,7 +139,7 @@ def driven(
         await asyncio.gather(turn(), *(work() for _ in range(4 * cap)))
 
     run_virtually(main())
-    return Course(limits, server)
+    return Trace(limits, server)
 
 
 @pytest.mark.parametrize(("retry_after", "jitter"), [(None, 0.0), (1.0, 0.3)])
@@ -145,9 +147,9 @@ def driven(
 def test_the_limit_finds_a_servers_capacity(
     capacity: int, cap: int, retry_after: float | None, jitter: float
 ) -> None:
-    course = driven(Server(capacity=capacity, jitter=jitter), cap, 30, retry_after)
-    assert 0.5 * capacity <= course.mean_limit(15, 30) <= 1.5 * capacity
-    assert course.goodput(15, 30) >= 0.85 * capacity / LATENCY
+    trace = driven(Server(capacity=capacity, jitter=jitter), cap, 30, retry_after)
+    assert 0.5 * capacity <= trace.mean_limit(15, 30) <= 1.5 * capacity
+    assert trace.goodput(15, 30) >= 0.85 * capacity / LATENCY
 
 
 @pytest.mark.parametrize(("retry_after", "jitter"), [(None, 0.0), (1.0, 0.3)])
@@ -155,9 +157,9 @@ def test_the_limit_finds_a_servers_capacity(
 def test_the_limit_finds_a_servers_rate(
     rate: int, cap: int, retry_after: float | None, jitter: float
 ) -> None:
-    course = driven(Server(rate=rate, jitter=jitter), cap, 30, retry_after)
-    assert 0.5 * rate * LATENCY <= course.mean_limit(15, 30) <= 1.5 * rate * LATENCY
-    assert course.goodput(15, 30) >= 0.85 * rate
+    trace = driven(Server(rate=rate, jitter=jitter), cap, 30, retry_after)
+    assert 0.5 * rate * LATENCY <= trace.mean_limit(15, 30) <= 1.5 * rate * LATENCY
+    assert trace.goodput(15, 30) >= 0.85 * rate
 
 
 @pytest.mark.parametrize("slowly", [False, True])
@@ -165,16 +167,16 @@ def test_the_limit_finds_a_servers_rate(
 @pytest.mark.parametrize("seed", range(3))
 def test_failures_at_random_do_not_lower_the_limit(failing: float, slowly: bool, seed: int) -> None:
     cap = 48
-    course = driven(Server(failing=failing, slowly=slowly, jitter=0.3, seed=seed), cap, 40)
+    trace = driven(Server(failing=failing, slowly=slowly, jitter=0.3, seed=seed), cap, 40)
     possible = cap / LATENCY * ((1 - failing) if slowly else 1)
-    assert course.mean_limit(0, 40) >= 0.85 * cap
-    assert course.goodput(0, 40) >= 0.85 * possible
+    assert trace.mean_limit(0, 40) >= 0.85 * cap
+    assert trace.goodput(0, 40) >= 0.85 * possible
 
 
 def test_a_server_without_trouble_is_used_to_the_full() -> None:
-    course = driven(Server(), 32, 10)
-    assert {limit for _, limit in course.limits} == {32}
-    assert course.goodput(0, 10) >= 0.99 * 32 / LATENCY
+    trace = driven(Server(), 32, 10)
+    assert {limit for _, limit in trace.limits} == {32}
+    assert trace.goodput(0, 10) >= 0.99 * 32 / LATENCY
 
 
 def changed(capacity: float) -> Callable[[Server], None]:
@@ -182,21 +184,21 @@ def changed(capacity: float) -> Callable[[Server], None]:
 
 
 def test_a_server_that_grows_is_followed() -> None:
-    course = driven(Server(capacity=8, jitter=0.3), 32, 60, change=changed(1e9))
-    assert course.mean_limit(20, 30) <= 12
-    assert course.mean_limit(50, 60) >= 0.85 * 32
+    trace = driven(Server(capacity=8, jitter=0.3), 32, 60, change=changed(1e9))
+    assert trace.mean_limit(20, 30) <= 12
+    assert trace.mean_limit(50, 60) >= 0.85 * 32
 
 
 def test_a_server_that_shrinks_is_followed() -> None:
-    course = driven(Server(jitter=0.3), 32, 60, change=changed(8))
-    assert course.mean_limit(0, 29) == 32
-    assert 4 <= course.mean_limit(50, 60) <= 12
+    trace = driven(Server(jitter=0.3), 32, 60, change=changed(8))
+    assert trace.mean_limit(0, 29) == 32
+    assert 4 <= trace.mean_limit(50, 60) <= 12
 
 
 def test_a_server_that_fails_at_random_may_still_become_overloaded() -> None:
-    course = driven(Server(failing=0.2, jitter=0.3), 32, 100, change=changed(8))
-    assert course.mean_limit(20, 49) >= 0.85 * 32
-    assert course.mean_limit(80, 100) <= 16
+    trace = driven(Server(failing=0.2, jitter=0.3), 32, 100, change=changed(8))
+    assert trace.mean_limit(20, 49) >= 0.85 * 32
+    assert trace.mean_limit(80, 100) <= 16
 
 
 # --- events, one by one ---
@@ -208,8 +210,8 @@ def settled(limit: AdaptiveLimit, outcomes: list[Outcome], at: float = 0.0) -> f
     while left:
         wave = [limit.start(at) for _ in range(min(limit.limit, len(left)))]
         at += LATENCY
-        for ticket in wave:
-            limit.settle(ticket, at, left.pop(0))
+        for attempt in wave:
+            limit.finish(attempt, at, left.pop(0))
     return at
 
 
@@ -218,9 +220,9 @@ def test_the_limit_stays_between_one_and_the_cap(cap: int, outcomes: list[Outcom
     limit = AdaptiveLimit(cap)
     at = 0.0
     for outcome in outcomes:
-        ticket = limit.start(at)
+        attempt = limit.start(at)
         at += 0.1
-        limit.settle(ticket, at, outcome)
+        limit.finish(attempt, at, outcome)
         assert 1 <= limit.limit <= cap
         assert limit.in_flight == 0
     assert limit.started == len(outcomes)
@@ -242,42 +244,44 @@ def test_a_server_that_is_not_there_says_nothing_about_load(outcome: Outcome) ->
 def test_attempts_that_were_given_up_say_nothing() -> None:
     limit = AdaptiveLimit(64)
     for _ in range(1000):
-        limit.settle(limit.start(0.0), 1.0, None)
+        limit.finish(limit.start(0.0), 1.0, None)
     assert limit.limit == 64
 
 
-# --- the slots ---
+# --- the limiter ---
 
 
-def test_a_wave_of_refusals_closes_the_door_for_all() -> None:
+def test_refusals_in_a_row_hold_all_requests_back() -> None:
     server = Server(until=30.0)
     driven(server, 32, 40, retry_after=30.0)
     between = [at for at in server.arrived if 0.1 < at < 30.0]
     assert between == []
-    assert len(server.arrived) > 32, "then it opens"
+    assert len(server.arrived) > 32, "then they are sent"
 
 
 @pytest.mark.parametrize("refused", [1, 5])
 def test_a_few_refusals_do_not_stop_the_others(refused: int) -> None:
     async def main() -> float:
-        slots = RequestLimiter(8, stagger=0)
+        limiter = RequestLimiter(8, stagger=0)
         for number in range(100):
-            slot = await slots.enter()
+            slot = await limiter.acquire()
             wait = 60.0 if number % 20 < refused else None
-            slots.leave(slot, Outcome.OVERLOADED if wait else Outcome.ANSWERED, retry_after=wait)
+            limiter.release(
+                slot, Outcome.OVERLOADED if wait else Outcome.ANSWERED, retry_after=wait
+            )
         return now()
 
     assert run_virtually(main()) == 0.0
 
 
-def test_the_door_stays_open_while_an_earlier_request_may_be_answered() -> None:
+def test_nothing_is_held_back_while_an_earlier_request_may_be_answered() -> None:
     async def main() -> float:
-        slots = RequestLimiter(8, stagger=0)
-        earlier = await slots.enter()
+        limiter = RequestLimiter(8, stagger=0)
+        earlier = await limiter.acquire()
         for _ in range(100):
-            slots.leave(await slots.enter(), Outcome.OVERLOADED, retry_after=60.0)
-        slots.leave(earlier, Outcome.ANSWERED)
-        await slots.enter()
+            limiter.release(await limiter.acquire(), Outcome.OVERLOADED, retry_after=60.0)
+        limiter.release(earlier, Outcome.ANSWERED)
+        await limiter.acquire()
         return now()
 
     assert run_virtually(main()) == 0.0
@@ -285,13 +289,13 @@ def test_the_door_stays_open_while_an_earlier_request_may_be_answered() -> None:
 
 def test_retries_go_first() -> None:
     async def main() -> list[str]:
-        slots, order = RequestLimiter(1, stagger=0), []
+        limiter, order = RequestLimiter(1, stagger=0), []
 
-        async def one(name: str, again: bool) -> None:
-            slot = await slots.enter(again=again)
+        async def one(name: str, retry: bool) -> None:
+            slot = await limiter.acquire(retry=retry)
             order.append(name)
             await asyncio.sleep(1)
-            slots.leave(slot, Outcome.ANSWERED)
+            limiter.release(slot, Outcome.ANSWERED)
 
         await asyncio.gather(one("first", False), one("second", False), one("retry", True))
         return order
@@ -299,18 +303,20 @@ def test_retries_go_first() -> None:
     assert run_virtually(main()) == ["first", "retry", "second"]
 
 
-def test_a_shut_gate_wakes_everybody() -> None:
+def test_a_closed_limiter_wakes_every_waiter() -> None:
     async def main() -> list[type[object]]:
-        slots = RequestLimiter(1, requests_per_minute=60, stagger=0)
-        slot = await slots.enter()
-        tasks = [asyncio.create_task(slots.enter()) for _ in range(3)]
-        tasks.append(asyncio.create_task(slots.pause(3600)))  # type: ignore[arg-type]
+        limiter = RequestLimiter(1, requests_per_minute=60, stagger=0)
+        slot = await limiter.acquire()
+        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+        tasks.append(asyncio.create_task(limiter.sleep(3600)))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        assert slots.waiting == 4
-        slots.shut(KeyError)
-        ends = await asyncio.gather(*tasks, slots.enter(), slots.pause(1), return_exceptions=True)
-        slots.leave(slot, Outcome.ANSWERED)
-        assert (slots.waiting, slots.in_flight, now()) == (0, 0, 0.0)
+        assert limiter.waiting == 4
+        limiter.close(KeyError)
+        ends = await asyncio.gather(
+            *tasks, limiter.acquire(), limiter.sleep(1), return_exceptions=True
+        )
+        limiter.release(slot, Outcome.ANSWERED)
+        assert (limiter.waiting, limiter.in_flight, now()) == (0, 0, 0.0)
         return [type(end) for end in ends]
 
     assert run_virtually(main()) == [KeyError] * 6
@@ -318,16 +324,16 @@ def test_a_shut_gate_wakes_everybody() -> None:
 
 def test_a_slot_that_comes_as_its_task_is_cancelled_is_passed_on() -> None:
     async def main() -> None:
-        slots = RequestLimiter(1, stagger=0)
-        slot = await slots.enter()
-        task = asyncio.create_task(slots.enter())
-        other = asyncio.create_task(slots.enter())
+        limiter = RequestLimiter(1, stagger=0)
+        slot = await limiter.acquire()
+        task = asyncio.create_task(limiter.acquire())
+        other = asyncio.create_task(limiter.acquire())
         await asyncio.sleep(0)
-        slots.leave(slot, Outcome.ANSWERED)
+        limiter.release(slot, Outcome.ANSWERED)
         task.cancel()
-        slots.leave(await other, Outcome.ANSWERED)
+        limiter.release(await other, Outcome.ANSWERED)
         assert task.cancelled()
-        assert (slots.waiting, slots.in_flight) == (0, 0)
+        assert (limiter.waiting, limiter.in_flight) == (0, 0)
 
     run_virtually(main())
 
@@ -336,18 +342,18 @@ def test_a_slot_that_comes_as_its_task_is_cancelled_is_passed_on() -> None:
 
 
 def sent(
-    count: int, tokens: float = 0.0, spent: float | None = None, **limits: float
+    count: int, tokens: float = 0.0, used: float | None = None, **limits: float
 ) -> list[float]:
     """When each of `count` requests goes out, where slots are no matter."""
 
     async def main() -> list[float]:
-        slots, times = RequestLimiter(1000, stagger=0, **limits), []
+        limiter, times = RequestLimiter(1000, stagger=0, **limits), []
 
         async def one() -> None:
-            slot = await slots.enter(tokens)
+            slot = await limiter.acquire(tokens)
             times.append(now())
             await asyncio.sleep(LATENCY)
-            slots.leave(slot, Outcome.ANSWERED, spent=spent)
+            limiter.release(slot, Outcome.ANSWERED, used=used)
 
         await asyncio.gather(*(one() for _ in range(count)))
         return times
@@ -363,16 +369,16 @@ def most_in_a_minute(times: list[float]) -> int:
 def test_requests_per_minute_are_held_and_used(per_minute: float) -> None:
     count = int(3 * per_minute)
     times = sent(count, requests_per_minute=per_minute)
-    burst = max(1.0, BURST * per_minute / 60)
+    burst = max(1.0, BURST_SECONDS * per_minute / 60)
     assert most_in_a_minute(times) <= per_minute + burst + 1
     assert times[-1] <= count / (per_minute / 60) + 1e-3
     assert sum(at == 0 for at in times) <= burst
 
 
-@pytest.mark.parametrize("spent", [None, 100.0, 50.0, 200.0])
-def test_tokens_per_minute_are_held_and_corrected(spent: float | None) -> None:
-    times = sent(300, tokens=100.0, spent=spent, tokens_per_minute=6000.0)
-    each = spent or 100.0
+@pytest.mark.parametrize("used", [None, 100.0, 50.0, 200.0])
+def test_tokens_per_minute_are_held_and_corrected(used: float | None) -> None:
+    times = sent(300, tokens=100.0, used=used, tokens_per_minute=6000.0)
+    each = used or 100.0
     # A request is corrected when it ends: those sent within its latency go by the guess.
     assert most_in_a_minute(times) * each <= 6000 + 3 * each * max(1.0, each / 100)
     assert times[-1] == pytest.approx(300 * each / 100, rel=0.05, abs=2)
@@ -390,11 +396,11 @@ def test_a_request_larger_than_a_burst_passes_and_is_owed() -> None:
 def test_a_bucket_never_gives_more_than_its_rate(
     per_minute: float, steps: list[tuple[float, float]]
 ) -> None:
-    bucket, at, taken = Bucket(per_minute), 0.0, 0.0
-    burst = max(1.0, BURST * per_minute / 60)
+    bucket, at, taken = TokenBucket(per_minute), 0.0, 0.0
+    burst = max(1.0, BURST_SECONDS * per_minute / 60)
     for rest, amount in steps:
         at += rest
-        at += bucket.wait(amount, at)
+        at += bucket.delay(amount, at)
         bucket.take(amount, at)
         # What is larger than a burst is let through at a full bucket, and owed.
         assert taken <= burst + at * per_minute / 60 + 1e-3 * (1 + taken)
@@ -402,12 +408,12 @@ def test_a_bucket_never_gives_more_than_its_rate(
 
 
 @given(st.integers(1, 10_000), st.integers(1, 5_000))
-def test_the_guess_is_what_requests_were_seen_to_take(characters: int, tokens: int) -> None:
-    guess = TokenEstimator()
-    assert guess.of(400, 50) == 150
+def test_the_estimate_is_what_requests_were_seen_to_use(characters: int, tokens: int) -> None:
+    estimator = TokenEstimator()
+    assert estimator.estimate(400, 50) == 150
     for _ in range(200):
-        guess.learn(characters, tokens)
-    assert guess.of(characters, 50) == pytest.approx(tokens)
+        estimator.update(characters, tokens)
+    assert estimator.estimate(characters, 50) == pytest.approx(tokens)
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("four", 1), ("fives", 2)])
@@ -415,7 +421,7 @@ def test_tokens_of_a_text(text: str, tokens: int) -> None:
     assert estimate_tokens(text) == tokens
 
 
-def test_a_ticket_names_its_attempt() -> None:
+def test_attempts_are_numbered() -> None:
     limit = AdaptiveLimit(4)
     assert [limit.start(1.0), limit.start(2.0)] == [Attempt(0, 1.0), Attempt(1, 2.0)]
 
@@ -423,13 +429,13 @@ def test_a_ticket_names_its_attempt() -> None:
 def test_the_first_requests_go_out_one_by_one_and_the_others_at_once() -> None:
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
-        slots, times = RequestLimiter(4, stagger=0.5), list[float]()
+        limiter, times = RequestLimiter(4, stagger=0.5), list[float]()
 
         async def attempt() -> None:
-            slot = await slots.enter()
+            slot = await limiter.acquire()
             times.append(loop.time())
             await asyncio.sleep(10)
-            slots.leave(slot, Outcome.ANSWERED)
+            limiter.release(slot, Outcome.ANSWERED)
 
         await asyncio.gather(*(attempt() for _ in range(8)))
         return [time - times[0] for time in times]
@@ -439,15 +445,15 @@ def test_the_first_requests_go_out_one_by_one_and_the_others_at_once() -> None:
 
 def test_a_slot_that_comes_free_passes_those_that_were_cancelled() -> None:
     async def main() -> tuple[int, int]:
-        slots = RequestLimiter(1, stagger=0)
-        held = await slots.enter()
-        waiting = [asyncio.create_task(slots.enter()) for _ in range(3)]
+        limiter = RequestLimiter(1, stagger=0)
+        held = await limiter.acquire()
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
         await asyncio.sleep(0)
         for task in waiting[:2]:
             task.cancel()
-        slots.leave(held, Outcome.ANSWERED)
-        slots.leave(await waiting[2], Outcome.ANSWERED)
+        limiter.release(held, Outcome.ANSWERED)
+        limiter.release(await waiting[2], Outcome.ANSWERED)
         await asyncio.gather(*waiting, return_exceptions=True)
-        return slots.in_flight, slots.waiting
+        return limiter.in_flight, limiter.waiting
 
     assert run_virtually(main()) == (0, 0)

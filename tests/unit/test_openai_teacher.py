@@ -25,7 +25,7 @@ from distill.records import FailureReason, Message
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Usage
 from distill.teachers.make import make_teacher
 from distill.teachers.openai.client import OpenAITeacher, Stats
-from distill.teachers.openai.dialect import SCHEMAS, Format
+from distill.teachers.openai.dialect import MAX_REJECTED_SCHEMAS, ResponseFormat
 from distill.testing import server
 from distill.testing.server import Behaviour, ChatServer
 
@@ -45,7 +45,7 @@ class Client:
             "api_key": KEY,
             "timeout": 5.0,
             "attempts": 3,
-            "first_wait": 0.01,
+            "first_backoff": 0.01,
             **changes,
         }
         self.teacher = OpenAITeacher(
@@ -390,7 +390,7 @@ def test_a_server_that_always_rejects_ends_as_a_failure(chat_server: ChatServer)
     chat_server.default = lambda body: server.failure(400, "bad response_format")
     with pytest.raises(ReplyError, match="bad response_format"):
         Client(chat_server.url).ask()
-    assert chat_server.count == len(Format)
+    assert chat_server.count == len(ResponseFormat)
 
 
 def test_a_format_that_is_ignored_is_noticed(chat_server: ChatServer) -> None:
@@ -493,7 +493,7 @@ def test_the_first_hopeless_answer_stops_everybody(
 
 def test_nothing_is_sent_after_a_hopeless_answer(chat_server: ChatServer) -> None:
     chat_server.script(server.broken(500), server.broken(500), server.unauthorised)
-    teacher = Client(chat_server.url, concurrency=1, first_wait=60.0).teacher
+    teacher = Client(chat_server.url, concurrency=1, first_backoff=60.0).teacher
     ends = in_a_loop(teacher, all_at_once(teacher, 4))
     assert {type(end) for end in ends} == {TeacherError}, "those that wait for a retry too"
     assert chat_server.count == 3
@@ -529,7 +529,7 @@ def test_a_server_without_formats_is_not_tried_with_every_schema(chat_server: Ch
     chat_server.default = server.rejecting_formats("json_schema")
     schemas = [{**ASKED.reply_schema, "description": str(number)} for number in range(10)]
     Client(chat_server.url).ask(*(replace(ASKED, reply_schema=schema) for schema in schemas))
-    assert chat_server.count == 10 + SCHEMAS
+    assert chat_server.count == 10 + MAX_REJECTED_SCHEMAS
 
 
 def test_one_odd_reply_among_many_keeps_the_format(chat_server: ChatServer) -> None:

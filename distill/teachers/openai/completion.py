@@ -1,4 +1,4 @@
-"""A chat completion's bytes -> the reply, or the typed reason why it is none."""
+"""Parses the body of a chat completion into a reply, or the typed reason why there is none."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from distill.teachers.openai.limits import estimate_tokens
 from distill.teachers.openai.retry import TransientError
 
 
-class _Words(BaseModel):
+class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
 
 
 class _Choice(BaseModel):
-    message: _Words | None = None
+    message: _Message | None = None
     finish_reason: str | None = None
 
 
-class _Details(BaseModel):
+class _PromptDetails(BaseModel):
     cached_tokens: int | None = None
 
 
 class _Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Completion(BaseModel):
-    """The parts of a completion that are read; servers add many others."""
+    """The fields of a completion that are read; servers add many others."""
 
     choices: list[_Choice] | None = None
     model: str | None = None
@@ -43,49 +43,53 @@ class _Completion(BaseModel):
 
     @field_validator("usage", mode="wrap")
     @classmethod
-    def _odd_usage_is_none(cls, value: Any, read: ValidatorFunctionWrapHandler) -> _Usage | None:
-        # A reply is not lost because its tokens were counted in some other way.
+    def _invalid_usage_is_none(
+        cls, value: Any, validate: ValidatorFunctionWrapHandler
+    ) -> _Usage | None:
+        # A reply is not lost because its server counts tokens in some other way.
         try:
-            return read(value)  # type: ignore[no-any-return]
+            return validate(value)  # type: ignore[no-any-return]
         except ValidationError:
             return None
 
 
 def read_completion(
-    body: bytes, request: ChatRequest, model: str, hide: Callable[[str], str]
+    body: bytes, request: ChatRequest, model: str, redact: Callable[[str], str]
 ) -> ChatReply:
-    """The reply that a server's body holds, with secrets hidden.
+    """The reply in the body of a response, with secrets redacted.
 
-    Raises ReplyError, with what it cost, for a reply that is a "no", and TransientError for a body
-    that is no chat completion.
+    Raises ReplyError, with its usage, for a refusal or a reply that is empty or cut short, and
+    TransientError for a body that is no chat completion.
     """
-    completion = _parsed(body, hide)
+    completion = _parse(body, redact)
     choice = completion.choices[0] if completion.choices else _Choice()
-    message = choice.message or _Words()
+    message = choice.message or _Message()
     usage = _usage(completion.usage, request, (message.content or "") + (message.refusal or ""))
-    no = _no(completion, message, choice.finish_reason)
-    if no:
-        raise ReplyError(no[0], hide(no[1]), usage)
-    said_by = hide(completion.model or model)
-    return ChatReply(text=hide(message.content or ""), model=said_by, usage=usage)
+    failure = _failure(completion, message, choice.finish_reason)
+    if failure:
+        reason, detail = failure
+        raise ReplyError(reason, redact(detail), usage)
+    return ChatReply(
+        text=redact(message.content or ""), model=redact(completion.model or model), usage=usage
+    )
 
 
-def _parsed(body: bytes, hide: Callable[[str], str]) -> _Completion:
+def _parse(body: bytes, redact: Callable[[str], str]) -> _Completion:
     try:
         return _Completion.model_validate_json(body)
     except ValidationError:
         pass
-    # Python's reader takes what pydantic's does not: half surrogate pairs, NaN, stray bytes.
+    # Python's parser takes what pydantic's does not: lone surrogates, NaN, invalid UTF-8.
     text = body.decode("utf-8", "replace")
     try:
         return _Completion.model_validate(json.loads(text))
     except (ValueError, RecursionError):
-        detail = f"the server's reply is no chat completion: {hide(text)[:80]!r}"
+        detail = f"the server's reply is no chat completion: {redact(text)[:80]!r}"
         raise TransientError(FailureReason.SERVER, detail) from None
 
 
-def _no(
-    completion: _Completion, message: _Words, finish_reason: str | None
+def _failure(
+    completion: _Completion, message: _Message, finish_reason: str | None
 ) -> tuple[FailureReason, str] | None:
     if not completion.choices:
         return FailureReason.EMPTY, "the server sent no choice"
@@ -100,16 +104,17 @@ def _no(
     return None
 
 
-def _usage(said: _Usage | None, request: ChatRequest, text: str) -> Usage:
-    if said is None:
+def _usage(counted: _Usage | None, request: ChatRequest, text: str) -> Usage:
+    if counted is None:
         return Usage(
             prompt_tokens=sum(estimate_tokens(message.content) for message in request.messages),
             completion_tokens=estimate_tokens(text),
             estimated=True,
         )
-    details = said.prompt_tokens_details or _Details()
+    details = counted.prompt_tokens_details or _PromptDetails()
+    prompt_tokens = max(0, counted.prompt_tokens)
     return Usage(
-        prompt_tokens=max(0, said.prompt_tokens),
-        cached_tokens=min(max(0, details.cached_tokens or 0), max(0, said.prompt_tokens)),
-        completion_tokens=max(0, said.completion_tokens),
+        prompt_tokens=prompt_tokens,
+        cached_tokens=min(max(0, details.cached_tokens or 0), prompt_tokens),
+        completion_tokens=max(0, counted.completion_tokens),
     )

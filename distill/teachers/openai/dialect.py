@@ -1,7 +1,8 @@
-"""What a server is found to understand, and how it is therefore asked.
+"""What a server is found to support, and requests encoded for it.
 
-A reply's shape is asked for as strict JSON Schema, then as any JSON, then in words alone, as far as
-the server goes along; parameters that it refuses are left out. Each is found out and said once.
+A reply's schema is sent as a strict JSON Schema; a server that does not take that is asked for any
+JSON object, and then by the prompt alone. Parameters that it rejects are omitted. Each of these is
+found out once, and reported once.
 """
 
 from __future__ import annotations
@@ -11,24 +12,25 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from distill.files import encoded
 from distill.prompts import render_prompt
-from distill.records import FailureReason, Message, digest
+from distill.records import FailureReason, digest
 from distill.teachers.base import ChatRequest, ReplyError
 
-# Schemas that a server refused, while it took none, after which it is asked with no more of them.
-SCHEMAS = 3
+# Schemas that a server rejected, while it followed none, after which it is sent no others.
+MAX_REJECTED_SCHEMAS = 3
 
 
-class Format(IntEnum):
-    """How a reply's shape is asked for, the strictest first."""
+class ResponseFormat(IntEnum):
+    """How the schema of a reply is enforced, the strictest first."""
 
-    STRICT = 0
-    JSON = 1
-    WORDS = 2
+    JSON_SCHEMA = 0
+    JSON_OBJECT = 1
+    PROMPT = 2
 
 
 class UnsupportedError(Exception):
-    """The server does not take a parameter of the request."""
+    """The server does not support a parameter of the request."""
 
     def __init__(self, parameter: str, detail: str) -> None:
         self.parameter = parameter
@@ -37,103 +39,106 @@ class UnsupportedError(Exception):
 
 
 class EncodedRequest(NamedTuple):
-    """How one request is put."""
+    """The body of a request, and what it was encoded for."""
 
-    schema: str
-    format: Format
-    left_out: frozenset[str]
+    schema_id: str
+    format: ResponseFormat
+    omitted: frozenset[str]
     body: dict[str, Any]
 
 
 class Dialect:
-    """The knowledge of one server. notice: told, once each, what it does not support"""
+    """The dialect of one server. notice: called once with each thing that it does not support"""
 
     def __init__(self, model: str, notice: Callable[[str], None]) -> None:
         self._model = model
         self._notice = notice
-        # By schema: a server may refuse one tool's schema and hold all the others.
-        self._formats: dict[str, Format] = {}
-        self._usual = Format.STRICT
-        self._taken: Counter[str] = Counter()
+        # By schema: a server may reject one tool's schema and support all the others.
+        self._formats: dict[str, ResponseFormat] = {}
+        self._default_format = ResponseFormat.JSON_SCHEMA
+        # Replies that followed a strict schema, or did not, by schema.
+        self._followed: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
-        self._left_out: frozenset[str] = frozenset()
-        self._told: set[str] = set()
+        self._omitted: frozenset[str] = frozenset()
+        self._notified: set[str] = set()
 
-    def put(self, request: ChatRequest) -> EncodedRequest:
-        """The request in words that the server is believed to understand."""
-        schema = digest(request.reply_schema)
-        format = self._formats.get(schema, self._usual)
-        return EncodedRequest(schema, format, self._left_out, self._body(request, format))
+    def encode(self, request: ChatRequest) -> EncodedRequest:
+        """The request in the strictest form that the server is not known to reject."""
+        schema_id = digest(request.reply_schema)
+        format = self._formats.get(schema_id, self._default_format)
+        return EncodedRequest(schema_id, format, self._omitted, self._body(request, format))
 
-    def heard(self, wording: EncodedRequest, text: str) -> None:
-        """A reply came. One that was held to a JSON Schema can only begin with a brace.
+    def on_reply(self, sent: EncodedRequest, text: str) -> None:
+        """Learn from a reply. One that follows a strict schema can only begin with a brace.
 
-        Else it is paid for and may be usable all the same; the next are asked for another way. One
-        odd reply among many is no sign.
+        Any other is paid for and may be usable all the same; the format of the next requests is
+        downgraded, unless more replies follow the schema than do not.
         """
-        if wording.format is not Format.STRICT:
+        if sent.format is not ResponseFormat.JSON_SCHEMA:
             return
-        counts = self._taken if text.lstrip().startswith("{") else self._ignored
-        counts[wording.schema] += 1
-        if self._ignored[wording.schema] > self._taken[wording.schema]:
-            self._plainer(wording, "ignores the JSON Schema of the reply")
+        counts = self._followed if text.lstrip().startswith("{") else self._ignored
+        counts[sent.schema_id] += 1
+        if self._ignored[sent.schema_id] > self._followed[sent.schema_id]:
+            self._downgrade(sent, "ignores the JSON Schema of the reply")
 
-    def refused(self, wording: EncodedRequest, error: UnsupportedError) -> None:
-        """A parameter was refused. Raises ReplyError where there is no way without it."""
+    def on_unsupported(self, sent: EncodedRequest, error: UnsupportedError) -> None:
+        """Do without a parameter from now on. Raises ReplyError where that cannot be done."""
         if error.parameter == "response_format":
-            if wording.format is Format.WORDS:
+            if sent.format is ResponseFormat.PROMPT:
                 raise ReplyError(FailureReason.SERVER, error.detail)
-            self._plainer(wording, "does not take the format of the reply", error.detail)
-        elif error.parameter in wording.left_out:
+            self._downgrade(sent, "does not take the format of the reply", error.detail)
+        elif error.parameter in sent.omitted:
             raise ReplyError(FailureReason.SERVER, error.detail)
         else:
-            self._left_out |= {error.parameter}
-            self.tell(f"the server does not take {error.parameter}; it is left out", error.detail)
+            self._omitted |= {error.parameter}
+            text = f"the server does not take {error.parameter}; it is left out"
+            self.notify_once(text, error.detail)
 
-    def tell(self, text: str, detail: str = "") -> None:
-        """Say it, unless it was said before."""
-        if text not in self._told:
-            self._told.add(text)
+    def notify_once(self, text: str, detail: str = "") -> None:
+        """Call `notice`, unless it was called with the same text before."""
+        if text not in self._notified:
+            self._notified.add(text)
             self._notice(f"{text} ({detail})" if detail else text)
 
-    def _plainer(self, wording: EncodedRequest, why: str, detail: str = "") -> None:
-        # Requests in flight find out at the same time: only a step down from here counts.
-        format = wording.format
-        if self._formats.get(wording.schema, self._usual) == format:
-            self._formats[wording.schema] = Format(format + 1)
-        stepped = sum(known > format for known in self._formats.values())
-        if stepped >= SCHEMAS and not self._taken and self._usual == format:
-            self._usual = Format(format + 1)
-        how = "as any JSON" if format is Format.STRICT else "in words alone"
-        self.tell(f"the server {why}; it is asked {how}, and replies are checked as ever", detail)
+    def _downgrade(self, sent: EncodedRequest, why: str, detail: str = "") -> None:
+        # Several requests in flight find out at one time: the format goes down by one step only.
+        format = sent.format
+        if self._formats.get(sent.schema_id, self._default_format) == format:
+            self._formats[sent.schema_id] = ResponseFormat(format + 1)
+        rejected = sum(known > format for known in self._formats.values())
+        is_enough = rejected >= MAX_REJECTED_SCHEMAS and not self._followed
+        if is_enough and self._default_format == format:
+            self._default_format = ResponseFormat(format + 1)
+        how = "as any JSON" if format is ResponseFormat.JSON_SCHEMA else "in words alone"
+        self.notify_once(
+            f"the server {why}; it is asked {how}, and replies are checked as ever", detail
+        )
 
-    def _body(self, request: ChatRequest, format: Format) -> dict[str, Any]:
-        messages = [_wire(message) for message in request.messages]
-        if format is not Format.STRICT:
-            [told] = render_prompt("schema", schema=request.reply_schema)
-            messages[-1]["content"] += f"\n\n{told.content}"
-        wanted: dict[str, Any] = {
+    def _body(self, request: ChatRequest, format: ResponseFormat) -> dict[str, Any]:
+        # Lone surrogates of a model come back in a reprompt, and cannot be sent as UTF-8.
+        messages = [
+            {"role": message.role, "content": encoded(message.content).decode()}
+            for message in request.messages
+        ]
+        if format is not ResponseFormat.JSON_SCHEMA:
+            [instruction] = render_prompt("schema", schema=request.reply_schema)
+            messages[-1]["content"] += f"\n\n{instruction.content}"
+        parameters: dict[str, Any] = {
             "model": self._model,
             "messages": messages,
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
             "seed": request.seed,
         }
-        if "max_tokens" in self._left_out:
-            wanted["max_completion_tokens"] = request.max_tokens
-        if format is Format.STRICT:
-            held = {"name": "reply", "strict": True, "schema": request.reply_schema}
-            wanted["response_format"] = {"type": "json_schema", "json_schema": held}
-        elif format is Format.JSON:
-            wanted["response_format"] = {"type": "json_object"}
+        if "max_tokens" in self._omitted:
+            parameters["max_completion_tokens"] = request.max_tokens
+        if format is ResponseFormat.JSON_SCHEMA:
+            schema = {"name": "reply", "strict": True, "schema": request.reply_schema}
+            parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif format is ResponseFormat.JSON_OBJECT:
+            parameters["response_format"] = {"type": "json_object"}
         return {
             name: value
-            for name, value in wanted.items()
-            if value is not None and name not in self._left_out
+            for name, value in parameters.items()
+            if value is not None and name not in self._omitted
         }
-
-
-def _wire(message: Message) -> dict[str, str]:
-    # A model's own lone surrogates come back here in a follow-up, and cannot be sent as UTF-8.
-    content = message.content.encode("utf-8", "backslashreplace").decode()
-    return {"role": message.role, "content": content}

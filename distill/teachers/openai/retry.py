@@ -1,8 +1,8 @@
-"""THE retry policy: what is tried again, when, and how often.
+"""THE retry policy: which failed attempts are repeated, when, and how often.
 
-What may pass is a `TransientError`; whatever else an attempt raises ends the request. Failures of
-the server count against `attempts`. Rate limits do not, as they say when to come back and cost
-nothing: their waits together are bounded by `patience`.
+An attempt that raises TransientError is repeated; any other error ends the request. Failures of the
+server count against `attempts`. Rate limits do not, as the server says when to come back and
+charges nothing: `patience` bounds the sum of their waits.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from distill.records import FailureReason
 from distill.teachers.openai.limits import Outcome
 
-# Seconds. The first waits are short, since most failures are alone, and a run's last minutes are
-# spent on them; the longest are for a server that starts again.
-FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
-# A server that wants longer than this is not going to answer this run.
-LONGEST_RETRY_AFTER = 120.0
+# Seconds. The first waits are short: most failures come alone, and a run's last minutes are spent
+# on them. The longest are for a server that restarts.
+FIRST_BACKOFF, MAX_BACKOFF = 0.25, 8.0
+# A server that asks for more will not answer within this run.
+MAX_RETRY_AFTER = 120.0
 
 
 class TransientError(Exception):
-    """An attempt failed in a way that the next may not.
+    """An attempt failed, and the next one may succeed.
 
-    limited: refused for a rate limit, which is no failure of the server
+    rate_limited: refused for a rate limit, which is no failure of the server
     retry_after: seconds that the server asks to wait
     """
 
@@ -37,56 +37,57 @@ class TransientError(Exception):
         detail: str,
         *,
         outcome: Outcome = Outcome.FAILED,
-        limited: bool = False,
+        rate_limited: bool = False,
         retry_after: float | None = None,
     ) -> None:
         self.reason = reason
         self.detail = detail
         self.outcome = outcome
-        self.limited = limited
+        self.rate_limited = rate_limited
         self.retry_after = retry_after
         super().__init__(detail)
 
 
-def retries(
+def retry_policy(
     attempts: int,
     patience: float,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    first_wait: float = FIRST_WAIT,
+    first_backoff: float = FIRST_BACKOFF,
 ) -> AsyncRetrying:
-    """The policy for one request: the last TransientError is raised when it gives up.
+    """The policy for one request; when it gives up, it raises the last TransientError.
 
     attempts: failures of the server, at most; patience: seconds of waiting for rate limits
     """
-    course = _Course(attempts, patience, first_wait)
+    history = _History(attempts, patience, first_backoff)
     return AsyncRetrying(
         retry=retry_if_exception(is_retryable),
-        wait=course.wait,
-        stop=course.stop,
+        wait=history.wait,
+        stop=history.stop,
         sleep=sleep,
         reraise=True,
     )
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same request may be answered within the run."""
-    wait = error.retry_after if isinstance(error, TransientError) else None
-    return isinstance(error, TransientError) and (wait is None or wait <= LONGEST_RETRY_AFTER)
+    """Whether the request may still be answered within the run."""
+    if not isinstance(error, TransientError):
+        return False
+    return error.retry_after is None or error.retry_after <= MAX_RETRY_AFTER
 
 
-class _Course:
-    """How one request has fared so far."""
+class _History:
+    """The failed attempts of one request, and the waits between them."""
 
-    def __init__(self, attempts: int, patience: float, first_wait: float) -> None:
-        self._attempts, self._patience, self._first_wait = attempts, patience, first_wait
+    def __init__(self, attempts: int, patience: float, first_backoff: float) -> None:
+        self._attempts, self._patience, self._first_backoff = attempts, patience, first_backoff
         self._failures = self._refusals = 0
         self._waited = 0.0
 
     def wait(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asks for, else exponential, jittered."""
+        """Seconds before the next attempt: what the server asks for, else exponential backoff."""
         error = _error(state)
-        if not error.limited:
+        if not error.rate_limited:
             self._failures += 1
             return self._backoff(self._failures, error.retry_after)
         self._refusals += 1
@@ -95,16 +96,17 @@ class _Course:
         return wait
 
     def stop(self, state: RetryCallState) -> bool:
-        if _error(state).limited:
+        if _error(state).rate_limited:
             return self._waited > self._patience
         return self._failures >= self._attempts
 
-    def _backoff(self, times: int, asked: float | None) -> float:
-        longest = min(LONGEST_WAIT, self._first_wait * 2.0 ** min(times - 1, 30))
-        if asked is None:
+    def _backoff(self, times: int, retry_after: float | None) -> float:
+        """With jitter, so that requests that failed together do not come back together."""
+        longest = min(MAX_BACKOFF, self._first_backoff * 2.0 ** min(times - 1, 30))
+        if retry_after is None:
             return random.uniform(longest / 2, longest)
-        # A server that asks for no time at all, again and again, must not be asked in a circle.
-        return max(random.uniform(asked, 1.05 * asked), longest / 8)
+        # The minimum keeps a server that asks for no wait at all from being asked in a loop.
+        return max(random.uniform(retry_after, 1.05 * retry_after), longest / 8)
 
 
 def _error(state: RetryCallState) -> TransientError:
@@ -113,8 +115,8 @@ def _error(state: RetryCallState) -> TransientError:
     return error
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, from a number or a date."""
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, from a number or an HTTP date; None without one."""
     value = headers.get("retry-after")
     if value is None:
         return None

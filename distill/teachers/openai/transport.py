@@ -1,4 +1,4 @@
-"""The HTTP client under the openai client. Imported only when a request is sent."""
+"""The openai client over HTTP. Imported only when a request is sent."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import aiohttp
 import httpx2
 import openai
 
-from distill.teachers.openai.address import Address
+from distill.teachers.openai.endpoint import Endpoint
 
 
-def open_client(address: Address, timeout: float) -> openai.AsyncOpenAI:
-    """A client without retries of its own. timeout: seconds that a connection may take to open
+def open_client(endpoint: Endpoint, timeout: float) -> openai.AsyncOpenAI:
+    """A client without retries of its own. timeout: seconds for opening a connection
 
-    It stands on aiohttp: httpx's own pool looks at all of its connections for each request and
-    each response, which at 128 of them costs more than the rest of a request. A proxy of the
-    environment is used, though never for this machine, with httpx, which knows every kind.
+    It uses aiohttp: httpx's own pool iterates over all connections for each request and response,
+    which at 128 of them costs more than the rest of a request. A proxy of the environment is used,
+    except for loopback, and then with httpx, which supports every kind.
     """
-    own = _is_loopback(address.host)
-    proxied = not own and _is_proxied(address)
+    loopback = _is_loopback(endpoint.host)
+    proxied = not loopback and _is_proxied(endpoint)
     make = openai.DefaultAsyncHttpxClient if proxied else openai.DefaultAioHttpClient
-    # An attempt as a whole is timed by the teacher, and what is under way is counted there.
+    # The teacher limits the time of a whole attempt and the requests in flight.
     connect = min(timeout, openai.DEFAULT_TIMEOUT.connect or timeout)
     limits = httpx2.Timeout(None, connect=connect)
     http_client = make(
-        auth=address.auth,
+        auth=endpoint.auth,
         timeout=limits,
         limits=httpx2.Limits(max_connections=None if proxied else 0),
-        trust_env=not own,
+        trust_env=not loopback,
     )
     return openai.AsyncOpenAI(
-        api_key=address.key,
-        base_url=address.url,
-        default_query=address.query,
+        api_key=endpoint.key,
+        base_url=endpoint.url,
+        default_query=endpoint.query,
         max_retries=0,
         timeout=limits,
         http_client=http_client,
@@ -42,7 +42,7 @@ def open_client(address: Address, timeout: float) -> openai.AsyncOpenAI:
 
 
 def is_broken_connection(error: openai.APITimeoutError) -> bool:
-    """Whether a connection broke rather than took too long: the client tells both as a timeout."""
+    """Whether a connection broke: the client reports that as a timeout too."""
     mapped = error.__cause__
     root = mapped.__cause__ if mapped else None
     return isinstance(root, aiohttp.ClientError) and not isinstance(root, TimeoutError)
@@ -55,8 +55,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _is_proxied(address: Address) -> bool:
+def _is_proxied(endpoint: Endpoint) -> bool:
     proxies = urllib.request.getproxies()
-    if not (address.scheme in proxies or "all" in proxies):
+    if not (endpoint.scheme in proxies or "all" in proxies):
         return False
-    return not urllib.request.proxy_bypass(address.host)
+    return not urllib.request.proxy_bypass(endpoint.host)
