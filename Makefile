@@ -10,7 +10,7 @@ GEN_FLAGS ?=
 TRAIN_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help data train test test-storm test-vllm test-gpu lint types bench bench-teacher bench-training clean
+.PHONY: help data train test test-storm test-vllm test-gpu lint types docs bench bench-teacher bench-training clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,13 +23,18 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@
 
+# Apart from the rest, as only `make docs` and the tests need it.
+$(VENV)/.docs: $(VENV)/.done
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 data: $(VENV)/.done ## training data from the rules
 	$(BIN)/distill gen --rules $(RULES) --out $(RUN) $(GEN_FLAGS)
 
 train: $(VENV)/.done ## data, training, evaluation and report
 	$(BIN)/distill run --rules $(RULES) --out $(RUN) $(GEN_FLAGS) $(TRAIN_FLAGS)
 
-test: $(VENV)/.done lint types ## lint, types and every test
+test: $(VENV)/.docs lint types ## lint, types and every test
 	$(BIN)/pytest -n 2
 
 test-storm: $(VENV)/.done ## thousands of scenarios, a server at its worst, kill -9: minutes
@@ -56,6 +61,10 @@ lint: $(VENV)/.done ## ruff
 types: $(VENV)/.done ## mypy, strict
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs ## the documentation, into site/; its reference is written from the code
+	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs site
+
 bench: train ## the README's numbers: two more training seeds, about 12 minutes
 	$(BIN)/python benchmarks/main_job.py --run $(RUN)
 
@@ -68,4 +77,4 @@ bench-training: $(VENV)/.done ## seconds per optimizer step beside TRL; hours on
 	$(BIN)/python benchmarks/training.py --prefix 200 --prefix 600 --prefix 2000
 
 clean: ## remove the environments and the caches; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) benchmarks/.peers site .pytest_cache .mypy_cache .ruff_cache
