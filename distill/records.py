@@ -55,6 +55,59 @@ class Message(Record):
     """On a tool's message: the tool that answered."""
 
 
+class Conversation(Record):
+    """Messages in order, up to the turn that is to be decided."""
+
+    messages: tuple[Message, ...]
+
+    @property
+    def last_user(self) -> str:
+        """The user's last message; empty where there is none."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    @property
+    def said(self) -> str:
+        """Everything that the user and tools said, a line for each: what arguments come from."""
+        return "\n".join(m.content for m in self.messages if m.role in ("user", "tool"))
+
+    @property
+    def key(self) -> str:
+        """A text that two conversations share only when they are the same; near ones resemble.
+
+        Of a single user turn it is that turn as it stands, else the JSON of all turns.
+        """
+        if len(self.messages) == 1:
+            only = self.messages[0]
+            plain = Message(role="user", content=only.content)
+            if only == plain and not only.content.startswith(_SEVERAL):
+                return only.content
+        turns = [
+            [
+                message.role,
+                *([message.name] if message.name is not None else []),
+                message.content,
+                *([call.name, call.arguments] for call in message.tool_calls),
+            ]
+            for message in self.messages
+        ]
+        return _SEVERAL + canonical_json(turns)
+
+    def __str__(self) -> str:
+        """For people: a single user turn as it stands, else a line for each turn."""
+        if [message.role for message in self.messages] == ["user"]:
+            return self.last_user
+        return "\n".join(f"{m.role}: {' '.join(_parts(m))}" for m in self.messages)
+
+
+# Begins the key of a conversation that is more than one user turn.
+_SEVERAL = "\0"
+
+
+def _parts(message: Message) -> list[str]:
+    calls = [f"{call.name} {canonical_json(call.arguments)}" for call in message.tool_calls]
+    return [part for part in (message.content, *calls) if part]
+
+
 class Target(Record):
     """The right action for a conversation: tool calls, or a reply in words, never both."""
 
@@ -133,9 +186,8 @@ class Candidate(Record):
         return cls(id=name, scenario=scenario, messages=messages, target=target, teacher=teacher)
 
     @property
-    def prompt(self) -> str:
-        """The last thing that the user said."""
-        return next(m.content for m in reversed(self.messages) if m.role == "user")
+    def conversation(self) -> Conversation:
+        return Conversation(messages=self.messages)
 
 
 class Example(Candidate):
@@ -244,9 +296,8 @@ class Case(Record):
     """Where it came from, as file:line."""
 
     @property
-    def prompt(self) -> str:
-        """The last thing that the user said."""
-        return next(m.content for m in reversed(self.messages) if m.role == "user")
+    def conversation(self) -> Conversation:
+        return Conversation(messages=self.messages)
 
 
 class Outcome(StrEnum):

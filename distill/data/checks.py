@@ -63,13 +63,15 @@ def _first_verdict(candidate: Candidate, workflow: Workflow, data: DataConfig) -
 def _empty_prompt(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
     if not any(message.role == "user" for message in candidate.messages):
         return Reason.EMPTY_PROMPT, "the conversation has no turn of the user"
-    if not any(char.isprintable() and not char.isspace() for char in candidate.prompt):
+    if not any(
+        char.isprintable() and not char.isspace() for char in candidate.conversation.last_user
+    ):
         return Reason.EMPTY_PROMPT, "the user's last turn has no visible character"
     return None
 
 
 def _prompt_too_long(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
-    length = len(candidate.prompt)
+    length = len(candidate.conversation.last_user)
     if length > data.max_prompt_chars:
         return Reason.PROMPT_TOO_LONG, f"{length} characters, the limit is {data.max_prompt_chars}"
     return None
@@ -133,7 +135,7 @@ def _invalid_arguments(candidate: Candidate, workflow: Workflow, data: DataConfi
 
 
 def _ungrounded_argument(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
-    heard = "\n".join(m.content for m in candidate.messages if m.role in ("user", "tool"))
+    heard = candidate.conversation.said
     for spec, call in zip(_specs(candidate, workflow), candidate.target.calls, strict=True):
         for name, argument in call.arguments.items():
             allowed = _allowed(name, spec, candidate, workflow)
@@ -244,7 +246,7 @@ def _allowed(name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow
     trusted = [
         (example.arguments or {}).get(name)
         for example in rule.examples
-        if example.text.strip() == candidate.prompt.strip()
+        if example.text.strip() == candidate.conversation.key.strip()
     ]
     schema = workflow.by_name[spec.tool].parameters
     values = [*constants, *(value for _, value in _leaves(trusted)), *_schema_values(schema, name)]

@@ -1,6 +1,7 @@
 """examples -> examples without duplicates of each other or of gold: exact, then MinHash.
 
-Near duplicates are prompts whose sets of character 3-grams overlap: on short requests characters
+A conversation is compared by its key: a single request as it stands, else all of its turns. Near
+duplicates are keys whose sets of character 3-grams overlap: on short requests characters
 find what words miss. MinHash proposes, the true Jaccard similarity decides.
 """
 
@@ -29,7 +30,7 @@ def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -
     """
     held_out = PromptIndex(data.near_duplicate)
     for case in gold:
-        held_out.add(case.prompt)
+        held_out.add(case.conversation.key)
     index = PromptIndex(data.near_duplicate)
     sifted: Sifted[Example] = Sifted([], [])
     for example in sorted(examples, key=lambda e: e.id):
@@ -37,7 +38,7 @@ def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -
         if rejection:
             sifted.rejected.append(rejection)
         else:
-            index.add(example.prompt)
+            index.add(example.conversation.key)
             sifted.kept.append(example)
     return sifted
 
@@ -134,25 +135,27 @@ class _Bands(NamedTuple):
 
 
 def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Rejection | None:
-    near = index.near(example.prompt)
+    near = index.near(example.conversation.key)
     if not near:
         return None
-    found = index.exact(example.prompt)
+    found = index.exact(example.conversation.key)
     case, how = (gold[near[0]], "near to") if found is None else (gold[found], "the same as")
-    detail = f"{how} the gold prompt {case.place or case.id}: {_quoted(case.prompt)}"
+    detail = (
+        f"{how} the gold prompt {case.place or case.id}: {_quoted(case.conversation.last_user)}"
+    )
     return Rejection(stage="dedup", reason=Reason.IN_GOLD, detail=detail, item=example)
 
 
 def _repeated(example: Example, kept: Sequence[Example], index: PromptIndex) -> Rejection | None:
-    found = index.exact(example.prompt)
+    found = index.exact(example.conversation.key)
     reason, how = Reason.EXACT_DUPLICATE, "the same prompt as"
     if found is None:
-        near = index.near(example.prompt)
+        near = index.near(example.conversation.key)
         if not near:
             return None
         found, reason, how = near[0], Reason.NEAR_DUPLICATE, "nearly the prompt of"
     first = kept[found]
-    detail = f"{how} {first.id}: {_quoted(first.prompt)}"
+    detail = f"{how} {first.id}: {_quoted(first.conversation.last_user)}"
     if _disagree(example.target, first.target, exact=reason is Reason.EXACT_DUPLICATE):
         detail += f"; the labels disagree: {_label(first.target)} there, "
         detail += f"{_label(example.target)} here"

@@ -47,7 +47,7 @@ def split(examples: Iterable[Example], data: DataConfig) -> Splits:
 def leaks(a: Sequence[Example], b: Sequence[Example], threshold: float) -> list[Leak]:
     """Every exact or near duplicate between two parts."""
     both = [*a, *b]
-    pairs = near_pairs([example.prompt for example in both], threshold)
+    pairs = near_pairs([example.conversation.key for example in both], threshold)
     return [Leak(both[i], both[j]) for i, j in pairs if i < len(a) <= j]
 
 
@@ -60,7 +60,7 @@ def _joined(examples: Sequence[Example], threshold: float) -> list[list[Example]
             parent[family] = family = parent[parent[family]]
         return family
 
-    for i, j in near_pairs([example.prompt for example in examples], threshold):
+    for i, j in near_pairs([example.conversation.key for example in examples], threshold):
         one, other = root(examples[i].scenario.family), root(examples[j].scenario.family)
         parent[max(one, other)] = min(one, other)
     groups: dict[str, list[Example]] = defaultdict(list)

@@ -68,11 +68,11 @@ def argument_f1(calls: Sequence[ToolCall], expected: Sequence[ExpectedCall]) -> 
     return total / count
 
 
-def grounding_f1(calls: Sequence[ToolCall], prompt: str) -> float:
-    """Token F1 between the content words of string arguments and of the prompt; 0 if none."""
+def grounding_f1(calls: Sequence[ToolCall], said: str) -> float:
+    """Token F1 between the content words of string arguments and of what was said; 0 if none."""
     texts = (text for call in calls for text in _strings(call.arguments))
     words = [word for text in texts for word in content_words(text)]
-    return token_f1(words, content_words(prompt)) if words else 0.0
+    return token_f1(words, content_words(said)) if words else 0.0
 
 
 def _squad_words(text: str) -> list[str]:

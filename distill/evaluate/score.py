@@ -105,7 +105,7 @@ def judge(case: Case, parsed: Parsed, arm: str, raw: str, *, note: str = "") -> 
         tool_correct=outcome in CORRECT_OUTCOMES,
         full_correct=_same_calls(calls, case.calls) if arguments_known else None,
         argument_f1=argument_f1(calls, case.calls) if arguments_known else None,
-        grounding_f1=grounding_f1(calls, case.prompt) if call_expected else None,
+        grounding_f1=grounding_f1(calls, case.conversation.said) if call_expected else None,
         detail=parsed.detail or note,
     )
 
@@ -154,7 +154,7 @@ def _case_fields(case: Case, arm: str) -> dict[str, object]:
     return {
         "case": case.id,
         "arm": arm,
-        "prompt": case.prompt,
+        "prompt": case.conversation.last_user,
         "kind": case.kind,
         "expected": case.calls,
         "rule": case.rule,

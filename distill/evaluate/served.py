@@ -198,7 +198,7 @@ class _Completer:
     def _error(self, case: Case, error: object) -> StudentError:
         text = " ".join(str(getattr(error, "message", None) or error).split())
         return StudentError(
-            f'the server does not answer "{case.prompt[:60]}": {text[:300]}',
+            f'the server does not answer "{case.conversation.last_user[:60]}": {text[:300]}',
             place=self._base_url,
             hint="its log says more; a smaller --max-model-len than the student's is one cause",
         )

@@ -56,7 +56,7 @@ def prompts(run: RunFolder, renderer: Renderer, room: int) -> list[Asked]:
         except RenderError:
             continue
         if len(ids) <= room:
-            found.append(Asked(case.prompt, case.messages, ids))
+            found.append(Asked(case.conversation.last_user, case.messages, ids))
         if len(found) == PROMPTS:
             break
     if not found:

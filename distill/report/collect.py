@@ -146,14 +146,8 @@ def _one_of_each(rejections: Iterable[Rejection]) -> Iterator[RejectionExample]:
                 stage=rejection.stage,
                 reason=rejection.reason,
                 detail=rejection.detail,
-                prompt=_prompt(rejection.item),
+                prompt=rejection.item.conversation.last_user,
             )
-
-
-def _prompt(item: Candidate) -> str:
-    """The last thing that the user said; a rejected conversation may lack it."""
-    said = [message.content for message in item.messages if message.role == "user"]
-    return said[-1] if said else ""
 
 
 def _splits(path: Path) -> dict[str, int]:

@@ -46,7 +46,9 @@ def _examples(run: RunFolder) -> Iterator[Row]:
     for split, name in layout.SPLITS.items():
         path = run.path / name
         for example in read_records(path, Example) if path.exists() else ():
-            yield Row(example.scenario.rule, example.prompt, _target(example.target), split)
+            yield Row(
+                example.scenario.rule, str(example.conversation), _target(example.target), split
+            )
 
 
 def _rejected(run: RunFolder) -> Iterator[Row]:
@@ -55,7 +57,7 @@ def _rejected(run: RunFolder) -> Iterator[Row]:
         for rejection in read_records(path, Rejection) if path.exists() else ():
             item = rejection.item
             why = f"{rejection.stage}: {rejection.reason}: {rejection.detail}"
-            yield Row(item.scenario.rule, item.prompt, _target(item.target), why)
+            yield Row(item.scenario.rule, str(item.conversation), _target(item.target), why)
 
 
 def _target(target: Target) -> str:

@@ -100,11 +100,11 @@ def _case(row: Any, known: _Known, place: str) -> Case:
 
 
 def _refuse_repeat(case: Case, line: int, first: dict[str, int]) -> None:
-    said = [[m.role, " ".join(m.content.split()).casefold()] for m in case.messages]
+    said = " ".join(case.conversation.key.split()).casefold()
     key = digest([said, list(case.tools or ())])
     if key in first:
         raise SlipError(
-            f'repeats the prompt of line {first[key]}: "{start_of(case.prompt)}"',
+            f'repeats the prompt of line {first[key]}: "{start_of(case.conversation.last_user)}"',
             "remove one of the two, so that no prompt counts twice",
         )
     first[key] = line

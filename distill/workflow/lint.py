@@ -134,11 +134,12 @@ def _gold(workflow: Workflow) -> Iterator[Problem]:
         return
     examples = {_folded(e.text): rule for rule in workflow.rules for e in rule.examples}
     for case in workflow.gold:
-        rule = examples.get(_folded(case.prompt))
+        rule = examples.get(_folded(case.conversation.key))
         if rule is not None:
             yield Problem(
                 str(_gold_file(workflow).with_name(case.place)),
-                f'"{start_of(case.prompt)}" is gold and an example of rule "{rule.id}"',
+                f'"{start_of(case.conversation.last_user)}" is gold and an example of '
+                f'rule "{rule.id}"',
                 "change one of the two: gold is never trained on, so the example is lost",
             )
     named = {case.rule for case in workflow.gold}

@@ -72,20 +72,28 @@ def search(query: str) -> Target:
     return Target(kind="call", calls=(Call(name="search", arguments={"query": query}),))
 
 
-def candidate(prompt: str, target: Target | None = None, **fields: Any) -> Candidate:
+def candidate(
+    prompt: str | tuple[Message, ...], target: Target | None = None, **fields: Any
+) -> Candidate:
     asked = scenario(target=(target or search("")).kind, **fields)
-    said = (Message(role="user", content=prompt),)
+    said = messages_of(prompt)
+    prompt = said[-1].content
     return Candidate.of(asked, said, target or search(prompt), "grammar")
 
 
-def example(prompt: str, target: Target | None = None, **fields: Any) -> Example:
+def example(
+    prompt: str | tuple[Message, ...], target: Target | None = None, **fields: Any
+) -> Example:
     return Example.promote(candidate(prompt, target, **fields))
 
 
-def case(prompt: str, **fields: Any) -> Case:
+def case(prompt: str | tuple[Message, ...], **fields: Any) -> Case:
     given: dict[str, Any] = {"kind": "call", "calls": (ExpectedCall(name="search"),)}
-    said = (Message(role="user", content=prompt),)
-    return Case(id=f"gold-{prompt}", messages=said, **{**given, **fields})
+    return Case(id=f"gold-{prompt}", messages=messages_of(prompt), **{**given, **fields})
+
+
+def messages_of(prompt: str | tuple[Message, ...]) -> tuple[Message, ...]:
+    return (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
 
 
 THINGS = ("parental leave policy", "travel budget", "VPN setup guide", "travel budgets")

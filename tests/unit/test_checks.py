@@ -163,7 +163,9 @@ def test_order_of_candidates_does_not_matter(items: list[Candidate], random: Any
 def test_any_text_is_kept_whole_or_rejected(text: str) -> None:
     item = candidate(text)
     kept, rejected = validate([item], WORKFLOW, DATA)
-    assert [e.prompt for e in kept] + [r.item.prompt for r in rejected] == [text]
+    assert [e.conversation.last_user for e in kept] + [
+        r.item.conversation.last_user for r in rejected
+    ] == [text]
 
 
 def schema_problem(schema: dict[str, Any], **arguments: Any) -> str | None:

@@ -12,7 +12,7 @@ from stage_data import case, cases, example, example_lists, likely_prompts, prom
 
 from distill.config import DataConfig
 from distill.data.dedup import PromptIndex, dedup, near_pairs, normalise, similarity
-from distill.records import Case, Example, Reason, Target
+from distill.records import Case, Example, Message, Reason, Target
 
 DATA = DataConfig(near_duplicate=0.8)
 golds = st.lists(cases, max_size=5)
@@ -30,10 +30,10 @@ def test_what_is_kept_is_no_duplicate_and_not_in_gold(
 ) -> None:
     kept, _ = dedup(items, gold, DATA)
     for one, other in itertools.combinations(kept, 2):
-        assert normalise(one.prompt) != normalise(other.prompt)
-        assert similarity(one.prompt, other.prompt) < DATA.near_duplicate
+        assert normalise(one.conversation.key) != normalise(other.conversation.key)
+        assert similarity(one.conversation.key, other.conversation.key) < DATA.near_duplicate
     for one, held in itertools.product(kept, gold):
-        assert similarity(one.prompt, held.prompt) < DATA.near_duplicate
+        assert similarity(one.conversation.key, held.conversation.key) < DATA.near_duplicate
 
 
 @given(example_lists, golds)
@@ -41,7 +41,9 @@ def test_what_is_rejected_has_a_twin(items: list[Example], gold: list[Case]) -> 
     kept, rejected = dedup(items, gold, DATA)
     for rejection in rejected:
         others = gold if rejection.reason is Reason.IN_GOLD else kept
-        alike = [similarity(rejection.item.prompt, other.prompt) for other in others]
+        alike = [
+            similarity(rejection.item.conversation.key, other.conversation.key) for other in others
+        ]
         assert max(alike) >= DATA.near_duplicate
 
 
@@ -75,7 +77,9 @@ def test_an_exact_duplicate_names_the_first() -> None:
     first, second = sorted((a, b), key=lambda e: e.id)
     rejection = only(a, b)
     assert (rejection.reason, rejection.item) == (Reason.EXACT_DUPLICATE, second)
-    assert rejection.detail.startswith(f'the same prompt as {first.id}: "{first.prompt[:4]}')
+    assert rejection.detail.startswith(
+        f'the same prompt as {first.id}: "{first.conversation.last_user[:4]}'
+    )
 
 
 def test_a_near_duplicate_is_named() -> None:
@@ -143,3 +147,30 @@ def test_long_and_odd_prompts_are_indexed() -> None:
 @given(st.lists(likely_prompts, max_size=20))
 def test_a_higher_threshold_finds_fewer(said: list[str]) -> None:
     assert set(near_pairs(said, 0.9)) <= set(near_pairs(said, 0.7))
+
+
+def dialogue(*turns: str) -> tuple[Message, ...]:
+    """Turns of the user and the assistant, in turn."""
+    roles: tuple[Any, ...] = ("user", "assistant")
+    return tuple(Message(role=roles[at % 2], content=text) for at, text in enumerate(turns))
+
+
+RENEW = dialogue("Can you renew my parking permit?", "For another year?", "yes please")
+CANCEL = dialogue("I want my gym membership gone", "Shall I cancel it today?", "yes please")
+
+
+def test_conversations_that_end_alike_are_no_duplicates() -> None:
+    one, other = example(RENEW), example(CANCEL)
+    kept, rejected = dedup([one, other], (), DATA)
+    assert (len(kept), rejected) == (2, [])
+    gold = (case("yes please"), case(CANCEL))
+    assert only(one, other, gold=gold).item == other
+    assert dedup([example("yes please")], gold[1:], DATA).rejected == []
+
+
+def test_conversations_that_are_alike_as_a_whole_are_duplicates() -> None:
+    near = dialogue("Can you renew my parking permit??", "for another year?", "Yes, please!")
+    other = dialogue("Can you renew my parking permits", "For another year?", "yes please")
+    first = example(RENEW)
+    assert only(first, example(near)).reason is Reason.EXACT_DUPLICATE
+    assert only(first, example(other)).reason is Reason.NEAR_DUPLICATE

@@ -187,6 +187,20 @@ def test_punctuation_of_every_script_is_left_out() -> None:
     assert squad_f1("“Reise – Kosten”、", "reise kosten") == 1
 
 
+def test_grounding_hears_the_whole_conversation() -> None:
+    """As the check of training rows does (`distill.data.checks`)."""
+    turns = (
+        Message(role="user", content="Book travel to Lisbon"),
+        Message(role="assistant", content="For whom?"),
+        Message(role="tool", name="people", content="Ana, finance"),
+        Message(role="user", content="yes"),
+    )
+    asked = Case(id="c", messages=turns, kind="call", calls=(expects("a", q="x"),))
+    found = judge(asked, said(("a", {"q": "Lisbon travel, Ana, finance"})), "t", "")
+    assert found.grounding_f1 == pytest.approx(2 * 4 / (4 + 6))
+    assert found.prompt == "yes"
+
+
 def test_grounding() -> None:
     assert content_words("What's the limit, for Node.js?") == ["what's", "limit", "node", "js"]
     assert not STOP_WORDS & set(content_words(" ".join(sorted(STOP_WORDS))))
@@ -334,6 +348,6 @@ def test_cases_of_examples() -> None:
     messages = (Message(role="user", content=ASKED),)
     example = Example.promote(Candidate.of(scenario, messages, target, "grammar"))
     [found] = cases_of([example])
-    assert (found.id, found.rule, found.prompt) == (example.id, "meals", ASKED)
+    assert (found.id, found.rule, found.conversation.last_user) == (example.id, "meals", ASKED)
     assert found.calls == (ExpectedCall(name="a", arguments={"q": "x"}),)
     assert judge(found, said(A), "t", "").full_correct

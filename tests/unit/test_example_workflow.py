@@ -95,11 +95,11 @@ def test_gold_is_balanced_and_each_rule_has_some(workflow: Workflow) -> None:
 def test_gold_arguments_are_words_of_the_prompt(workflow: Workflow) -> None:
     for case in workflow.gold:
         query = (case.calls[0].arguments or {})["query"]
-        assert set(words_of(str(query))) <= set(words_of(case.prompt)), case.place
+        assert set(words_of(str(query))) <= set(words_of(case.conversation.last_user)), case.place
 
 
 def test_gold_prompts_differ_in_length_tone_and_care(workflow: Workflow) -> None:
-    prompts = [case.prompt for case in workflow.gold]
+    prompts = [case.conversation.last_user for case in workflow.gold]
     assert len({squash(prompt) for prompt in prompts}) == len(prompts)
     lengths = [len(prompt.split()) for prompt in prompts]
     assert min(lengths) <= 4
@@ -109,7 +109,7 @@ def test_gold_prompts_differ_in_length_tone_and_care(workflow: Workflow) -> None
 
 
 def test_training_data_holds_no_gold_prompt(workflow: Workflow) -> None:
-    gold = {squash(case.prompt) for case in workflow.gold}
+    gold = {squash(case.conversation.last_user) for case in workflow.gold}
     for scenario in scenarios(workflow, DataConfig(), quotas(workflow, 2000)):
         task = WriteTask(scenario, workflow.by_id[scenario.rule], workflow)
         assert squash(str(write(task)["user"])) not in gold

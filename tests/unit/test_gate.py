@@ -478,7 +478,7 @@ def test_what_is_under_way_is_kept_when_the_caller_is_cancelled() -> None:
 # --- over the wire ---
 
 CASES = [case(n) for n in range(20)]
-BY_PROMPT = {each.prompt: each for each in CASES}
+BY_PROMPT = {each.conversation.last_user: each for each in CASES}
 
 
 def case_in(body: Body) -> Case:

@@ -84,7 +84,7 @@ def test_schemas_are_strict_and_samples_of_them_are_read(rule: Rule) -> None:
         candidate = read_reply(json.dumps(value), task, "kit")
         assert candidate.target.kind == rule.then.kind
         assert [call.name for call in candidate.target.calls] == [c.tool for c in rule.then.calls]
-        assert candidate.prompt == value["user"]
+        assert candidate.conversation.last_user == value["user"]
 
 
 scalars = st.sampled_from(
@@ -233,7 +233,7 @@ AROUND = {
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
 def test_what_stands_around_the_object_is_passed_over(around: str) -> None:
     candidate = read_reply(around.format(call_text()), DOCUMENTS, "kit")
-    assert candidate.prompt == "where?"
+    assert candidate.conversation.last_user == "where?"
     assert candidate.teacher == "kit"
     assert candidate.scenario == DOCUMENTS.scenario
 

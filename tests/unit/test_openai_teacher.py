@@ -65,7 +65,7 @@ class Client:
 
 
 def usable(reply: ChatReply) -> bool:
-    return bool(read_reply(reply.text, ASKED.task, "kit").prompt)
+    return bool(read_reply(reply.text, ASKED.task, "kit").conversation.last_user)
 
 
 def test_what_is_sent_is_what_was_asked_for(chat_server: ChatServer) -> None:
@@ -441,7 +441,7 @@ def test_odd_characters_pass_unharmed(chat_server: ChatServer) -> None:
     chat_server.script(server.line_separators)
     [reply] = Client(chat_server.url).ask()
     candidate = read_reply(reply.text, ASKED.task, "kit")
-    assert candidate.prompt == "first\u2028second\u2029third\u0085fourth 😀 שלום"
+    assert candidate.conversation.last_user == "first\u2028second\u2029third\u0085fourth 😀 שלום"
 
 
 def test_half_a_surrogate_pair_can_be_shown_back(chat_server: ChatServer) -> None:

@@ -122,7 +122,12 @@ def test_the_seed_chooses() -> None:
 def test_leaks_finds_what_is_in_both(a: list[str], b: list[str]) -> None:
     ours, theirs = [example(text) for text in a], [example(text) for text in b]
     found = leaks(ours, theirs, 1.0)
-    assert all(Leak(x, y) in found for x in ours for y in theirs if x.prompt == y.prompt)
+    assert all(
+        Leak(x, y) in found
+        for x in ours
+        for y in theirs
+        if x.conversation.last_user == y.conversation.last_user
+    )
 
 
 ITEMS = [example(distinct(f, 0), topic=str(f)) for f in range(20)]

@@ -88,7 +88,7 @@ def test_a_conversation_with_its_calls(tmp_path):
         Message(role="tool", content="lost", name="find_order"),
         Message(role="user", content="And A-2?"),
     )  # fmt: skip
-    assert case.prompt == "And A-2?"
+    assert case.conversation.last_user == "And A-2?"
     assert [call.name for call in case.calls] == ["find_order", "other"]
     assert case.tools == (FIND.openai(), OTHER.openai())
 
@@ -120,7 +120,7 @@ def test_one_prompt_may_come_with_different_tools(tmp_path):
 @given(st.text(min_size=1).filter(str.strip))
 def test_a_prompt_survives(tmp_path_factory, prompt):
     (case,) = read(tmp_path_factory.mktemp("any"), row(user_content=prompt))
-    assert case.prompt == prompt
+    assert case.conversation.last_user == prompt
 
 
 SLIPS = {
