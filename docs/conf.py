@@ -32,6 +32,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings: list[str] = []
 nitpicky = True
+smartquotes = False
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -248,11 +248,15 @@ def _summary(command: click.Command) -> str:
 
 
 def _help(command: click.Command) -> str:
-    return inspect.cleandoc(command.help or "")
+    return _flags_as_code(inspect.cleandoc(command.help or ""))
 
 
 def _words(option: click.Option) -> str:
     return ", ".join(f"`{flag}`" for flag in option.opts)
+
+
+def _flags_as_code(said: str) -> str:
+    return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", said)
 
 
 def _value(option: click.Option) -> str:
@@ -272,7 +276,7 @@ def type_word(kind: click.ParamType) -> str:
 
 
 def _option_help(option: click.Option) -> str:
-    said = option.help or ""
+    said = _flags_as_code(option.help or "")
     if option.show_default and option.default is not None:
         default = option.default
         shown = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -309,7 +313,7 @@ def files_page() -> str:
 
 
 def places() -> list[Place]:
-    """Every name of distill/run/layout.py, in its order, with what is there."""
+    """Every name of distill/run/layout.py, folder by folder, with what is there."""
     kinds = {name: kind for kind, names in text.HOLDS.items() for name in names}
     records = {kind.__name__: kind for kind in RECORDS}
     found = []
@@ -319,7 +323,9 @@ def places() -> list[Place]:
             found.append(Place(path, text.PLACES[name], kind))
         elif name not in text.WITHIN:
             raise KeyError(f"say in docs/reference_text.py what layout.{name} is")
-    return found
+    # What stands in one folder stands together.
+    folders = list(dict.fromkeys(place.path.split("/")[0] for place in found))
+    return sorted(found, key=lambda place: folders.index(place.path.split("/")[0]))
 
 
 def layout_names() -> Iterator[tuple[str, str]]:
@@ -482,7 +488,7 @@ def docstrings(kind: type[BaseModel]) -> dict[str, str]:
 
 def errors_page() -> str:
     tree = [
-        [f"`{'· ' * depth}{kind.__name__}`", str(kind.exit_code), _cell(first_line(kind))]
+        [f"{'· ' * depth}`{kind.__name__}`", str(kind.exit_code), _cell(first_line(kind))]
         for depth, kind in _error_tree(errors.DistillError, 0)
     ]
     parts = [text.ERRORS, table(["error", "exit code", "what it is"], tree)]
