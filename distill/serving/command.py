@@ -1,4 +1,4 @@
-"""The command that starts vLLM: given, of this environment, or on PATH."""
+"""The command that starts vLLM: given by the user, of this environment, or on PATH."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from distill.serving.vllm import MODULE
 
 
 def vllm_command(given: str = "") -> list[str]:
-    """The words that start vLLM: those given, else from this environment, else from PATH.
+    """The arguments that start vLLM: those given, else of this environment, else from PATH.
 
     Raises UsageError for a command that cannot be run, MissingExtraError where there is no vLLM.
     """
     if given.strip():
         return _checked_command(given)
     spec = find_spec("vllm")
-    # A folder that happens to be called vllm has no origin.
+    # A folder that happens to be called vllm is a namespace package, without an origin.
     if spec is not None and spec.origin is not None:
         return [sys.executable, "-m", MODULE]
     found = shutil.which("vllm")

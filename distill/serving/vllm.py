@@ -1,7 +1,7 @@
-"""vLLM as a child of distill: started, waited for, and stopped on every way out.
+"""A vLLM server as a subprocess: started, waited for, and stopped however distill ends.
 
-The guardian (guardian.py) starts the server and stops it when distill is gone, however it went.
-What the server writes goes to a log beside the run. Only loopback is bound.
+The supervisor (supervisor.py) starts the server and stops it when distill has ended. The server's
+output goes to a log file. Only loopback is bound.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ from distill.errors import TeacherError, UsageError, WriteError
 Notice = Callable[[str], None]
 
 HOST = "127.0.0.1"
-GUARDIAN = Path(__file__).with_name("guardian.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 MODULE = "vllm.entrypoints.openai.api_server"
 # Seconds.
 START_TIMEOUT = 600.0
-# vLLM needs two to three to leave in order.
-GRACE = 5.0
-POLL = 0.25
-# The guardian needs far less, and a busy machine more.
-STOPPING = 30.0
-# Ports tried, should somebody else take one between its choice and its use.
-PORTS = 3
-TAIL = 15
+# vLLM needs two to three to shut down.
+STOP_GRACE = 5.0
+POLL_INTERVAL = 0.25
+# The supervisor needs far less, and a busy machine more.
+SUPERVISOR_TIMEOUT = 30.0
+# Attempts to find a port: another process may take one between its choice and its use.
+MAX_PORTS = 3
+LOG_TAIL_LINES = 15
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for --max-lora-rank."""
 RESERVED_FLAGS = ("--model", "--host", "--port", "--served-model-name", "--api-key", "--uds")
-"""Flags that distill sets itself, or that would keep it from its server."""
+"""Flags that distill sets itself, or with which it could not reach its server."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception|Interrupt): ")
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServerMetrics(NamedTuple):
-    """What the server has counted since it started."""
+    """The server's counters since it started."""
 
     prompt_tokens: int
     completion_tokens: int
     prefix_hit_rate: float | None
-    """Share of the prompt tokens looked for in the prefix cache that were there."""
+    """Share of prompt tokens looked up in the prefix cache that were found; None for no lookup."""
 
 
 class VllmServer:
     """One vLLM server, from start to stop; a stopped one is not started again.
 
     model: a hub id or a folder, and the name under which it is served
-    command: the words that start vLLM, as from `vllm_command`
+    command: the command that starts vLLM, as from `vllm_command`
     arguments: flags for vLLM, which win over distill's own
-    log: the file to which all that it writes is appended
+    log: the file to which its output is appended
     start_timeout: seconds until it must be ready
-    adapters: LoRA adapters by the name that serves them, of at most `lora_rank`
-    grace: seconds that it has to leave in order, before it is killed
-    notice: told when it is being started, and when it is ready
+    adapters: LoRA adapters, of at most `lora_rank`, by the model name that selects them
+    grace: seconds from SIGTERM to SIGKILL
+    notice: called when it is being started, and when it is ready
 
-    Raises UsageError for an argument that is distill's to set.
+    Raises UsageError for an argument in RESERVED_FLAGS.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class VllmServer:
         start_timeout: float = START_TIMEOUT,
         adapters: Mapping[str, Path] = {},
         lora_rank: int | None = None,
-        grace: float = GRACE,
+        grace: float = STOP_GRACE,
         notice: Notice = logging.getLogger(__name__).info,
     ) -> None:
-        _refuse_chosen(arguments)
+        _refuse_reserved_flags(arguments)
         self.model = model
         self.log = log
         self._command = list(command)
@@ -97,23 +97,23 @@ class VllmServer:
         self._lora_rank = lora_rank
         self._grace = grace
         self._notice = notice
-        # A second name, nobody else's: what answers to it on our port is our server.
-        self._mark = f"distill-{uuid4().hex[:12]}"
+        # A second, unique model name: the server that has it at our port is ours.
+        self._instance_name = f"distill-{uuid4().hex[:12]}"
         self._port = 0
         self._log_start = 0
         self._lock = threading.Lock()
-        self._halted = threading.Event()
-        self._guardian: subprocess.Popen[bytes] | None = None
+        self._cancelled = threading.Event()
+        self._supervisor: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """The base of its OpenAI-compatible API."""
+        """The base URL of its OpenAI-compatible API."""
         return f"http://{HOST}:{self._port}/v1"
 
     @property
     def alive(self) -> bool:
-        """Whether the processes are there; `is_down` asks the server itself."""
-        return self._guardian is not None and self._guardian.poll() is None
+        """Whether its process is running; `is_down` also asks the server."""
+        return self._supervisor is not None and self._supervisor.poll() is None
 
     def __enter__(self) -> Self:
         self.start()
@@ -129,33 +129,33 @@ class VllmServer:
         the end of the log when it does not come up, WriteError when there can be no log.
         """
         self._notice(f"starting vLLM (log: {self.log})")
-        begun = time.monotonic()
+        started_at = time.monotonic()
         try:
-            for last in (*[False] * (PORTS - 1), True):
+            for last in (*[False] * (MAX_PORTS - 1), True):
                 self._port = _free_port()
                 self._launch()
-                if self._comes_up(begun + self._start_timeout):
+                if self._wait_until_ready(started_at + self._start_timeout):
                     break
-                if last or not _taken(self._port):
+                if last or not _is_port_taken(self._port):
                     raise self.exit_error()
-                self._release()
+                self._stop_supervisor()
         except BaseException:
             self.stop()
             raise
-        self._notice(f"vLLM is ready after {time.monotonic() - begun:.0f} s")
+        self._notice(f"vLLM is ready after {time.monotonic() - started_at:.0f} s")
 
     def cancel_start(self) -> None:
-        """Have `start` give up; returns at once."""
-        self._halted.set()
+        """Make `start` raise TeacherError; returns at once."""
+        self._cancelled.set()
 
     def stop(self) -> None:
-        """Stop the server and every process that came of it. May be called at any time, again."""
+        """Stop the server and all its descendants. May be called at any time and repeatedly."""
         with self._lock:
-            self._halted.set()
-        self._release()
+            self._cancelled.set()
+        self._stop_supervisor()
 
     def is_down(self) -> bool:
-        """Whether the server is gone or says that it is broken. One that is slow is not lost."""
+        """Whether the server has exited or reports that it is unhealthy; a slow one is not down."""
         if not self.alive:
             return True
         try:
@@ -171,144 +171,147 @@ class VllmServer:
         return False
 
     def exit_error(self) -> TeacherError:
-        """The error for a server that ended by itself, with the end of its log."""
-        status = self._guardian.poll() if self._guardian else None
+        """The error for a server that exited by itself, with the end of its log."""
+        status = self._supervisor.poll() if self._supervisor else None
         ended = "vLLM ended" if status is None else f"vLLM ended with status {status}"
         return TeacherError(
-            f"{ended}; the end of its log:\n{self._tail()}",
+            f"{ended}; the end of its log:\n{self._log_tail()}",
             place=self.log,
             hint="what the log names may be set with --vllm-arg, for example: "
             "--vllm-arg=--max-model-len=4096; then run the same command again: it goes on",
         )
 
     def metrics(self) -> ServerMetrics:
-        """What the server has counted so far. Raises OSError when it does not answer."""
+        """The server's counters. Raises OSError when it does not answer."""
         return parse_metrics(self._get("/metrics"))
 
     def _launch(self) -> None:
-        guard = [sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), f"{self._grace:g}"]
+        prefix = [sys.executable, "-I", "-S", str(SUPERVISOR), str(os.getpid()), f"{self._grace:g}"]
         with self._lock:
-            if self._halted.is_set():
-                raise self._given_up()
-            with _opened_log(self.log) as log:
+            if self._cancelled.is_set():
+                raise self._cancelled_error()
+            with _open_log(self.log) as log:
                 self._log_start = log.tell()
-                self._guardian = subprocess.Popen(
-                    [*guard, *self._words()],
+                self._supervisor = subprocess.Popen(
+                    [*prefix, *self._full_command()],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     env=_environment(self._command[0]),
                     start_new_session=True,
                 )
-        assert self._guardian.stdout is not None
-        with self._guardian.stdout as said:
-            verdict, _, rest = said.readline().decode("utf-8", "replace").strip().partition(" ")
-        if verdict != "started":
+        assert self._supervisor.stdout is not None
+        with self._supervisor.stdout as stdout:
+            line = stdout.readline().decode("utf-8", "replace").strip()
+        state, _, reason = line.partition(" ")
+        if state != "started":
             raise TeacherError(
-                f"vLLM cannot be started: {rest or self._tail()}",
+                f"vLLM cannot be started: {reason or self._log_tail()}",
                 place=self._command[0],
                 hint=f'name another with --vllm-command, as "/opt/vllm/bin/python -m {MODULE}"',
             )
 
-    def _words(self) -> list[str]:
-        words = [*self._command]
+    def _full_command(self) -> list[str]:
+        command = [*self._command]
         folder = Path(self.model).expanduser()
         source = str(folder) if folder.is_dir() else self.model
-        # The subcommand wants the model first, the module wants a flag.
-        words += [source] if words[-1] == "serve" else ["--model", source]
-        words += ["--host", HOST, "--port", str(self._port)]
-        words += ["--served-model-name", self.model, self._mark, "--enable-prefix-caching"]
+        # `vllm serve` takes the model as an argument, the module as a flag.
+        command += [source] if command[-1] == "serve" else ["--model", source]
+        command += ["--host", HOST, "--port", str(self._port)]
+        command += ["--served-model-name", self.model, self._instance_name]
+        command += ["--enable-prefix-caching"]
         if self._adapters:
-            wanted = self._lora_rank or LORA_RANKS[-1]
-            rank = next((rank for rank in LORA_RANKS if rank >= wanted), wanted)
-            words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules"]
-            # As JSON, for a path may hold an equals sign.
-            words += [
+            needed = self._lora_rank or LORA_RANKS[-1]
+            rank = next((rank for rank in LORA_RANKS if rank >= needed), needed)
+            command += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules"]
+            # In the JSON form: in the form NAME=PATH, a path with an equals sign is ambiguous.
+            command += [
                 json.dumps({"name": name, "path": str(path)})
                 for name, path in self._adapters.items()
             ]
-        return [*words, *self._arguments]
+        return [*command, *self._arguments]
 
-    def _comes_up(self, end: float) -> bool:
-        """True when the server is ready, False when it has ended; TeacherError at the deadline."""
+    def _wait_until_ready(self, deadline: float) -> bool:
+        """True when the server is ready, False when it has exited; TeacherError at `deadline`."""
         while not self._is_ready():
             if not self.alive:
                 return False
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise TeacherError(
                     f"vLLM was not ready after {self._start_timeout:g} s; the end of its log:\n"
-                    f"{self._tail()}",
+                    f"{self._log_tail()}",
                     place=self.log,
                     hint="give it longer with start_timeout under [teacher], or less to do with "
                     "--vllm-arg, for example: --vllm-arg=--enforce-eager",
                 )
-            if self._halted.wait(POLL):
-                raise self._given_up()
+            if self._cancelled.wait(POLL_INTERVAL):
+                raise self._cancelled_error()
         return True
 
     def _is_ready(self) -> bool:
         try:
             self._get("/health")
-            return self._mark in self._get("/v1/models")
+            return self._instance_name in self._get("/v1/models")
         except (OSError, ValueError):
             return False
 
     def _get(self, path: str) -> str:
-        with _OPENER.open(f"http://{HOST}:{self._port}{path}", timeout=10) as response:
+        with _WITHOUT_PROXY.open(f"http://{HOST}:{self._port}{path}", timeout=10) as response:
             return str(response.read().decode("utf-8", "replace"))
 
-    def _given_up(self) -> TeacherError:
+    def _cancelled_error(self) -> TeacherError:
         return TeacherError(
             "vLLM was stopped before it was ready",
             place=self.log,
             hint="run the same command again: it goes on",
         )
 
-    def _release(self) -> None:
-        """Let go of the guardian's lifeline, and wait until it has done its work."""
-        guardian = self._guardian
-        if guardian is None:
+    def _stop_supervisor(self) -> None:
+        """Close the supervisor's stdin, and wait until it has stopped the server."""
+        supervisor = self._supervisor
+        if supervisor is None:
             return
-        assert guardian.stdin is not None
+        assert supervisor.stdin is not None
         with contextlib.suppress(OSError):
-            guardian.stdin.close()
+            supervisor.stdin.close()
         try:
-            guardian.wait(STOPPING)
+            supervisor.wait(SUPERVISOR_TIMEOUT)
         except subprocess.TimeoutExpired:
-            guardian.kill()
-            guardian.wait()
+            supervisor.kill()
+            supervisor.wait()
 
-    def _tail(self) -> str:
-        """The log's last lines, and the first error before them: it is often the cause."""
+    def _log_tail(self) -> str:
+        """The last lines of the log, and the first error before them, often the cause."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(self._log_start)
                 text = file.read().decode("utf-8", "replace")
         except OSError as error:
             return f"  (the log cannot be read: {error.strerror})"
-        lines = [line for line in map(_cleaned, text.split("\n")) if line]
-        first = next((line for line in lines[:-TAIL] if _names_error(line)), None)
-        shown = [*([first, "..."] if first else []), *lines[-TAIL:]]
+        lines = [line for line in map(_printable, text.split("\n")) if line]
+        errors = (line for line in lines[:-LOG_TAIL_LINES] if _ERROR.search(line))
+        first = next((line for line in errors if "WARNING" not in line), None)
+        shown = [*([first, "..."] if first else []), *lines[-LOG_TAIL_LINES:]]
         return "\n".join(f"  {line}" for line in shown) or "  (it wrote nothing)"
 
 
 def parse_metrics(metrics: str) -> ServerMetrics:
-    """The counts in what vLLM says at /metrics, summed over its engines."""
+    """The counters in the text of vLLM's /metrics, summed over its engines."""
     totals: dict[str, float] = {}
     for line in metrics.split("\n"):
         name, _, value = line.rpartition(" ")
         if name.startswith("vllm:"):
             name = name.partition("{")[0].removeprefix("vllm:")
             totals[name] = totals.get(name, 0.0) + float(value)
-    asked = totals.get("prefix_cache_queries_total", 0.0)
+    lookups = totals.get("prefix_cache_queries_total", 0.0)
     return ServerMetrics(
         prompt_tokens=int(totals.get("prompt_tokens_total", 0)),
         completion_tokens=int(totals.get("generation_tokens_total", 0)),
-        prefix_hit_rate=totals.get("prefix_cache_hits_total", 0.0) / asked if asked else None,
+        prefix_hit_rate=totals.get("prefix_cache_hits_total", 0.0) / lookups if lookups else None,
     )
 
 
-def _refuse_chosen(arguments: Sequence[str]) -> None:
+def _refuse_reserved_flags(arguments: Sequence[str]) -> None:
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag in RESERVED_FLAGS:
@@ -320,7 +323,7 @@ def _refuse_chosen(arguments: Sequence[str]) -> None:
             )
 
 
-def _opened_log(path: Path) -> BinaryIO:
+def _open_log(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")  # noqa: SIM115 - the caller's
@@ -330,14 +333,14 @@ def _opened_log(path: Path) -> BinaryIO:
 
 
 def _environment(executable: str) -> dict[str, str]:
-    """The user's, without keys and telemetry, and with the executable's folder on PATH."""
-    kept = {
+    """The user's environment, without keys and telemetry, with the executable's folder on PATH."""
+    inherited = {
         name: value for name, value in os.environ.items() if not name.upper().endswith("_API_KEY")
     }
-    # vLLM calls compilers that are installed with it, and its environment is not activated.
-    path = os.pathsep.join([str(Path(executable).parent), kept.get("PATH", os.defpath)])
-    ours = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_HOST_IP": HOST, "PATH": path}
-    return {**kept, **ours}
+    # vLLM calls compilers of its virtual environment, which is not activated.
+    path = os.pathsep.join([str(Path(executable).parent), inherited.get("PATH", os.defpath)])
+    own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_HOST_IP": HOST, "PATH": path}
+    return {**inherited, **own}
 
 
 def _free_port() -> int:
@@ -346,8 +349,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _taken(port: int) -> bool:
-    """Whether somebody listens at a port at which our server does not."""
+def _is_port_taken(port: int) -> bool:
+    """Whether another process listens at the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -357,10 +360,6 @@ def _taken(port: int) -> bool:
     return False
 
 
-def _names_error(line: str) -> bool:
-    return bool(_ERROR.search(line)) and "WARNING" not in line
-
-
-def _cleaned(line: str) -> str:
+def _printable(line: str) -> str:
     line = _ANSI.sub("", line)
     return "".join(c for c in line if c.isprintable() or c == "\t").rstrip()[:300]

@@ -12,7 +12,7 @@ from distill.workflow.model import Rule, Workflow
 
 @dataclass(frozen=True)
 class WriteTask:
-    """Write for a scenario: the embedded grammar teacher reads this, not the messages."""
+    """Write a conversation for a scenario. The grammar teacher reads this, not the messages."""
 
     scenario: Scenario
     rule: Rule
@@ -25,7 +25,7 @@ class WriteTask:
 
 @dataclass(frozen=True)
 class BatchTask:
-    """Write for several scenarios of one workflow in one reply."""
+    """Write conversations for several scenarios of one workflow in one reply."""
 
     tasks: tuple[WriteTask, ...]
 
@@ -40,7 +40,7 @@ class BatchTask:
 
 @dataclass(frozen=True)
 class RouteTask:
-    """Route a case by the rules, as a student will have to."""
+    """Route a case by the rules, as a student will."""
 
     case: Case
     workflow: Workflow
@@ -52,13 +52,13 @@ class RouteTask:
 
 @lru_cache(maxsize=64)
 def cached_text_digest(text: str) -> str:
-    """`digest`, remembered: thousands of requests begin with the same text."""
+    """`digest`, cached: thousands of requests begin with the same system prompt."""
     return digest(text)
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What is asked of a chat model."""
+    """A request to a chat model."""
 
     messages: tuple[Message, ...]
     reply_schema: Json
@@ -70,23 +70,25 @@ class ChatRequest:
 
     @property
     def digest(self) -> str:
-        """The identity of what is sent: two requests with one digest deserve one reply."""
-        said = [[message.role, cached_text_digest(message.content)] for message in self.messages]
-        return digest([said, self.reply_schema, self.temperature, self.max_tokens, self.seed])
+        """The identity of the request: those with equal digests may share one reply."""
+        messages = [
+            [message.role, cached_text_digest(message.content)] for message in self.messages
+        ]
+        return digest([messages, self.reply_schema, self.temperature, self.max_tokens, self.seed])
 
 
 class Usage(Record):
-    """Tokens of one request, as the server counts them; `estimated` where it does not say."""
+    """Tokens of one request, as the server counts them; `estimated` where it does not."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of the prompt's: those that the server had in its prefix cache."""
+    """Prompt tokens that the server had in its prefix cache."""
     completion_tokens: int = 0
     estimated: bool = False
 
 
 class ChatReply(Record):
-    """What a teacher answered, and what it took."""
+    """A teacher's reply and its usage."""
 
     text: str
     model: str
@@ -94,9 +96,9 @@ class ChatReply(Record):
 
 
 class ReplyError(Exception):
-    """A teacher's typed "no" to one request: it becomes a Failure, never ends the run by itself.
+    """One request failed: it becomes a Failure, and the run goes on.
 
-    usage: what the server charges for it all the same, as for a refusal or a reply cut short.
+    usage: what the server charges all the same, as for a refusal or a reply cut short
     """
 
     def __init__(self, reason: FailureReason, detail: str, usage: Usage | None = None) -> None:
@@ -107,33 +109,33 @@ class ReplyError(Exception):
 
     @property
     def is_server_failure(self) -> bool:
-        """Whether there was no reply, rather than one that cannot be used."""
+        """Whether the server gave no reply, rather than one that cannot be used."""
         return self.reason in (FailureReason.SERVER, FailureReason.TIMEOUT)
 
 
 class DrainingError(Exception):
-    """The run is being stopped: this request was not sent, and is owed."""
+    """The run is being stopped, and this request was not sent."""
 
 
 class Teacher(Protocol):
-    """Anything that answers a ChatRequest."""
+    """Anything that replies to a ChatRequest."""
 
     @property
     def name(self) -> str:
-        """For people and provenance, as `grammar` or `openai:gpt-5-mini`."""
+        """For people and provenance, such as `grammar` or `openai:gpt-5-mini`."""
 
     @property
     def fingerprint(self) -> str:
-        """Two teachers with one fingerprint give equally good replies to one request."""
+        """Teachers with equal fingerprints may share their replies."""
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The reply. Raises ReplyError for this request alone, TeacherError for the whole run.
 
-        After `drain`, what is not under way raises DrainingError.
+        After `drain`, requests that are not in flight raise DrainingError.
         """
 
     def drain(self) -> None:
-        """Send nothing more: requests under way end, those that wait raise DrainingError."""
+        """Send nothing more: requests in flight end, those that wait raise DrainingError."""
 
     async def close(self) -> None:
-        """Release connections, and stop what was started for it."""
+        """Release connections, and stop a server that was started."""

@@ -1,4 +1,4 @@
-"""The teacher that the settings name."""
+"""Makes the teacher that the settings name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def make_teacher(
     notice: Callable[[str], None] = logging.getLogger(__name__).warning,
     log: Path = Path("vllm.log"),
 ) -> Teacher:
-    """The teacher, ready to be asked; `notice` is told what it finds out on the way.
+    """The teacher, ready for requests.
 
-    log: where a server that is started writes
-    Raises UsageError for settings that name none, TeacherError where its key is missing.
+    notice: called with what it finds out about its server
+    log: the log of a server that it starts
+    Raises UsageError for invalid settings, TeacherError where the key is missing.
     """
     match settings.kind:
         case "grammar":
@@ -31,22 +32,23 @@ def make_teacher(
 
             return GrammarTeacher()
         case "openai":
-            return _openai(settings, notice)
+            return _openai_teacher(settings, notice)
         case "vllm":
             from distill.serving.command import vllm_command
 
-            return _vllm(settings, notice, log, vllm_command(settings.vllm_command))
+            return _vllm_teacher(settings, notice, log, vllm_command(settings.vllm_command))
 
 
 def offline_teacher(settings: TeacherConfig) -> Teacher:
-    """The teacher, only to name its replies: it needs no key and no server, and is not asked."""
+    """The teacher for its reply keys alone: it needs neither a key nor a server."""
     if settings.kind == "vllm":
-        return _vllm(settings, lambda text: None, Path("vllm.log"), [])
-    own = {"base_url": settings.base_url or "http://127.0.0.1"}
-    return make_teacher(settings.model_copy(update=own))
+        return _vllm_teacher(settings, lambda text: None, Path("vllm.log"), [])
+    # With a base URL, no key is needed.
+    update = {"base_url": settings.base_url or "http://127.0.0.1"}
+    return make_teacher(settings.model_copy(update=update))
 
 
-def _vllm(
+def _vllm_teacher(
     settings: TeacherConfig, notice: Callable[[str], None], log: Path, command: Sequence[str]
 ) -> Teacher:
     from distill.serving.vllm import VllmServer
@@ -65,24 +67,28 @@ def _vllm(
             notice=notice,
         )
 
-    make_server()  # not started: what it says of its arguments is said now
+    make_server()  # not started: checks the arguments
     return VllmTeacher(
         settings.model,
         make_server=make_server,
         make_client=lambda url: OpenAITeacher(
-            model=settings.model, base_url=url, api_key="none", **_limits(settings), notice=notice
+            model=settings.model,
+            base_url=url,
+            api_key="none",
+            **_limit_settings(settings),
+            notice=notice,
         ),
         notice=notice,
     )
 
 
-def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
+def _openai_teacher(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
     from distill.teachers.openai.client import OpenAITeacher
 
     _require_model(settings, "name it as the server does, for example: --model gpt-5-mini")
     # The openai client reads the same variable; read here, it is checked like the flag.
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
-    if base_url and not _is_address(base_url):
+    if base_url and not _is_url(base_url):
         raise UsageError(
             f'"{redacted_url(base_url)}" is not the address of a server',
             place="--base-url",
@@ -91,8 +97,8 @@ def _openai(settings: TeacherConfig, notice: Callable[[str], None]) -> Teacher:
     return OpenAITeacher(
         model=settings.model,
         base_url=base_url,
-        api_key=_key(settings.api_key_env, needed=not base_url),
-        **_limits(settings),
+        api_key=_api_key(settings.api_key_env, needed=not base_url),
+        **_limit_settings(settings),
         key_env=settings.api_key_env,
         notice=notice,
     )
@@ -105,14 +111,13 @@ def _require_model(settings: TeacherConfig, hint: str) -> None:
         )
 
 
-def _limits(settings: TeacherConfig) -> dict[str, Any]:
-    """How fast and how patiently a server is asked."""
+def _limit_settings(settings: TeacherConfig) -> dict[str, Any]:
     names = ("timeout", "attempts", "patience", "concurrency")
     rates = ("requests_per_minute", "tokens_per_minute")
     return {name: getattr(settings, name) for name in (*names, *rates)}
 
 
-def _is_address(url: str) -> bool:
+def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -120,7 +125,7 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def _key(variable: str, *, needed: bool) -> str:
+def _api_key(variable: str, *, needed: bool) -> str:
     key = os.environ.get(variable, "").strip()
     if not key and needed:
         raise TeacherError(
@@ -134,5 +139,5 @@ def _key(variable: str, *, needed: bool) -> str:
             place="--teacher openai",
             hint="copy it again, without quotes or line breaks",
         )
-    # Servers without keys still want the header.
+    # The header is sent to servers without keys too.
     return key or "none"

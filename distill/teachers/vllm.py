@@ -1,4 +1,4 @@
-"""The teacher that distill serves itself: vLLM, found, started when it is needed, and stopped."""
+"""A teacher on a vLLM server that distill starts with the first request, and stops."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyEr
 
 
 class VllmTeacher:
-    """A model that distill serves with vLLM, from the first request until it is closed.
+    """A model served by vLLM from the first request until `close`.
 
-    A run whose replies are all kept never starts the server. Its fingerprint is the model's hub
-    id, or a digest of what the model's folder holds.
+    A run whose replies are all cached never starts the server. The fingerprint is the model's hub
+    id, or a digest of its folder.
 
-    make_server: makes the server, not yet started
-    make_client: makes the teacher that asks it, from its URL
+    make_server: makes a server, not yet started
+    make_client: makes the teacher that sends requests to the URL of the server
     """
 
     messages_only = True
@@ -42,9 +42,9 @@ class VllmTeacher:
         self._notice = notice
         self._server: VllmServer | None = None
         self._client: Teacher | None = None
-        self._starting: asyncio.Task[Teacher] | None = None
+        self._startup: asyncio.Task[Teacher] | None = None
         self._draining = False
-        self._since = self._until = 0.0
+        self._first_sent = self._last_reply = 0.0
 
     @property
     def name(self) -> str:
@@ -52,23 +52,23 @@ class VllmTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"vllm/{_identity(self._model)}"
+        return f"vllm/{_model_identity(self._model)}"
 
     async def complete(self, request: ChatRequest) -> ChatReply:
-        """The reply. Raises as the client does, and TeacherError when the server is lost."""
-        client = await self._served()
-        self._since = self._since or time.monotonic()
+        """The reply. Raises what the client raises, and TeacherError when the server is down."""
+        client = await self._started_client()
+        self._first_sent = self._first_sent or time.monotonic()
         try:
             return await client.complete(request)
         except ReplyError as error:
             if error.is_server_failure:
-                await self._require_server()
+                await self._raise_if_down()
             raise
         except TeacherError:
-            await self._require_server()
+            await self._raise_if_down()
             raise
         finally:
-            self._until = time.monotonic()
+            self._last_reply = time.monotonic()
 
     def drain(self) -> None:
         self._draining = True
@@ -78,74 +78,74 @@ class VllmTeacher:
             self._server.cancel_start()
 
     async def close(self) -> None:
-        """Say how fast the server was, release connections and stop it."""
+        """Report the throughput of the server, release connections and stop it."""
         server, self._server = self._server, None
         client, self._client = self._client, None
-        starting, self._starting = self._starting, None
+        starting, self._startup = self._startup, None
         if server is None or starting is None:
             return
         try:
             if client is not None:
-                await asyncio.to_thread(self._tell_speed, server)
+                await asyncio.to_thread(self._report_throughput, server)
                 await client.close()
         finally:
-            # Waited for here even when cancelled: without this, its end would be the guardian's.
+            # Also when cancelled: else the supervisor alone would stop it, after distill's exit.
             await asyncio.to_thread(server.stop)
             await asyncio.wait([starting])
             if not starting.cancelled():
                 starting.exception()
 
-    async def _served(self) -> Teacher:
-        """The client of the one server, which the first caller starts and all wait for."""
+    async def _started_client(self) -> Teacher:
+        """The client of the server, which the first caller starts and every caller waits for."""
         if self._draining and self._client is None:
             raise DrainingError
-        if self._starting is None:
+        if self._startup is None:
             self._server = self._make_server()
-            self._starting = asyncio.create_task(self._start(self._server))
+            self._startup = asyncio.create_task(self._start_server(self._server))
         try:
-            return await asyncio.shield(self._starting)
+            return await asyncio.shield(self._startup)
         except TeacherError:
             if self._draining:
                 raise DrainingError from None
             raise
 
-    async def _start(self, server: VllmServer) -> Teacher:
+    async def _start_server(self, server: VllmServer) -> Teacher:
         await asyncio.to_thread(server.start)
         self._client = self._make_client(server.url)
         if self._draining:
             self._client.drain()
         return self._client
 
-    async def _require_server(self) -> None:
+    async def _raise_if_down(self) -> None:
         server = self._server
         if server is not None and await asyncio.to_thread(server.is_down):
             await asyncio.to_thread(server.stop)
             raise server.exit_error() from None
 
-    def _tell_speed(self, server: VllmServer) -> None:
+    def _report_throughput(self, server: VllmServer) -> None:
         try:
             metrics = server.metrics()
         except (OSError, ValueError):
             return
-        seconds = self._until - self._since
+        seconds = self._last_reply - self._first_sent
         if seconds <= 0 or not metrics.completion_tokens:
             return
-        hits = metrics.prefix_hit_rate
+        hit_rate = metrics.prefix_hit_rate
         self._notice(
             f"vLLM wrote {metrics.completion_tokens:,} tokens in {seconds:.0f} s "
             f"({metrics.completion_tokens / seconds:,.0f} tokens/s) and read "
             f"{metrics.prompt_tokens:,}"
-            + ("" if hits is None else f", {hits:.0%} of them from its prefix cache")
+            + ("" if hit_rate is None else f", {hit_rate:.0%} of them from its prefix cache")
         )
 
 
-def _identity(model: str) -> str:
-    """A hub id as it is; a folder's contents, so that another model at its path is another one."""
+def _model_identity(model: str) -> str:
+    """A hub id as it is; for a folder a digest of its files, which may change at one path."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return model
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    # Weights by name and size: reading gigabytes at each start would cost minutes.
+    # Weights by name and size alone: to hash gigabytes would take minutes.
     small = [path for path in files if path.suffix in (".json", ".jinja", ".model", ".txt")]
     sizes = [[path.name, path.stat().st_size] for path in files if path not in small]
     return f"folder@{digest([sizes, [[path.name, file_digest(path)] for path in small]])}"

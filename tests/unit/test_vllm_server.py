@@ -150,7 +150,7 @@ def test_the_rank_is_the_smallest_that_vllm_takes(rank: int) -> None:
     server = VllmServer(
         "m", command=["v", "serve"], log=Path("log"), adapters={"t": Path("a")}, lora_rank=rank
     )
-    words = server._words()
+    words = server._full_command()
     assert words[:3] == ["v", "serve", "m"]
     chosen = int(words[words.index("--max-lora-rank") + 1])
     assert chosen == min((r for r in LORA_RANKS if r >= rank), default=rank)
@@ -318,11 +318,11 @@ def test_no_way_out_leaves_a_process(bench: Bench, how: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["outer", "inner", "both"])
-def test_a_killed_guardian_leaves_nothing_either(bench: Bench, which: str) -> None:
+def test_a_killed_supervisor_leaves_nothing_either(bench: Bench, which: str) -> None:
     server = bench.server(*(["--cling"] if which != "both" else []))
     server.start()
-    assert server._guardian is not None
-    outer = server._guardian.pid
+    assert server._supervisor is not None
+    outer = server._supervisor.pid
     (inner,) = (pid for pid in below(outer) if bench.pids()[0] in below(pid))
     for pid in {"outer": [outer], "inner": [inner], "both": [inner, outer]}[which]:
         os.kill(pid, signal.SIGKILL)
@@ -545,14 +545,14 @@ def test_a_folder_of_the_users_home_is_found(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model").mkdir()
-    words = VllmServer("~/model", command=["v"], log=bench.log)._words()
+    words = VllmServer("~/model", command=["v"], log=bench.log)._full_command()
     assert words[words.index("--model") + 1] == str(tmp_path / "model")
     assert words[words.index("--served-model-name") + 1] == "~/model"
 
 
 def test_every_error_has_a_way_out(bench: Bench) -> None:
     server = bench.server()
-    errors: list[DistillError] = [server.exit_error(), server._given_up()]
+    errors: list[DistillError] = [server.exit_error(), server._cancelled_error()]
     assert all(error.problems[0].hint for error in errors)
 
 

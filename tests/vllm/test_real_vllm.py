@@ -197,8 +197,8 @@ def test_an_engine_that_dies_ends_the_run_and_leaves_nobody(
         reply = await teacher.complete(REQUEST)
         assert reply.text.replace(" ", "") in ('{"answer":"yes"}', '{"answer":"no"}')
         assert teacher._server is not None
-        assert teacher._server._guardian is not None
-        pids = below(teacher._server._guardian.pid)
+        assert teacher._server._supervisor is not None
+        pids = below(teacher._server._supervisor.pid)
         (engine,) = (pid for pid in pids if "EngineCore" in title(pid))
         os.kill(engine, signal.SIGKILL)
         begun = time.monotonic()
@@ -243,7 +243,7 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "end", ["SIGKILL", "SIGINT", "SIGTERM", "SIGKILL of the guardian", "SIGKILL while it loads"]
+    "end", ["SIGKILL", "SIGINT", "SIGTERM", "SIGKILL of the supervisor", "SIGKILL while it loads"]
 )
 def test_no_way_out_leaves_a_process(
     made: Made, command: list[str], tmp_path: Path, end: str
@@ -267,9 +267,9 @@ def test_no_way_out_leaves_a_process(
                 pids = below(parent.pid)
         say(f"{len(pids)} processes after {time.monotonic() - begun:.0f} s")
         assert len(pids) >= 5
-        outer = next(pid for pid in pids if "guardian.py" in title(pid))
+        outer = next(pid for pid in pids if "supervisor.py" in title(pid))
         os.kill(
-            outer if end.endswith("guardian") else parent.pid,
+            outer if end.endswith("supervisor") else parent.pid,
             signal.SIGINT if end == "SIGINT" else signal.Signals[end.split()[0]],
         )
         say(f"{end}: the last process is gone after {gone(pids):.1f} s")

@@ -1,4 +1,4 @@
-"""The guardian where there is neither /proc nor prctl, as on macOS: the process group ends."""
+"""The supervisor where there is neither /proc nor prctl, as on macOS: the process group ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kit.processes import gone, living
 
-from distill.serving import guardian
+from distill.serving import supervisor
 
 MACOS = "import runpy, sys; sys.platform = 'darwin'; sys.argv = sys.argv[1:]; " + (
     "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -29,11 +29,11 @@ SERVER = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("how", ["lifeline closes", "server ends"])
+@pytest.mark.parametrize("how", ["pipe closes", "server ends"])
 def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path, how: str) -> None:
     (tmp_path / "server.py").write_text(SERVER)
     pids_file = tmp_path / "pids"
-    command = [sys.executable, "-I", "-S", "-c", MACOS, str(guardian.__file__), str(os.getpid())]
+    command = [sys.executable, "-I", "-S", "-c", MACOS, str(supervisor.__file__), str(os.getpid())]
     command += ["0.3", sys.executable, str(tmp_path / "server.py"), str(pids_file)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
@@ -45,7 +45,7 @@ def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path, how: str) -> No
         time.sleep(0.02)
     pids = [int(pid) for pid in pids_file.read_text().split()]
     assert living(pids) == pids
-    if how == "lifeline closes":
+    if how == "pipe closes":
         process.stdin.close()
     else:
         os.kill(pids[0], 9)
