@@ -43,10 +43,10 @@ _CELLS = CellFormat(interval="({:.1f}–{:.1f})", missing="–")
 
 def write_model_card(run: RunFolder, folder: Path, kind: Kind = "adapter") -> None:
     """Write README.md into `folder`: into an adapter as training leaves it, or into an export."""
-    write_text(folder / CARD, card(run, kind))
+    write_text(folder / CARD, model_card(run, kind))
 
 
-def card(run: RunFolder, kind: Kind) -> str:
+def model_card(run: RunFolder, kind: Kind) -> str:
     """The card as Markdown with YAML in front; equal runs have equal cards."""
     parts = (
         _front(run, kind),

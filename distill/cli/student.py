@@ -261,7 +261,7 @@ def export(
             state = "written" if one.made else "up to date"
             same = f"{one.parity.same} of {one.parity.of} answers as the student's"
             terminal.out.print(f"{one.folder}: {state}, {same}", markup=False)
-        if not one.parity.whole:
+        if not one.parity.exact:
             terminal.err.print(
                 f"{one.format} answers otherwise: {one.parity.difference}",
                 style="bold yellow",

@@ -1,8 +1,8 @@
-"""`distill export`: a run's tuned student as folders that others load, each loaded again first.
+"""`distill export`: a run's tuned student as folders for other programs, each verified by loading.
 
-An export is made from the adapter and nothing else that changes: it names the adapter that it was
-made from in export.json, is up to date while that is the one in the run, and is made anew when it
-is not. It appears whole or not at all. What stands in its place and is no export is never touched.
+export.json in an export records what it was made from (see `_ExportInputs.key`). The export is up
+to date while that is the run's student, and is made again otherwise. It is written to a temporary
+folder and renamed. A folder in its place that is no export is never touched.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.cards.model import CARD, card
+from distill.cards.model import CARD, model_card
 from distill.errors import AlteredRunError, ExportError, RunError, WriteError
 from distill.export.gguf_model import begins_with_bos, write_gguf
 from distill.export.merged import write_merged
 from distill.export.ollama import write_modelfile
 from distill.export.parity import (
     Parity,
-    answers,
-    compared,
+    ParityPrompt,
+    compare_answers,
+    compare_templates,
+    count_same_tokenizations,
+    greedy_answers,
     load_gguf,
     load_merged,
-    prompts,
-    reference,
-    templates_alike,
-    tokenizes_alike,
+    load_reference,
+    parity_prompts,
 )
 from distill.files import file_digest, write_json, write_text
 from distill.records import Json, digest
@@ -45,25 +46,24 @@ if TYPE_CHECKING:
     from distill.render import Renderer
 
 FORMATS = ("hf", "gguf", "ollama")
-NOTE = "export.json"
-"""What an export says of itself; a folder without it is not ours."""
-_NOTED = {"key", "parity", "notes", "card", "files"}
-_PARITY = set(Parity._fields)
+METADATA = "export.json"
+"""The export's record of itself; a folder without it was not written by distill."""
+_METADATA_KEYS = {"key", "parity", "notes", "card", "files"}
 VERSION = 1
-"""Raised when the same student is exported differently."""
+"""Incremented when the same student is exported differently."""
 
 Progress = Callable[[int, int, str], None]
 
 
 class Exported(NamedTuple):
-    """One export: where it is, whether it was made now, and how it answers."""
+    """One export: its folder, whether it was made now, and its parity with the student."""
 
     format: str
     folder: Path
     made: bool
     parity: Parity
     notes: tuple[str, ...] = ()
-    """What else a person has to know of it."""
+    """Limitations that a user of the export should know."""
 
     def as_json(self) -> Json:
         return {
@@ -87,33 +87,33 @@ def export(
     progress: Progress = lambda *_: None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> list[Exported]:
-    """The run's student in each of `formats`, under RUN/export or `out`.
+    """Export the run's student in each of `formats`, to RUN/export or `out`.
 
-    Each is loaded again and asked 20 prompts; answers that differ from the adapter's are reported,
-    not an error. Raises RunError without a trained student, ExportError for what a format cannot
-    hold, WriteError.
+    Each export is loaded again and answers 20 prompts; answers that differ from the student's are
+    reported, not raised. Raises RunError without a trained student, ExportError for what a format
+    cannot express, WriteError.
     """
     require_trained(run)
     set_threads(run.config.train.threads)
     root = out or run.path / layout.EXPORT
     _require_outside(run.path, root)
-    works = _Works(run, quantization)
+    inputs = _ExportInputs(run, quantization)
     wanted = list(dict.fromkeys(formats))
-    done: list[Exported] = []
-    for at, format in enumerate(wanted):
-        progress(at, len(wanted), format)
+    exports: list[Exported] = []
+    for number, format in enumerate(wanted):
+        progress(number, len(wanted), format)
         folder = root / format
-        found = None if redo else _up_to_date(works, format, folder, notice)
+        found = None if redo else _up_to_date(inputs, format, folder, notice)
         try:
-            done.append(found or _make(works, format, folder))
+            exports.append(found or _make(inputs, format, folder))
         except OSError as error:
             raise WriteError.from_os(error, folder) from None
     progress(len(wanted), len(wanted), "")
-    return done
+    return exports
 
 
-class _Works:
-    """What exports of one run share, each part made when it is first needed."""
+class _ExportInputs:
+    """What the exports of one run share, computed on first use."""
 
     def __init__(self, run: RunFolder, quantization: str) -> None:
         self.run = run
@@ -132,20 +132,27 @@ class _Works:
         return self.student.load(self.run.path / layout.ADAPTER)
 
     @cached_property
-    def asked(self) -> Any:
-        return prompts(self.run, self.renderer, self.student.context_length - 1)
+    def prompts(self) -> list[ParityPrompt]:
+        return parity_prompts(self.run, self.renderer, self.student.context_length - 1)
 
     @cached_property
     def expected(self) -> list[list[int]]:
-        model = reference(self.student, self.run.path / layout.ADAPTER)
-        return self.says(model)
+        """The student's answers to `prompts`."""
+        return self.answers(load_reference(self.student, self.run.path / layout.ADAPTER))
 
-    def says(self, model: PreTrainedModel) -> list[list[int]]:
-        most = self.run.config.evaluate.max_new_tokens
-        return answers(model, self.asked, self.renderer, most)
+    def answers(self, model: PreTrainedModel) -> list[list[int]]:
+        max_new_tokens = self.run.config.evaluate.max_new_tokens
+        return greedy_answers(model, self.prompts, self.renderer, max_new_tokens)
+
+    def parity(self, load_export: Callable[[], PreTrainedModel]) -> Parity:
+        """How the answers of the exported model compare with the student's."""
+        # First, so that its model is freed before the exported one is loaded.
+        expected = self.expected
+        found = self.answers(load_export())
+        return compare_answers(expected, found, self.prompts, self.renderer)
 
     def key(self, format: str) -> Json:
-        """What an export follows from. Two students of one key are one student."""
+        """The identity of an export: exports with equal keys are interchangeable."""
         weights = self.run.digests([layout.ADAPTER])
         weights.pop(f"{layout.ADAPTER}/{CARD}", None)
         return {
@@ -159,71 +166,71 @@ class _Works:
 
 
 def _up_to_date(
-    works: _Works, format: str, folder: Path, notice: Callable[[str], None]
+    inputs: _ExportInputs, format: str, folder: Path, notice: Callable[[str], None]
 ) -> Exported | None:
-    """The export that is there, if it is of this student and whole; None when one is to be made."""
-    note = _note(folder, notice)
-    if note is None:
+    """The existing export if it is complete and of this student, its card renewed; else None."""
+    metadata = _read_metadata(folder, notice)
+    if metadata is None:
         return None
-    if note.get("key") != works.key(format):
+    if metadata.get("key") != inputs.key(format):
         notice(f"{folder} was made from another student or other settings: it is made anew")
         return None
-    files: Any = note["files"]
-    if odd := next((n for n, value in files.items() if not _is(folder / n, value)), None):
-        notice(f"{folder / odd} is not what the export wrote: it is made anew")
-        return None
-    _renew_card(works.run, format, folder, note, notice)
-    same: Any = note["parity"]
-    return Exported(format, folder, False, Parity(**same), tuple(note["notes"]))  # type: ignore[arg-type]
-
-
-def _is(path: Path, value: str) -> bool:
-    return path.is_file() and file_digest(path) == value
+    files: Any = metadata["files"]
+    for name, value in files.items():
+        path = folder / name
+        if not path.is_file() or file_digest(path) != value:
+            notice(f"{path} is not what the export wrote: it is made anew")
+            return None
+    _renew_card(inputs.run, format, folder, metadata, notice)
+    parity: Any = metadata["parity"]
+    notes: Any = metadata["notes"]
+    return Exported(format, folder, False, Parity(**parity), tuple(notes))
 
 
 def _renew_card(
-    run: RunFolder, format: Any, folder: Path, note: Json, notice: Callable[[str], None]
+    run: RunFolder, format: Any, folder: Path, metadata: Json, notice: Callable[[str], None]
 ) -> None:
-    """Bring the scores up to date, unless somebody edited the card."""
-    text, path = card(run, format), folder / CARD
-    if path.is_file() and file_digest(path) != note["card"]:
+    """Write the card with the current scores, unless a person edited it."""
+    text, path = model_card(run, format), folder / CARD
+    if path.is_file() and file_digest(path) != metadata["card"]:
         notice(f"{path} was edited: it stays as it is")
     elif not path.is_file() or path.read_text("utf-8") != text:
         write_text(path, text)
-        write_json(folder / NOTE, note | {"card": file_digest(path)})
+        write_json(folder / METADATA, metadata | {"card": file_digest(path)})
 
 
-def _make(works: _Works, format: str, folder: Path) -> Exported:
-    """Write an export beside its place, load it again, and put it there whole."""
+def _make(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
+    """Write an export to a temporary folder, load and compare it, and rename it to `folder`."""
     _require_ours(folder)
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        parity, notes = _MAKERS[format](works, draft)
-        write_text(draft / CARD, card(works.run, format))  # type: ignore[arg-type]
-        note: Json = {
-            "key": works.key(format),
+        parity, notes = _MAKERS[format](inputs, draft)
+        write_text(draft / CARD, model_card(inputs.run, format))
+        metadata: Json = {
+            "key": inputs.key(format),
             "parity": dict(parity._asdict()),
             "notes": list(notes),
             "card": file_digest(draft / CARD),
             "files": _files(draft),
         }
-        write_json(draft / NOTE, note)
-        _put(draft, folder)
+        write_json(draft / METADATA, metadata)
+        _replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Exported(format, folder, True, parity, notes)
 
 
 def _files(folder: Path) -> Json:
-    """Each file's digest by its name; the card may be renewed, and has a place of its own."""
+    """Each file's digest by its name, without the card, which may be renewed."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     names = ((path.relative_to(folder).as_posix(), path) for path in paths)
     return {name: file_digest(path) for name, path in names if name != CARD}
 
 
-def _put(draft: Path, folder: Path) -> None:
+def _replace(draft: Path, folder: Path) -> None:
+    """Rename the draft to `folder`; a previous export stays until then."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -232,81 +239,71 @@ def _put(draft: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-Made = tuple[Parity, tuple[str, ...]]
+_Made = tuple[Parity, tuple[str, ...]]
 
 
-def _make_hf(works: _Works, draft: Path) -> Made:
-    most = works.run.config.evaluate.max_new_tokens
-    expected = works.expected
-    write_merged(works.model, works.renderer, draft, max_new_tokens=most)
-    parity = _compared(works, expected, works.says(load_merged(draft)))
-    same, of = templates_alike(draft, works.asked, works.renderer)
+def _make_hf(inputs: _ExportInputs, draft: Path) -> _Made:
+    max_new_tokens = inputs.run.config.evaluate.max_new_tokens
+    write_merged(inputs.model, inputs.renderer, draft, max_new_tokens=max_new_tokens)
+    parity = inputs.parity(lambda: load_merged(draft))
+    same, of = compare_templates(draft, inputs.prompts, inputs.renderer)
     if same < of:
         return parity, (f"the chat template renders {same} of {of} conversations alike",)
     return parity, ()
 
 
-def _make_gguf(works: _Works, draft: Path) -> Made:
-    path = draft / f"model-{works.quantization}.gguf"
-    title = works.run.workflow.title
-    write_gguf(works.model, works.renderer, path, name=title, quantization=works.quantization)
-    loaded = load_gguf(path, works.model)
-    parity = _compared(works, works.expected, works.says(loaded))
-    return parity, _tokenizer_notes(works, path)
+def _make_gguf(inputs: _ExportInputs, draft: Path) -> _Made:
+    path = draft / f"model-{inputs.quantization}.gguf"
+    title = inputs.run.workflow.title
+    write_gguf(inputs.model, inputs.renderer, path, name=title, quantization=inputs.quantization)
+    parity = inputs.parity(lambda: load_gguf(path, inputs.model))
+    # As transformers reads the file's tokenizer; runtimes have readers of their own.
+    same, of = count_same_tokenizations(path, inputs.prompts, inputs.renderer), len(inputs.prompts)
+    if same is None:
+        note = "transformers does not know the file's pre-tokenizer: prompts were not cut by it"
+        return parity, (note,)
+    if same < of:
+        note = f"the file's tokenizer, as transformers reads it, cuts {same} of {of} prompts alike"
+        return parity, (note,)
+    return parity, ()
 
 
-def _make_ollama(works: _Works, draft: Path) -> Made:
-    parity, notes = _make_gguf(works, draft)
+def _make_ollama(inputs: _ExportInputs, draft: Path) -> _Made:
+    parity, notes = _make_gguf(inputs, draft)
     weights = next(draft.glob("*.gguf")).name
-    bos = begins_with_bos(works.renderer)
-    count = write_modelfile(works.renderer, draft, weights, bos_by_runtime=bos)
+    bos = begins_with_bos(inputs.renderer)
+    count = write_modelfile(inputs.renderer, draft, weights, bos_by_runtime=bos)
     rendered = f"the template renders {count} of {count} probes as the student's prompts"
     return parity, (*notes, f"{rendered}; Ollama itself was not run")
 
 
-_MAKERS: dict[str, Callable[[_Works, Path], Made]] = {
+_MAKERS: dict[str, Callable[[_ExportInputs, Path], _Made]] = {
     "hf": _make_hf,
     "gguf": _make_gguf,
     "ollama": _make_ollama,
 }
 
 
-def _compared(works: _Works, expected: list[list[int]], found: list[list[int]]) -> Parity:
-    return compared(expected, found, works.asked, works.renderer)
-
-
-def _tokenizer_notes(works: _Works, path: Path) -> tuple[str, ...]:
-    """What transformers makes of the file's tokenizer; runtimes have their own readers."""
-    same, of = tokenizes_alike(path, works.asked, works.renderer), len(works.asked)
-    if same is None:
-        return ("transformers does not know the file's pre-tokenizer: prompts were not cut by it",)
-    if same < of:
-        return (
-            f"the file's tokenizer, as transformers reads it, cuts {same} of {of} prompts alike",
-        )
-    return ()
-
-
-def _note(folder: Path, notice: Callable[[str], None]) -> Json | None:
-    """What the export says of itself; None where it says nothing that can be read."""
-    path = folder / NOTE
+def _read_metadata(folder: Path, notice: Callable[[str], None]) -> Json | None:
+    """The export's export.json; None, with a notice if it exists, if it is missing or invalid."""
+    path = folder / METADATA
     if not path.is_file():
         return None
     with suppress(AlteredRunError):
-        note = read_json(path)
-        parity: Any = note.get("parity")
-        if isinstance(parity, dict) and note.keys() >= _NOTED and parity.keys() == _PARITY:
-            return note
+        metadata = read_json(path)
+        parity: Any = metadata.get("parity")
+        valid = isinstance(parity, dict) and parity.keys() == {*Parity._fields}
+        if valid and metadata.keys() >= _METADATA_KEYS:
+            return metadata
     notice(f"{path} is not what the export wrote: it is made anew")
     return None
 
 
 def _require_outside(run: Path, root: Path) -> None:
-    """Raise ExportError for a place among what the run's stages write, and clear away."""
-    inside = root.resolve()
-    if inside.is_relative_to(run.resolve()) and not inside.is_relative_to(
-        run.resolve() / layout.EXPORT
-    ):
+    """Raise ExportError for a folder inside the run, which its stages may overwrite or delete."""
+    place, run_folder = root.resolve(), run.resolve()
+    inside = place.is_relative_to(run_folder)
+    if inside and not place.is_relative_to(run_folder / layout.EXPORT):
         raise ExportError(
             "is inside the run, whose stages replace what they find there",
             place=root,
@@ -315,8 +312,8 @@ def _require_outside(run: Path, root: Path) -> None:
 
 
 def _require_ours(folder: Path) -> None:
-    """Raise ExportError for a folder that holds something, and is no export."""
-    if not folder.exists() or (folder / NOTE).is_file():
+    """Raise ExportError for a folder that is neither empty nor an export; delete an empty one."""
+    if not folder.exists() or (folder / METADATA).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):
         raise ExportError(

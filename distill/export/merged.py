@@ -1,7 +1,9 @@
-"""The student as an ordinary Hugging Face folder: one model, its tokenizer, its template."""
+"""The student as a Hugging Face folder: merged weights, tokenizer and chat template."""
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,65 +15,46 @@ from distill.render import Renderer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-REMOTE = "decoder.py"
-"""The embedded student's code, which travels with its weights."""
+CODE_FILE = "decoder.py"
+"""The embedded student's model code, loaded with trust_remote_code."""
 
 
 def write_merged(
     model: PreTrainedModel, renderer: Renderer, folder: Path, *, max_new_tokens: int
 ) -> None:
-    """Write safetensors, config, generation settings, tokenizer and chat template into `folder`.
+    """Write safetensors, config, generation config, tokenizer and chat template into `folder`.
 
-    Whoever loads it and calls `generate` decodes as distill does: greedily, and until the tokens
-    that end a turn. Raises OSError.
+    By the generation config, `generate` decodes as distill does: greedily, up to the renderer's
+    stop tokens. Raises OSError.
     """
-    any_model: Any = model
-    any_model.generation_config = generation(renderer, max_new_tokens)
-    any_model.save_pretrained(str(folder))
-    if is_embedded(model):
-        _carry_code(model, folder)
-    write_tokenizer(renderer, folder)
-
-
-def write_tokenizer(renderer: Renderer, folder: Path) -> None:
-    """The tokenizer with the template of `chat_template`; the renderer's own stays as it is."""
-    import copy
-
-    tokenizer: Any = copy.deepcopy(renderer.tokenizer)
-    tokenizer.chat_template = chat_template(renderer)
-    tokenizer.save_pretrained(str(folder))
-
-
-def generation(renderer: Renderer, max_new_tokens: int) -> Any:
-    """Greedy decoding up to the tokens that end a turn."""
     from transformers import GenerationConfig
 
-    tokenizer = renderer.tokenizer
-    settings: Any = GenerationConfig
-    return settings(
+    tokenizer: Any = copy.deepcopy(renderer.tokenizer)
+    # Untyped in transformers.
+    untyped_model: Any = model
+    config: Any = GenerationConfig
+    untyped_model.generation_config = config(
         do_sample=False,
         eos_token_id=list(renderer.stop_ids),
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=max_new_tokens,
     )
+    untyped_model.save_pretrained(str(folder))
+    if type(model).__module__ == "distill.students.decoder":
+        _write_code(model, folder)
+    tokenizer.chat_template = chat_template(renderer)
+    tokenizer.save_pretrained(str(folder))
 
 
-def is_embedded(model: PreTrainedModel) -> bool:
-    """Whether the model is of distill's own class, which nobody else has."""
-    return type(model).__module__ == "distill.students.decoder"
-
-
-def _carry_code(model: PreTrainedModel, folder: Path) -> None:
-    """Put the model's code beside its weights, and say in the config where it is."""
-    import json
-
+def _write_code(model: PreTrainedModel, folder: Path) -> None:
+    """Copy the embedded student's model code, and name it in the config's `auto_map`."""
     from distill.students import decoder
 
-    shutil.copyfile(str(decoder.__file__), folder / REMOTE)
+    shutil.copyfile(str(decoder.__file__), folder / CODE_FILE)
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
-    module = REMOTE.removesuffix(".py")
+    module = CODE_FILE.removesuffix(".py")
     config["auto_map"] = {
         "AutoConfig": f"{module}.{type(model.config).__name__}",
         "AutoModelForCausalLM": f"{module}.{type(model).__name__}",

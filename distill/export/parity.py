@@ -1,17 +1,17 @@
-"""Whether an export answers as the student did: the same prompts, greedily, id by id."""
+"""Compare an export with its student: greedy answers to the same prompts, id by id."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import ExportError, StudentError
 from distill.evaluate.score import cases_of
-from distill.export.merged import REMOTE
-from distill.export.template import probes
+from distill.export.merged import CODE_FILE
+from distill.export.template import PROBE_CONVERSATIONS
 from distill.files import read_records
 from distill.records import Case, Example, Message
 from distill.render import Renderer, RenderError
@@ -24,11 +24,11 @@ from distill.students.quiet import ignore_peft_warnings, silence_transformers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROMPTS = 20
+MAX_PROMPTS = 20
 
 
-class Asked(NamedTuple):
-    """A prompt as a person reads it, and as the student does."""
+class ParityPrompt(NamedTuple):
+    """A prompt as text, as messages and as the student's token ids."""
 
     text: str
     messages: tuple[Message, ...]
@@ -36,28 +36,31 @@ class Asked(NamedTuple):
 
 
 class Parity(NamedTuple):
-    """How many of the prompts an export answers as the student does, and the first difference."""
+    """The number of prompts answered the same, of how many, and the first difference."""
 
     same: int
     of: int
     difference: str = ""
 
     @property
-    def whole(self) -> bool:
+    def exact(self) -> bool:
         return self.same == self.of
 
 
-def prompts(run: RunFolder, renderer: Renderer, room: int) -> list[Asked]:
-    """Up to 20 prompts of at most `room` tokens: held out first, then gold, then training rows."""
-    found: list[Asked] = []
-    for case in _cases(run):
+def parity_prompts(run: RunFolder, renderer: Renderer, max_tokens: int) -> list[ParityPrompt]:
+    """Up to 20 prompts of at most `max_tokens`: held-out rows, then gold, then training rows.
+
+    Raises ExportError if there is none.
+    """
+    found: list[ParityPrompt] = []
+    for case in _candidate_cases(run):
         try:
             ids = renderer.prompt(case.messages, case.tools)
         except RenderError:
             continue
-        if len(ids) <= room:
-            found.append(Asked(case.conversation.last_user, case.messages, ids))
-        if len(found) == PROMPTS:
+        if len(ids) <= max_tokens:
+            found.append(ParityPrompt(case.conversation.last_user, case.messages, ids))
+        if len(found) == MAX_PROMPTS:
             break
     if not found:
         raise ExportError(
@@ -68,31 +71,31 @@ def prompts(run: RunFolder, renderer: Renderer, room: int) -> list[Asked]:
     return found
 
 
-def _cases(run: RunFolder) -> Sequence[Case]:
+def _candidate_cases(run: RunFolder) -> Sequence[Case]:
     held_out = cases_of(read_records(run.path / layout.SPLITS["test"], Example))
-    if len(held_out) >= PROMPTS:
+    if len(held_out) >= MAX_PROMPTS:
         return held_out
-    # A row's own tools may not be the run's, and an export is of the run.
+    # An export declares the run's tools: cases with their own are left out.
     gold = [case for case in run.workflow.gold if case.tools is None]
     return [*held_out, *gold, *cases_of(read_records(run.path / layout.SPLITS["train"], Example))]
 
 
-def answers(
-    model: PreTrainedModel, asked: Sequence[Asked], renderer: Renderer, max_new_tokens: int
+def greedy_answers(
+    model: PreTrainedModel,
+    prompts: Sequence[ParityPrompt],
+    renderer: Renderer,
+    max_new_tokens: int,
 ) -> list[list[int]]:
-    """What a model says to each prompt, greedily."""
-    room = min(max_new_tokens, *(_room(model, len(one.ids)) for one in asked))
-    ends = (*renderer.stop_ids, *renderer.invalid_marker_ids)
-    return greedy_decode(model, [one.ids for one in asked], ends, room)
+    """The ids that the model generates for each prompt, cut to what fits behind the longest."""
+    ids = [prompt.ids for prompt in prompts]
+    if limit := context_length(model):
+        max_new_tokens = min(max_new_tokens, limit - max(map(len, ids)))
+    stop_ids = (*renderer.stop_ids, *renderer.invalid_marker_ids)
+    return greedy_decode(model, ids, stop_ids, max_new_tokens)
 
 
-def _room(model: PreTrainedModel, length: int) -> int:
-    limit = context_length(model)
-    return limit - length if limit else 1 << 30
-
-
-def reference(student: Student, adapter: Path) -> PreTrainedModel:
-    """Base and adapter as they were trained, apart: what a merge has to equal."""
+def load_reference(student: Student, adapter: Path) -> PreTrainedModel:
+    """The base model with its adapter unmerged, as in training: what an export must equal."""
     if not (adapter / "adapter_config.json").is_file():
         return student.load(adapter)
     from peft import PeftModel
@@ -105,73 +108,76 @@ def reference(student: Student, adapter: Path) -> PreTrainedModel:
 
 
 def load_merged(folder: Path) -> PreTrainedModel:
-    """The model in an exported Hugging Face folder, as anybody loads it.
-
-    Code in the folder is distill's own, and was put there by the export.
-    """
-    return _loaded(folder, trust_remote_code=(folder / REMOTE).is_file())
+    """The model in an exported Hugging Face folder, loaded as a user of it would."""
+    # The code in the folder, if any, was written by the export.
+    return _load_model(folder, trust_remote_code=(folder / CODE_FILE).is_file())
 
 
 def load_gguf(path: Path, like: PreTrainedModel) -> PreTrainedModel:
-    """The weights of a GGUF file, dequantised by transformers, in a model like `like`.
+    """The weights of a GGUF file, dequantized by transformers, with the config of `like`.
 
-    transformers makes a config from the file's metadata as well, but leaves out what GGUF has no
-    words for; what it does read must be what `like` has. Raises ExportError.
+    The config that transformers reads from the file's metadata lacks what GGUF cannot express.
+    Raises ExportError if what it does have differs from the config of `like`.
     """
     from transformers import AutoConfig
 
-    read: Any = _tried(lambda: AutoConfig.from_pretrained(path.parent, gguf_file=path.name), path)
+    with _load_errors(path):
+        found: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     config: Any = like.config
-    odd = [
-        f"{name} is {getattr(read, name)}, not {getattr(config, name)}"
-        for name in _STATED
-        if hasattr(config, name) and getattr(read, name, None) != getattr(config, name)
+    differences = [
+        f"{name} is {getattr(found, name)}, not {getattr(config, name)}"
+        for name in _CONFIG_FIELDS
+        if hasattr(config, name) and getattr(found, name, None) != getattr(config, name)
     ]
-    if odd:
+    if differences:
         raise ExportError(
-            f"its metadata are not the student's: {'; '.join(odd)}",
+            f"its metadata are not the student's: {'; '.join(differences)}",
             place=path,
             hint="this is a fault of distill: please report it; --format hf is not touched by it",
         )
     import torch
 
-    # The reader draws a bar of its own; how far an export is, distill says.
+    # Hides the reader's progress bar: distill has its own.
     with contextlib.redirect_stderr(io.StringIO()):
-        return _loaded(path.parent, gguf_file=path.name, config=config, dtype=torch.float32)
+        return _load_model(path.parent, gguf_file=path.name, config=config, dtype=torch.float32)
 
 
-_STATED = (
+_CONFIG_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
 )
-"""What GGUF and transformers both call a config's."""
+"""Fields of a config that GGUF metadata have too."""
 
 
-def templates_alike(folder: Path, asked: Sequence[Asked], renderer: Renderer) -> tuple[int, int]:
-    """How many conversations in words the exported template renders to the student's prompts."""
+def compare_templates(
+    folder: Path, prompts: Sequence[ParityPrompt], renderer: Renderer
+) -> tuple[int, int]:
+    """How many conversations without tool calls the exported template renders the same, of all."""
     from transformers import AutoTokenizer
 
-    code = (folder / REMOTE).is_file()
-    ask: Any = AutoTokenizer.from_pretrained
-    tokenizer: Any = _tried(lambda: ask(str(folder), trust_remote_code=code), folder)
-    words = [(one.messages, one.ids) for one in asked if all(map(_in_words, one.messages))]
-    words += [(tuple(one), renderer.prompt(one)) for one in probes(renderer)]
+    load: Any = AutoTokenizer.from_pretrained
+    with _load_errors(folder):
+        tokenizer = load(str(folder), trust_remote_code=(folder / CODE_FILE).is_file())
+    conversations = [
+        (prompt.messages, prompt.ids)
+        for prompt in prompts
+        if not any(message.role == "tool" or message.tool_calls for message in prompt.messages)
+    ]
+    conversations += [(probe, renderer.prompt(probe)) for probe in PROBE_CONVERSATIONS]
     same = 0
-    for messages, ids in words:
-        turns = [{"role": one.role, "content": one.content} for one in messages]
+    for messages, ids in conversations:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
         found = tokenizer.apply_chat_template(turns, add_generation_prompt=True)
         same += list(found["input_ids"]) == ids
-    return same, len(words)
+    return same, len(conversations)
 
 
-def _in_words(message: Message) -> bool:
-    return message.role != "tool" and not message.tool_calls
+def count_same_tokenizations(
+    path: Path, prompts: Sequence[ParityPrompt], renderer: Renderer
+) -> int | None:
+    """How many prompts get the same ids by the tokenizer that transformers reads from a GGUF file.
 
-
-def tokenizes_alike(path: Path, asked: Sequence[Asked], renderer: Renderer) -> int | None:
-    """How many prompts the tokenizer that transformers reads from a GGUF file cuts the same.
-
-    None where transformers does not know the file's pre-tokenizer, and would guess.
+    None if transformers does not know the file's pre-tokenizer: it would guess one.
     """
     from transformers import AutoTokenizer
     from transformers.integrations.gguf.gguf_tokenizer_mapping import (
@@ -179,51 +185,53 @@ def tokenizes_alike(path: Path, asked: Sequence[Asked], renderer: Renderer) -> i
         get_gguf_tokenizer,
     )
 
-    _, described, _ = get_gguf_tokenizer(str(path))
-    pre = described["pre_tokenizer_type"]
+    _, metadata, _ = get_gguf_tokenizer(str(path))
+    pre = metadata["pre_tokenizer_type"]
     if pre != "default" and pre not in GGUF_PRE_TOKENIZER_SPLITS:
         return None
-    read: Any = _tried(
-        lambda: AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name), path
-    )
-    texts = [renderer.prompt_text(one.messages) for one in asked]
-    found = [list(read(text, add_special_tokens=False)["input_ids"]) for text in texts]
-    return sum(ids == one.ids for ids, one in zip(found, asked, strict=True))
+    with _load_errors(path):
+        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    texts = [renderer.prompt_text(prompt.messages) for prompt in prompts]
+    found = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    return sum(ids == prompt.ids for ids, prompt in zip(found, prompts, strict=True))
 
 
-def compared(
+def compare_answers(
     expected: Sequence[Sequence[int]],
     found: Sequence[Sequence[int]],
-    asked: Sequence[Asked],
+    prompts: Sequence[ParityPrompt],
     renderer: Renderer,
 ) -> Parity:
-    """The two models' answers, prompt by prompt."""
+    """The student's and the export's answers, prompt by prompt."""
     differing = [at for at, ids in enumerate(expected) if list(ids) != list(found[at])]
     if not differing:
         return Parity(len(expected), len(expected))
-    at = differing[0]
+    first = differing[0]
     difference = (
-        f"to {asked[at].text!r} the student says {renderer.decode(expected[at])!r}, "
-        f"the export {renderer.decode(found[at])!r}"
+        f"to {prompts[first].text!r} the student says {renderer.decode(expected[first])!r}, "
+        f"the export {renderer.decode(found[first])!r}"
     )
     return Parity(len(expected) - len(differing), len(expected), difference)
 
 
-def _loaded(folder: Path, **how: Any) -> PreTrainedModel:
+def _load_model(folder: Path, **options: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     silence_transformers()
-    ask: Any = AutoModelForCausalLM.from_pretrained
-    model: Any = _tried(lambda: ask(str(folder), **how), folder)
+    load: Any = AutoModelForCausalLM.from_pretrained
+    with _load_errors(folder):
+        model: Any = load(str(folder), **options)
     model.eval()
     return model  # type: ignore[no-any-return]
 
 
-def _tried(read: Any, place: Path) -> Any:
+@contextlib.contextmanager
+def _load_errors(place: Path) -> Iterator[None]:
+    """Translates what transformers raises for files that it cannot load to StudentError."""
     from safetensors import SafetensorError
 
     try:
-        return read()
+        yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         text = next((line for line in str(error).splitlines() if line.strip()), "")
         raise StudentError(

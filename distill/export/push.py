@@ -1,7 +1,7 @@
-"""`distill push`: an export, or the adapter, to a repository at the model hub.
+"""`distill push`: upload an export, or the adapter, to a repository of the model hub.
 
-The token is huggingface_hub's affair (HF_TOKEN, or `hf auth login`): it is neither read nor shown
-here. A repository that holds something else is left alone.
+huggingface_hub finds the token (HF_TOKEN, or `hf auth login`); it is neither read nor shown here. A
+repository with other content is not changed.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Any, NamedTuple
 
 from distill.cards.model import CARD, write_model_card
 from distill.errors import ExportError, UsageError
-from distill.export.export import NOTE, export, require_trained
+from distill.export.export import METADATA, export, require_trained
 from distill.files import write_json
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.students.quiet import disable_telemetry
 
 FORMATS = ("hf", "gguf", "adapter")
-_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-_LOGIN = (
+_NAME_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_LOGIN_HINT = (
     "make a token that may write at https://huggingface.co/settings/tokens, then: hf auth login"
 )
 
 
-class File(NamedTuple):
-    """A file to publish: its name in the repository, and its bytes."""
+class HubFile(NamedTuple):
+    """A file's name in the repository, and its size in bytes."""
 
     name: str
     size: int
 
 
 class Pushed(NamedTuple):
-    """What was published, or would be; `url` is empty for a dry run."""
+    """What was uploaded, or would be; `url` is the commit's, and empty for a dry run."""
 
     repository: str
-    files: tuple[File, ...]
+    files: tuple[HubFile, ...]
     url: str = ""
 
 
@@ -54,22 +54,22 @@ def push(
     dry_run: bool = False,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Pushed:
-    """Publish the run's student as OWNER/NAME, exported first where it is not.
+    """Upload the run's student to the repository OWNER/NAME, exporting it first where needed.
 
-    Raises UsageError for a name that no repository can have, ExportError for what the hub refuses.
+    Raises UsageError for an invalid repository name, ExportError for what the hub refuses.
     """
     _require_name(repository)
-    with _folder(run, format, notice) as folder:
+    with _folder_to_upload(run, format, notice) as folder:
         paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        files = tuple(File(p.relative_to(folder).as_posix(), p.stat().st_size) for p in paths)
+        files = tuple(HubFile(p.relative_to(folder).as_posix(), p.stat().st_size) for p in paths)
         if dry_run:
             return Pushed(repository, files)
-        return Pushed(repository, files, _publish(folder, repository, private, run))
+        return Pushed(repository, files, _upload(folder, repository, private, run))
 
 
 @contextmanager
-def _folder(run: RunFolder, format: str, notice: Callable[[str], None]) -> Iterator[Path]:
-    """What is to be published. An adapter is copied, to be given a card with its scores."""
+def _folder_to_upload(run: RunFolder, format: str, notice: Callable[[str], None]) -> Iterator[Path]:
+    """The folder to upload; for an adapter, a copy whose card has the scores."""
     if format != "adapter":
         (made,) = export(run, [format], notice=notice)
         yield made.folder
@@ -77,17 +77,17 @@ def _folder(run: RunFolder, format: str, notice: Callable[[str], None]) -> Itera
     require_trained(run)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "adapter"
-        # What torch pickled of the training's arguments serves nobody else.
+        # The pickled training arguments are of no use elsewhere.
         ignore = shutil.ignore_patterns("training_args.bin")
-        shutil.copytree(run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=_linked)
+        shutil.copytree(run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=_link)
         (folder / CARD).unlink(missing_ok=True)
         write_model_card(run, folder)
-        write_json(folder / NOTE, {"format": "adapter"})
+        write_json(folder / METADATA, {"format": "adapter"})
         yield folder
 
 
-def _linked(source: str, target: str) -> str:
-    """A hard link where the file system has them: weights are large."""
+def _link(source: str, target: str) -> str:
+    """A hard link where the file system supports it: weights are large."""
     try:
         os.link(source, target)
     except OSError:
@@ -97,34 +97,34 @@ def _linked(source: str, target: str) -> str:
 
 def _require_name(repository: str) -> None:
     owner, slash, name = repository.partition("/")
-    if not slash or not _PART.fullmatch(owner) or not _PART.fullmatch(name):
+    if not slash or not _NAME_PART.fullmatch(owner) or not _NAME_PART.fullmatch(name):
         raise UsageError(
             f'"{repository}" is not the name of a repository',
             hint="write OWNER/NAME, in letters, digits, and - _ . between them",
         )
 
 
-def _publish(folder: Path, repository: str, private: bool, run: RunFolder) -> str:
+def _upload(folder: Path, repository: str, private: bool, run: RunFolder) -> str:
     disable_telemetry()
     from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    # What the library read when it was imported may be older than the environment.
+    # The library read the endpoint when it was imported; HF_ENDPOINT may be newer.
     api: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="distill")
-    with _explained(repository):
+    with _hub_errors(repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
         _require_ours(api, repository, private)
-        done = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repository,
             folder_path=str(folder),
             commit_message=f"{run.workflow.title}, exported by distill",
         )
-    return str(done.commit_url)
+    return str(commit.commit_url)
 
 
 def _require_ours(api: Any, repository: str, private: bool) -> None:
-    """Raise ExportError for a repository with files and no export's note, or one all can see."""
+    """Raise ExportError for a repository with foreign files, or a public one if `private`."""
     info = api.repo_info(repository)
     if private and not info.private:
         raise ExportError(
@@ -133,7 +133,7 @@ def _require_ours(api: Any, repository: str, private: bool) -> None:
             hint="choose another name, make it private at the hub, or leave --private out",
         )
     names = {file.rfilename for file in info.siblings or ()} - {".gitattributes"}
-    if names and NOTE not in names and names != {CARD}:
+    if names and METADATA not in names and names != {CARD}:
         shown = ", ".join(sorted(names)[:4])
         raise ExportError(
             f"holds something that distill did not put there: {shown}",
@@ -143,28 +143,27 @@ def _require_ours(api: Any, repository: str, private: bool) -> None:
 
 
 @contextmanager
-def _explained(repository: str) -> Iterator[None]:
-    """What goes wrong on the way to the hub, as an error with a way out."""
+def _hub_errors(repository: str) -> Iterator[None]:
+    """Translates what huggingface_hub raises to ExportError with a hint."""
     from huggingface_hub import constants, errors
 
-    unreachable: Any = errors
-
+    untyped_errors: Any = errors
     try:
         yield
     except errors.LocalTokenNotFoundError:
-        raise _refused(repository, "the hub was given no token", _LOGIN) from None
+        raise _refused(repository, "the hub was given no token", _LOGIN_HINT) from None
     except errors.OfflineModeIsEnabled:
         raise _refused(
             repository, "the hub may not be asked: HF_HUB_OFFLINE is set", "unset it, and try again"
         ) from None
     except RuntimeError as error:
-        # What went wrong with one file stands behind it.
+        # The upload of one file failed; the cause is the HTTP error.
         if not isinstance(error.__cause__, errors.HfHubHTTPError):
             raise
-        raise _by_status(repository, error.__cause__) from None
+        raise _http_error(repository, error.__cause__) from None
     except errors.HfHubHTTPError as error:
-        raise _by_status(repository, error) from None
-    except (unreachable.HTTPError, OSError) as error:
+        raise _http_error(repository, error) from None
+    except (untyped_errors.HTTPError, OSError) as error:
         raise _refused(
             repository,
             f"the hub cannot be reached at {constants.ENDPOINT}: {type(error).__name__}",
@@ -172,14 +171,14 @@ def _explained(repository: str) -> Iterator[None]:
         ) from None
 
 
-def _by_status(repository: str, error: Any) -> ExportError:
+def _http_error(repository: str, error: Any) -> ExportError:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     owner = repository.partition("/")[0]
     match status:
         case 401:
             return _refused(
-                repository, "the hub does not know the token, or was given none", _LOGIN
+                repository, "the hub does not know the token, or was given none", _LOGIN_HINT
             )
         case 403:
             return _refused(
@@ -197,10 +196,10 @@ def _by_status(repository: str, error: Any) -> ExportError:
             )
         case 429:
             return _refused(repository, "the hub wants fewer requests", "wait, and try again")
-    said = " ".join(str(getattr(error, "server_message", None) or "").split())[:200]
+    message = " ".join(str(getattr(error, "server_message", None) or "").split())[:200]
     return _refused(
         repository,
-        f"the hub answers {status}{f': {said}' if said else ''}",
+        f"the hub answers {status}{f': {message}' if message else ''}",
         "try again later: what was uploaded is not sent twice",
     )
 

@@ -1,26 +1,34 @@
-"""The chat template of an export: what a stranger's `apply_chat_template` must render.
+"""The chat template of an export: `apply_chat_template` then renders the Renderer's prompts.
 
-A student was tuned on the prompts of distill's Renderer: with instructions in front, the run's
-tools declared (or none), no thinking. A template that leaves these to its caller would serve
-other prompts than were trained. So the exported one holds them itself.
+A student is tuned on prompts with instructions in front, the run's tools declared (or none), and
+thinking off. A template that leaves these to its caller would give it other prompts than in
+training, so the exported template contains them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from distill.records import Message
-from distill.render import MARKERS, Renderer, functiongemma
+from distill.render import MARKERS, PROBE_MESSAGE, Renderer, functiongemma
 
-MARK = "\ue000system\ue000"
-"""Stands for what a conversation's own system turn says; private use, so in no real text."""
-_USER = Message(role="user", content="Where is the north gate?")
-_SYSTEM = Message(role="system", content=MARK)
+PLACEHOLDER = "\ue000system\ue000"
+"""Placeholder for the content of a system message; private-use characters, so in no real text."""
+_SYSTEM = Message(role="system", content=PLACEHOLDER)
+_ANSWER = Message(role="assistant", content="At the end of the lane.")
+_BRIEF = Message(role="system", content="Be brief.")
+_NEXT = Message(role="user", content="And “the south” one, 3 × 4?\nThanks")
+PROBE_CONVERSATIONS = (
+    (PROBE_MESSAGE,),
+    (_BRIEF, PROBE_MESSAGE),
+    (PROBE_MESSAGE, _ANSWER, _NEXT),
+    (_BRIEF, PROBE_MESSAGE, _ANSWER, _NEXT),
+)
+"""Conversations without tool calls, on which an exported template is compared with the renderer."""
 
-# Values as functiongemma writes them: strings between <escape>, keys sorted, bare where plain.
-_PLAIN = """\
+# The format of distill.render.functiongemma; HEAD and MARKERS are filled in.
+_FUNCTIONGEMMA = """\
 {%- set letters = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_' -%}
 {%- macro safe(text) -%}
 {%- for marker in MARKERS -%}
@@ -83,18 +91,29 @@ HEAD
 
 
 def chat_template(renderer: Renderer) -> str:
-    """A Jinja template that renders what `renderer.prompt` renders, with nothing but messages.
+    """A Jinja template that renders `renderer.prompt` from the messages alone.
 
-    Tools that a caller passes replace the run's where the student's prompts show tools in full;
-    elsewhere they are passed over, as the student was not tuned to read them. A tool's answer is
-    an object where the student has no template of its own. Raises RenderError as the renderer does.
+    Tools that a caller passes replace the run's if the student's prompts declare tools in full;
+    otherwise they are ignored, as the student was not tuned to read them. For a student without a
+    template of its own, the content of a tool message is an object. Raises RenderError.
     """
-    if renderer.template_inputs([_USER]) is None:
-        return _plain(renderer)
-    return _around(renderer)
+    alone = renderer.template_inputs([PROBE_MESSAGE])
+    with_system = renderer.template_inputs([_SYSTEM, PROBE_MESSAGE])
+    if alone is None or with_system is None:
+        return _functiongemma_template(renderer)
+    turns, tools = alone
+    # The student's own template, with the variables set that the renderer would pass.
+    lines = ["{%- set enable_thinking = false -%}"]
+    set_tools = f"{{%- set tools = {jinja_literal(tools)} -%}}"
+    if tools and renderer.declarations == "full":
+        set_tools = "{%- if not tools -%}" + set_tools + "{%- endif -%}"
+    lines.append(set_tools)
+    if len(turns) > 1:
+        lines.append(_set_messages(turns[0], with_system[0][0]))
+    return "".join(lines) + str(renderer.tokenizer.chat_template)
 
 
-def literal(value: Any) -> str:
+def jinja_literal(value: Any) -> str:
     """A JSON value as a Jinja expression."""
     match value:
         case None:
@@ -104,88 +123,56 @@ def literal(value: Any) -> str:
         case str():
             return json.dumps(value, ensure_ascii=False)
         case dict():
-            pairs = (f"{literal(key)}: {literal(item)}" for key, item in value.items())
+            pairs = (f"{jinja_literal(key)}: {jinja_literal(item)}" for key, item in value.items())
             return "{" + ", ".join(pairs) + "}"
         case list() | tuple():
-            return "[" + ", ".join(map(literal, value)) + "]"
+            return "[" + ", ".join(map(jinja_literal, value)) + "]"
         case _:
             return json.dumps(value)
 
 
-def _around(renderer: Renderer) -> str:
-    """The student's own template, told first what distill's renderer would hand to it."""
-    alone, with_system = (
-        renderer.template_inputs([_USER]),
-        renderer.template_inputs([_SYSTEM, _USER]),
-    )
-    assert alone is not None
-    assert with_system is not None
-    turns, tools = alone
-    lines = ["{%- set enable_thinking = false -%}"]
-    baked = f"{{%- set tools = {literal(tools)} -%}}"
-    if tools and renderer.declarations == "full":
-        baked = "{%- if not tools -%}" + baked + "{%- endif -%}"
-    lines.append(baked)
-    if len(turns) > 1:
-        lines.append(_instructed(turns[0], with_system[0][0]))
-    return "".join(lines) + str(renderer.tokenizer.chat_template)
+def _set_messages(alone: dict[str, Any], with_system: dict[str, Any]) -> str:
+    """Jinja that puts the instructions in front, around the content of a system message.
 
-
-def _instructed(alone: dict[str, Any], with_system: dict[str, Any]) -> str:
-    """The turn in front, with what the conversation's own system turn says inside it."""
-    before, after = str(with_system["content"]).split(MARK)
-    role = literal(with_system["role"])
-    # A caller who says the trigger sentence himself is not made to say it twice.
-    start = literal(functiongemma.TRIGGER_SENTENCE)
-    said = "messages[0].content"
-    own = f"{literal(before)} ~ {said} ~ {literal(after)}"
+    alone: the first turn for a conversation without a system message
+    with_system: the first turn for a system message that is PLACEHOLDER
+    """
+    before, after = str(with_system["content"]).split(PLACEHOLDER)
+    system = "messages[0].content"
+    content = f"{jinja_literal(before)} ~ {system} ~ {jinja_literal(after)}"
     if alone["role"] == "developer":
-        own = f"({said} if {said}[:{len(functiongemma.TRIGGER_SENTENCE)}] == {start} else {own})"
+        # A system message that begins with the trigger sentence does not get it twice.
+        trigger = functiongemma.TRIGGER_SENTENCE
+        begins = f"{system}[:{len(trigger)}] == {jinja_literal(trigger)}"
+        content = f"({system} if {begins} else {content})"
+    role, first = jinja_literal(with_system["role"]), {k: alone[k] for k in ("role", "content")}
     return (
         "{%- if messages[0].role == 'system' -%}"
-        f"{{%- set messages = [{{'role': {role}, 'content': {own}}}] + messages[1:] -%}}"
+        f"{{%- set messages = [{{'role': {role}, 'content': {content}}}] + messages[1:] -%}}"
         "{%- elif messages[0].role != 'developer' -%}"
-        f"{{%- set messages = [{literal(_said(alone))}] + messages -%}}"
+        f"{{%- set messages = [{jinja_literal(first)}] + messages -%}}"
         "{%- endif -%}"
     )
 
 
-def _said(turn: dict[str, Any]) -> dict[str, Any]:
-    return {"role": turn["role"], "content": turn["content"]}
-
-
-def _plain(renderer: Renderer) -> str:
-    """FunctionGemma's format written out, for a tokenizer that has no template."""
-    rest = functiongemma.conversation([_USER])
-    alone = renderer.prompt_text([_USER]).removesuffix(rest)
-    own = functiongemma.conversation([_SYSTEM, _USER])
-    head = f"{{{{- {literal(alone)} -}}}}{{%- set turns = messages -%}}"
-    with_system = renderer.prompt_text([_SYSTEM, _USER])
-    if not with_system.endswith(own):
-        before, after = with_system.removesuffix(rest).split(MARK)
-        # The turn's own opening stands before the trigger sentence, which is not said twice.
-        opening = before.removesuffix(f"{functiongemma.TRIGGER_SENTENCE}\n")
-        trigger = literal(functiongemma.TRIGGER_SENTENCE)
+def _functiongemma_template(renderer: Renderer) -> str:
+    """FunctionGemma's format as a Jinja template, for a tokenizer without one."""
+    trigger = functiongemma.TRIGGER_SENTENCE
+    user = functiongemma.conversation([PROBE_MESSAGE])
+    alone = renderer.prompt_text([PROBE_MESSAGE]).removesuffix(user)
+    head = f"{{{{- {jinja_literal(alone)} -}}}}{{%- set turns = messages -%}}"
+    with_system = renderer.prompt_text([_SYSTEM, PROBE_MESSAGE])
+    if not with_system.endswith(functiongemma.conversation([_SYSTEM, PROBE_MESSAGE])):
+        before, after = with_system.removesuffix(user).split(PLACEHOLDER)
+        # Without the trigger sentence, which a system message may begin with itself.
+        opening = before.removesuffix(f"{trigger}\n")
         head = (
             "{%- if messages[0].role == 'system' -%}{%- set turns = messages[1:] -%}"
-            f"{{%- set said = safe(messages[0].content) -%}}{{{{- {literal(opening)} -}}}}"
-            f"{{%- if said[:{len(functiongemma.TRIGGER_SENTENCE)}] != {trigger} -%}}"
-            f"{{{{- {trigger} ~ '\\n' -}}}}{{%- endif -%}}"
-            f"{{{{- said ~ {literal(after)} -}}}}"
+            f"{{%- set said = safe(messages[0].content) -%}}{{{{- {jinja_literal(opening)} -}}}}"
+            f"{{%- if said[:{len(trigger)}] != {jinja_literal(trigger)} -%}}"
+            f"{{{{- {jinja_literal(trigger)} ~ '\\n' -}}}}{{%- endif -%}}"
+            f"{{{{- said ~ {jinja_literal(after)} -}}}}"
             f"{{%- else -%}}{head}{{%- endif -%}}"
         )
-    return _filled(_PLAIN, HEAD=head, MARKERS=literal(MARKERS))
-
-
-def _filled(template: str, **parts: str) -> str:
-    for name, text in parts.items():
-        template = template.replace(name, text, 1)
-    return template
-
-
-def probes(renderer: Renderer) -> Sequence[Sequence[Message]]:
-    """Conversations on which an exported template is compared with the renderer."""
-    answer = Message(role="assistant", content="At the end of the lane.")
-    system = Message(role="system", content="Be brief.")
-    again = Message(role="user", content="And “the south” one, 3 × 4?\nThanks")
-    return ([_USER], [system, _USER], [_USER, answer, again], [system, _USER, answer, again])
+    filled = _FUNCTIONGEMMA.replace("HEAD", head, 1)
+    return filled.replace("MARKERS", jinja_literal(MARKERS), 1)

@@ -19,7 +19,7 @@ from distill.export.gguf_tokenizer import (
     CONTROL,
     UNUSED,
     USER_DEFINED,
-    vocabulary,
+    gguf_vocabulary,
 )
 from distill.export.parity import load_gguf
 from distill.records import Message
@@ -105,7 +105,7 @@ def test_metadata_say_what_a_runtime_must_know(tmp_path: Path) -> None:
 
 def test_a_runtime_shows_what_an_answer_holds_and_hides_its_end() -> None:
     renderer = tiny.renderer("gemma3")
-    found = vocabulary(renderer.tokenizer, tiny.ROWS, ("<start_function_call>", "<escape>"))
+    found = gguf_vocabulary(renderer.tokenizer, tiny.ROWS, ("<start_function_call>", "<escape>"))
     kinds = dict(zip(found.tokens, found.types, strict=True))
     assert kinds["<start_function_call>"] == kinds["<escape>"] == USER_DEFINED
     assert kinds["<end_of_turn>"] == CONTROL
@@ -119,7 +119,7 @@ def test_a_runtime_shows_what_an_answer_holds_and_hides_its_end() -> None:
     [("qwen2", {}, "qwen2"), ("llama", {}, "llama-bpe"), ("smollm", {}, "smollm")],
 )
 def test_a_way_of_cutting_is_known_by_name(family: str, changes: Any, pre: str) -> None:
-    assert vocabulary(tiny.tokenizer(family), tiny.ROWS).pre == pre
+    assert gguf_vocabulary(tiny.tokenizer(family), tiny.ROWS).pre == pre
 
 
 def test_a_head_of_its_own_is_kept(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_embedded_student_is_refused() -> None:
 
     tokenizer = load_tokenizer(verified_folder() / "vocab.txt", [])
     with pytest.raises(ExportError, match="its tokenizer is WordPiece, and only BPE is known"):
-        vocabulary(tokenizer, 30522)
+        gguf_vocabulary(tokenizer, 30522)
 
 
 def altered(family: str, change: Any) -> Any:
@@ -246,9 +246,9 @@ def test_a_tokenizer_that_a_runtime_would_read_otherwise_is_refused(
     family: str, change: Any, says: str
 ) -> None:
     with pytest.raises(ExportError, match=says):
-        vocabulary(altered(family, change), tiny.ROWS)
+        gguf_vocabulary(altered(family, change), tiny.ROWS)
 
 
 def test_more_tokens_than_rows_are_refused() -> None:
     with pytest.raises(ExportError, match="tokens, and the model 99 rows"):
-        vocabulary(tiny.tokenizer("qwen2"), 99)
+        gguf_vocabulary(tiny.tokenizer("qwen2"), 99)

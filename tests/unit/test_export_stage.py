@@ -21,7 +21,7 @@ from distill.evaluate.score import score
 from distill.evaluate.tables import scores_json
 from distill.export.export import export
 from distill.export.merged import write_merged
-from distill.export.parity import compared, load_merged, prompts, reference
+from distill.export.parity import compare_answers, load_merged, load_reference, parity_prompts
 from distill.files import write_json
 from distill.render import Renderer
 from distill.run.folder import RunFolder
@@ -69,7 +69,7 @@ def test_anybody_loads_it_and_gets_the_student_s_answers(made: RunFolder) -> Non
     said = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :].tolist()
     base = tiny.student("gemma3")
     stops = tiny.renderer("gemma3").stop_ids
-    tuned = reference(base, made.path / "7-train" / "adapter")
+    tuned = load_reference(base, made.path / "7-train" / "adapter")
     ids = inputs["input_ids"].tolist()
     assert [said] == greedy_decode(tuned, ids, stops, 8)
     assert [said] != greedy_decode(base.load(), ids, stops, 8)
@@ -163,7 +163,7 @@ def test_modules_that_were_trained_whole_are_in_every_export(module: str, tmp_pa
         lambda path: adapt(tiny.model("qwen2"), path, modules_to_save=[module]),
     )
     for one in export(run, ["hf", "gguf"], quantization="f32"):
-        assert one.parity.whole, one.parity.difference
+        assert one.parity.exact, one.parity.difference
 
 
 def test_a_fully_tuned_student_is_exported(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_fully_tuned_student_is_exported(tmp_path: Path) -> None:
     tuned = tiny.model("llama", initializer_range=0.4)
     run = make_run(tmp_path / "run", str(student), tuned.save_pretrained, tuning="full")
     for one in export(run, ["hf", "gguf"], quantization="f32"):
-        assert one.parity.whole, one.parity.difference
+        assert one.parity.exact, one.parity.difference
 
 
 WITHOUT_DISTILL = """
@@ -229,10 +229,10 @@ def test_the_embedded_student_runs_where_distill_is_not(tmp_path: Path) -> None:
 
 def test_a_difference_names_the_prompt_and_both_answers(made: RunFolder) -> None:
     renderer = tiny.renderer("gemma3")
-    asked = prompts(made, renderer, 1023)[:3]
+    asked = parity_prompts(made, renderer, 1023)[:3]
     same, other = [[70], [71], [72]], [[70], [71], [73]]
-    assert compared(same, same, asked, renderer) == (3, 3, "")
-    found = compared(same, other, asked, renderer)
+    assert compare_answers(same, same, asked, renderer) == (3, 3, "")
+    found = compare_answers(same, other, asked, renderer)
     assert (found.same, found.of) == (2, 3)
     assert asked[2].text in found.difference
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import render_tokenizers as kit
 
 from distill.errors import ExportError
 from distill.export.gguf_model import begins_with_bos
-from distill.export.ollama import render, write_modelfile
-from distill.export.template import chat_template, literal, probes
+from distill.export.ollama import render_modelfile, write_modelfile
+from distill.export.template import PROBE_CONVERSATIONS, chat_template, jinja_literal
 from distill.records import Message, ToolCall
 from distill.render import Renderer
 from distill.render.functiongemma import TRIGGER_SENTENCE
@@ -42,12 +43,11 @@ ALL = pytest.mark.parametrize("mode", MODES)
 EACH = pytest.mark.parametrize("name", TEMPLATES)
 
 
-def conversations(renderer: Renderer) -> list[list[Message]]:
-    trigger = Message(role="system", content=f"{TRIGGER_SENTENCE}\nBe brief.")
-    return [*map(list, probes(renderer)), [trigger, Message(role="user", content="hi")]]
+TRIGGER = Message(role="system", content=f"{TRIGGER_SENTENCE}\nBe brief.")
+CONVERSATIONS = (*PROBE_CONVERSATIONS, (TRIGGER, Message(role="user", content="hi")))
 
 
-def turns(messages: list[Message]) -> list[dict[str, Any]]:
+def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
@@ -62,7 +62,7 @@ def exported(renderer: Renderer) -> Any:
 def test_messages_alone_render_the_student_s_prompt(name: str, mode: Any) -> None:
     renderer = Renderer(kit.tokenizer(TEMPLATES[name]), TOOLS, declarations=mode)
     tokenizer = exported(renderer)
-    for messages in conversations(renderer):
+    for messages in CONVERSATIONS:
         ids = tokenizer.apply_chat_template(turns(messages), add_generation_prompt=True)
         assert ids["input_ids"] == renderer.prompt(messages)
 
@@ -72,7 +72,7 @@ def test_the_embedded_student_s_prompt_is_rendered_token_for_token() -> None:
         load_tokenizer(verified_folder() / "vocab.txt", TOOLS), TOOLS, declarations="none"
     )
     tokenizer = exported(renderer)
-    for messages in conversations(renderer):
+    for messages in CONVERSATIONS:
         ids = tokenizer.apply_chat_template(turns(messages), add_generation_prompt=True)
         assert ids["input_ids"] == renderer.prompt(messages)
 
@@ -132,7 +132,9 @@ def test_tools_of_the_caller_are_shown_where_the_student_reads_them() -> None:
 def test_a_value_is_the_same_in_jinja(value: Any) -> None:
     from jinja2 import Environment
 
-    assert Environment().compile_expression(literal(value), undefined_to_none=False)() == value
+    assert (
+        Environment().compile_expression(jinja_literal(value), undefined_to_none=False)() == value
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -145,8 +147,8 @@ def test_ollama_s_template_renders_the_student_s_prompt(
     assert write_modelfile(renderer, tmp_path, "m.gguf", bos_by_runtime=bos) == 4
     modelfile = (tmp_path / "Modelfile").read_text("utf-8")
     opening = renderer.tokenizer.bos_token if bos else ""
-    for messages in probes(renderer):
-        assert opening + render(modelfile, messages) == renderer.prompt_text(messages)
+    for messages in PROBE_CONVERSATIONS:
+        assert opening + render_modelfile(modelfile, messages) == renderer.prompt_text(messages)
     for stop in renderer.stop_ids:
         assert f'PARAMETER stop "{renderer.decode([stop])}"\n' in modelfile
     assert modelfile.startswith("FROM ./m.gguf\n")

@@ -222,7 +222,7 @@ def test_parse_takes_text_with_or_without_its_end() -> None:
 @pytest.mark.parametrize("kind", ["none", "functiongemma"])
 @given(before=st.lists(st.integers(3, 300), max_size=5), after=st.lists(st.integers(3, 300)))
 @settings(deadline=None, max_examples=30)
-def test_nothing_that_follows_a_dead_token_mends_it(
+def test_nothing_after_an_invalid_marker_mends_an_answer(
     kind: str, before: list[int], after: list[int]
 ) -> None:
     made = renderer(kind)
