@@ -32,7 +32,7 @@ from distill.stages.answered import count_answered
 from distill.stages.pipeline import ask_more, first_round
 from distill.stages.session import TeacherSession
 from distill.teachers.base import ChatReply, ChatRequest, Teacher, Usage, WriteTask
-from distill.teachers.grammar.teacher import write
+from distill.teachers.grammar.teacher import write_reply
 
 # About so many characters make a token of English and JSON.
 CHARS_PER_TOKEN = 4
@@ -223,7 +223,7 @@ def _prompt_tokens(asked: ChatRequest) -> float:
 
 def _reply_tokens(asked: ChatRequest) -> float:
     try:
-        said = write(_task(asked))
+        said = write_reply(_task(asked))
     except TeacherError:
         return ASSUMED_REPLY
     return len(json.dumps(said)) / CHARS_PER_TOKEN

@@ -81,8 +81,8 @@ class VllmTeacher:
         """Report the throughput of the server, release connections and stop it."""
         server, self._server = self._server, None
         client, self._client = self._client, None
-        starting, self._startup = self._startup, None
-        if server is None or starting is None:
+        startup, self._startup = self._startup, None
+        if server is None or startup is None:
             return
         try:
             if client is not None:
@@ -91,9 +91,9 @@ class VllmTeacher:
         finally:
             # Also when cancelled: else the supervisor alone would stop it, after distill's exit.
             await asyncio.to_thread(server.stop)
-            await asyncio.wait([starting])
-            if not starting.cancelled():
-                starting.exception()
+            await asyncio.wait([startup])
+            if not startup.cancelled():
+                startup.exception()
 
     async def _started_client(self) -> Teacher:
         """The client of the server, which the first caller starts and every caller waits for."""

@@ -16,7 +16,7 @@ from distill.files import json_lines, read_text, resource
 from distill.teachers.base import WriteTask
 from distill.teachers.grammar import frames
 from distill.teachers.grammar.english import is_function_word
-from distill.teachers.grammar.teacher import write
+from distill.teachers.grammar.teacher import write_reply
 from distill.workflow import load_workflow
 from distill.workflow.model import Rule, Workflow
 
@@ -71,7 +71,7 @@ def test_every_topic_in_every_style_gives_a_grounded_call(workflow: Workflow) ->
     for rule in workflow.rules:
         count = len(topics(workflow, rule)) * 4
         for scenario in scenarios(workflow, DataConfig(), {rule.cell: count}):
-            reply = write(WriteTask(scenario, rule, workflow))
+            reply = write_reply(WriteTask(scenario, rule, workflow))
             (call,) = reply["calls"]  # type: ignore[misc]
             query = call["arguments"]["query"]  # type: ignore[index, call-overload]
             assert isinstance(query, str)
@@ -112,7 +112,7 @@ def test_training_data_holds_no_gold_prompt(workflow: Workflow) -> None:
     gold = {squash(case.conversation.last_user) for case in workflow.gold}
     for scenario in scenarios(workflow, DataConfig(), quotas(workflow, 2000)):
         task = WriteTask(scenario, workflow.by_id[scenario.rule], workflow)
-        assert squash(str(write(task)["user"])) not in gold
+        assert squash(str(write_reply(task)["user"])) not in gold
     ours = {squash(text) for place, text in our_texts() if not place.startswith("gold")}
     assert not ours & gold
 

@@ -23,14 +23,14 @@ from distill.teachers.base import ChatRequest, WriteTask
 from distill.teachers.grammar.english import (
     NounPhrase,
     content_words,
-    ends_open,
+    ends_in_function_word,
     gerund,
     is_plural,
     without_determiners,
 )
 from distill.teachers.grammar.frames import STYLES
-from distill.teachers.grammar.surface import Piece, typed
-from distill.teachers.grammar.teacher import LIMITS, GrammarTeacher, augment, write
+from distill.teachers.grammar.surface import Span, realize
+from distill.teachers.grammar.teacher import LIMITS, GrammarTeacher, augment, write_reply
 from distill.workflow.model import (
     CallSpec,
     CounterExample,
@@ -94,7 +94,7 @@ def tasks(workflow: Workflow, count: int, **config: Any) -> Iterator[WriteTask]:
 
 
 def replies(workflow: Workflow, count: int = 300, **config: Any) -> list[dict[str, Any]]:
-    return [write(task) for task in tasks(workflow, count, **config)]
+    return [write_reply(task) for task in tasks(workflow, count, **config)]
 
 
 def words_of(text: str) -> list[str]:
@@ -128,7 +128,7 @@ def test_complete_replies_with_json_that_follows_from_the_scenario_alone() -> No
         for task in tasks(workflow_of(), 40):
             text = await ask(task, 1)
             assert text == await ask(task, 2)
-            assert json.loads(text) == write(task)
+            assert json.loads(text) == write_reply(task)
         await teacher.close()
 
     asyncio.run(all_twice())
@@ -177,7 +177,9 @@ def test_frames_are_shared_by_all_rules() -> None:
     rule = one.rules[0].model_copy(update={"id": "other"})
     other = one.model_copy(update={"rules": (rule,)})
     for task in tasks(one, 50):
-        assert write(task)["user"] == write(WriteTask(task.scenario, rule, other))["user"]
+        assert (
+            write_reply(task)["user"] == write_reply(WriteTask(task.scenario, rule, other))["user"]
+        )
 
 
 def test_random_words_go_into_prompt_and_argument_alike() -> None:
@@ -192,8 +194,13 @@ def test_random_words_go_into_prompt_and_argument_alike() -> None:
 @given(st.integers())
 def test_made_up_words_are_plain_and_grounded(seed: int) -> None:
     rng = Random(seed)
-    assert re.fullmatch(r"[A-Za-z][\w.-]{3,}", augment.made_up(rng))
-    for write_one in (augment.before, augment.after, augment.after_action, augment.after_whole):
+    assert re.fullmatch(r"[A-Za-z][\w.-]{3,}", augment.invented_name(rng))
+    for write_one in (
+        augment.modifier,
+        augment.qualifier,
+        augment.action_qualifier,
+        augment.request_qualifier,
+    ):
         text = write_one(rng)
         assert text == " ".join(text.split())
         assert "{" not in text
@@ -299,7 +306,7 @@ def test_cases_won_from_other_rules_and_bare_titles_are_topics_too() -> None:
     workflow = Workflow(name="w", title="", prose="", rules=(winner, loser), tools=(tool,))
     for rule, topic in ((winner, "parcel"), (loser, "rooms")):
         for scenario in scenarios(workflow, DataConfig(), {rule.cell: 20}):
-            reply: Any = write(WriteTask(scenario, rule, workflow))
+            reply: Any = write_reply(WriteTask(scenario, rule, workflow))
             assert topic in reply["calls"][0]["arguments"]["query"].lower()
 
 
@@ -328,7 +335,7 @@ def test_other_languages_are_an_error() -> None:
     task = next(tasks(workflow_of(), 1))
     scenario = Scenario.of(**{**task.scenario.model_dump(exclude={"id"}), "language": "de"})
     with pytest.raises(TeacherError, match='does not write "de"'):
-        write(WriteTask(scenario, task.rule, task.workflow))
+        write_reply(WriteTask(scenario, task.rule, task.workflow))
 
 
 def test_its_limits_are_said_in_one_message() -> None:
@@ -394,7 +401,7 @@ def test_arguments_lose_articles_and_possessives_alone() -> None:
     assert content_words("How do I reset my Okta password?") == "reset Okta password"
     assert content_words("what is it?") == "what is it"
     assert is_plural("") is False
-    assert [ends_open(text) for text in ("trading at", "is it?", "the rate", "")] == [
+    assert [ends_in_function_word(text) for text in ("trading at", "is it?", "the rate", "")] == [
         True,
         True,
         False,
@@ -408,10 +415,10 @@ def test_arguments_lose_articles_and_possessives_alone() -> None:
 def test_noise_leaves_fixed_pieces_alone(
     parts: list[tuple[str, bool]], data: st.DataObject
 ) -> None:
-    pieces = [Piece(text, fixed) for text, fixed in parts]
+    spans = [Span(text, fixed) for text, fixed in parts]
     lower = data.draw(st.booleans())
-    text = typed(pieces, "?", "thanks.", lower, Random(data.draw(st.integers())))
-    for piece in pieces:
+    text = realize(spans, "?", "thanks.", lower, Random(data.draw(st.integers())))
+    for piece in spans:
         if piece.fixed:
             assert piece.text.strip().lower() in text.lower()
     assert not lower or text == text.lower()

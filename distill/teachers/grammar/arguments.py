@@ -1,18 +1,19 @@
-"""The arguments of a rule's calls: from the rule's templates, its slots, or the tool's schema."""
+"""Fills the arguments of a rule's calls from its templates, its slots, or the tool's schema."""
 
 from __future__ import annotations
 
-import json
 import re
 from random import Random
 from typing import Any
 
 from pydantic import JsonValue
 
+from distill import strict_json
 from distill.errors import TeacherError
 from distill.records import Json
+from distill.strict_json import JsonError
 from distill.teachers.base import WriteTask
-from distill.teachers.grammar.surface import Piece
+from distill.teachers.grammar.surface import Span
 from distill.workflow.model import CallSpec, Rule
 
 _FIELD = re.compile(r"\{([\w-]+)\}")
@@ -20,22 +21,22 @@ _FIXED_STRINGS = ("enum", "const", "pattern", "format")
 
 
 class SlotValues:
-    """A rule's slot lists, and the value that each one took in this request."""
+    """A rule's slot lists, and the values drawn from each for this request."""
 
     def __init__(self, rule: Rule, rng: Random) -> None:
         self._rule, self._rng = rule, rng
-        self._taken: dict[str, list[str]] = {}
+        self._drawn: dict[str, list[str]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._rule.words.slots
 
     def fill(self, template: str) -> str:
-        """The template with a value for each `{slot}`; one named twice takes two values."""
+        """The template with a value for each `{slot}`; a slot named twice gets two values."""
         return _FIELD.sub(lambda field: self._draw(field[1]), template)
 
     def value(self, name: str) -> str:
-        """The value that the slot took first, drawn now if it was not in the request."""
-        return self._taken[name][0] if name in self._taken else self._draw(name)
+        """The first value drawn from the slot, drawn now if the request has none."""
+        return self._drawn[name][0] if name in self._drawn else self._draw(name)
 
     def _draw(self, name: str) -> str:
         values = self._rule.words.slots.get(name, ())
@@ -45,30 +46,34 @@ class SlotValues:
                 place=f'rule "{self._rule.id}"',
                 hint=f'add "- {name}: first, second, third" under Slots in its words',
             )
-        taken = self._taken.setdefault(name, [])
-        taken.append(self._rng.choice([v for v in values if v not in taken] or values))
-        return taken[-1]
+        drawn = self._drawn.setdefault(name, [])
+        drawn.append(self._rng.choice([v for v in values if v not in drawn] or values))
+        return drawn[-1]
 
 
 class ArgumentFiller:
-    """Fills the calls of one request, and collects what the request must mention for them."""
+    """Fills the calls of one request.
+
+    text: the request so far
+    mentions: what the request must also say for its arguments to be grounded in it
+    """
 
     def __init__(
-        self, task: WriteTask, slots: SlotValues, said: str, topic: str, rng: Random
+        self, task: WriteTask, slots: SlotValues, text: str, topic: str, rng: Random
     ) -> None:
         self._task, self._slots, self._rng = task, slots, rng
-        self._said, self._topic = said, topic
-        self.mentions: list[Piece] = []
+        self._text, self._topic = text, topic
+        self.mentions: list[Span] = []
 
     def calls(self, given: Json) -> list[JsonValue]:
-        """The rule's calls; `given`, an example's own arguments, belong to the first."""
+        """The rule's calls; `given`, the arguments of an example, belong to the first."""
         specs = self._task.rule.then.calls
         return [
             {"name": spec.tool, "arguments": self._arguments(spec, {} if number else given)}
             for number, spec in enumerate(specs)
         ]
 
-    def text(self, template: str) -> str:
+    def fill(self, template: str) -> str:
         """A template with `{topic}` and slots filled; other braces stay as they are."""
         return _FIELD.sub(lambda field: self._field(field[1], field[0]), template)
 
@@ -82,7 +87,7 @@ class ArgumentFiller:
         schemas: Any = parameters.get("properties") or {}
         required: Any = parameters.get("required") or []
         stated = {
-            name: self._stated(name, value, schemas.get(name) or {})
+            name: self._fill_value(name, value, schemas.get(name) or {})
             for name, value in spec.arguments.items()
             if name not in given
         }
@@ -92,18 +97,18 @@ class ArgumentFiller:
         ordered = dict.fromkeys([*schemas, *known, *filled])
         return {name: {**known, **filled}[name] for name in ordered if name in {**known, **filled}}
 
-    def _stated(self, name: str, value: JsonValue, schema: Json) -> JsonValue:
+    def _fill_value(self, name: str, value: JsonValue, schema: Json) -> JsonValue:
         match value:
             case str():
-                text = self.text(value)
+                text = self.fill(value)
                 for slot in _FIELD.findall(value):
                     if slot in self._slots:
                         self._mention(name, self._slots.value(slot))
-                return _typed(text, schema) if text != value else value
+                return _cast(text, schema) if text != value else value
             case list():
-                return [self._stated(name, item, {}) for item in value]
+                return [self._fill_value(name, item, {}) for item in value]
             case dict():
-                return {key: self._stated(key, item, {}) for key, item in value.items()}
+                return {key: self._fill_value(key, item, {}) for key, item in value.items()}
             case _:
                 return value
 
@@ -120,11 +125,11 @@ class ArgumentFiller:
         return {name: self._topic if value is None else value for name, value in filled.items()}
 
     def _from_schema(self, name: str, schema: Any) -> JsonValue:
-        """A value that the schema or a slot of that name offers; None if there is none."""
+        """A value from the slot of that name or from the schema; None if neither has one."""
         if name in self._slots:
             text = self._slots.value(name)
             self._mention(name, text)
-            return _typed(text, schema)
+            return _cast(text, schema)
         value = _choice(schema, self._rng)
         if value is not None and "const" not in schema:
             self._mention(name, value)
@@ -134,19 +139,19 @@ class ArgumentFiller:
         label = re.sub(r"[_\W]+", " ", name)
         if isinstance(value, bool):
             words = label if value else f"not {label}"
-        elif re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", self._said, re.IGNORECASE):
+        elif re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", self._text, re.IGNORECASE):
             return
         else:
             words = self._rng.choice(
                 (f"{label} {value}", f"{label}: {value}", f"{label} is {value}")
             )
         text = self._rng.choice((f", {words}", f" ({words})", f" - {words}", f" with {words}"))
-        self._said += text
-        self.mentions.append(Piece(text, fixed=True))
+        self._text += text
+        self.mentions.append(Span(text, fixed=True))
 
 
 def is_free_text(schema: Any) -> bool:
-    """Whether an argument's schema takes any string."""
+    """Whether an argument's schema accepts any string."""
     if not isinstance(schema, dict) or any(key in schema for key in _FIXED_STRINGS):
         return False
     return schema.get("type") == "string"
@@ -162,16 +167,16 @@ def _choice(schema: Json, rng: Random) -> JsonValue:
         case "boolean":
             return rng.random() < 0.5
         case "integer":
-            return rng.randint(*_limits(schema, step=1))
+            return rng.randint(*_bounds(schema, step=1))
         case "number":
-            low, high = _limits(schema, step=0)
+            low, high = _bounds(schema, step=0)
             return round(rng.uniform(low, high), 1) if high - low >= 1 else (low + high) / 2
         case _:
             return None
 
 
-def _limits(schema: Any, step: int) -> tuple[int, int]:
-    """The least and greatest value to choose; at most ten apart where one end is open."""
+def _bounds(schema: Any, step: int) -> tuple[int, int]:
+    """The minimum and maximum to draw between; ten values where one end is open."""
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is None and "exclusiveMinimum" in schema:
         low = schema["exclusiveMinimum"] + step
@@ -182,11 +187,12 @@ def _limits(schema: Any, step: int) -> tuple[int, int]:
     return low, (low + 9 if high is None else high)
 
 
-def _typed(text: str, schema: Any) -> JsonValue:
-    """A slot's text as the type that the schema wants, where it can be read as one."""
+def _cast(text: str, schema: Any) -> JsonValue:
+    """A slot's text as a value of the schema's type, where it can be parsed as one."""
     if schema.get("type") in ("integer", "number", "boolean"):
         try:
-            return json.loads(text.lower())  # type: ignore[no-any-return]
-        except ValueError:
+            value: JsonValue = strict_json.decode(text.lower())
+        except JsonError:
             return text
+        return value
     return text

@@ -1,8 +1,8 @@
-"""Words that any request may carry, in prompt and argument alike, so that a student learns to copy.
+"""Random modifiers that go into a topic, in prompt and argument alike: a student learns to copy.
 
-Names, codes, places, times and plain words come from lists shared by all rules: they carry no
-label. Many are made up, and so fall into many word pieces: what was never seen is what a copying
-student gets wrong first.
+Names, codes, places, times and plain words come from lists that all rules share, so that they say
+nothing about the label. Many are invented, and so split into many subword tokens: unseen words are
+what a copying student gets wrong first.
 """
 
 from __future__ import annotations
@@ -70,86 +70,37 @@ WORDS = word_list(
     "amber bronze crimson emerald fuchsia khaki lilac maroon scarlet teal turquoise"
 )
 
-_AFTER = (
-    "in {place}",
-    "in {place}",
-    "for {place}",
-    "for {place}",
-    "from {place}",
-    "near {place}",
-    "in {year}",
-    "for {year}",
-    "since {year}",
-    "before {year}",
-    "in {month}",
-    "in {month} {year}",
-    "since last {month}",
-    "for {name}",
-    "for {name}",
-    "for {name}",
-    "in {name}",
-    "on {name}",
-    "from {name}",
-    "with {name}",
-    "with {name}",
-    "using {name}",
-    "via {name}",
-    "called {name}",
-    "called {name} {name}",
-    "and {name}",
-    "or {name}",
-    "for {name} and {name}",
-    "with {name} or {name}",
-    "like {name}",
-    "for {code}",
-    "on {code}",
-    "with {code}",
-    "version {version}",
-    "in version {version}",
-    "for {name} {version}",
-    "by {person}",
-    "from {person}",
-    "for {person}",
-    "about {word} {word}",
-    "about {word} {name}",
-    "for {word} {word}",
-    "for {word} {word} {word}",
-    "with {word}",
-    "with {word} and {word}",
-    "for {word} and {name}",
-    "without {word}",
-    "related to {word} {word}",
-    "involving {name}",
-    "on {word}",
-    "using {word} {code}",
+_QUALIFIERS = word_list(
+    "in {place}|in {place}|for {place}|for {place}|from {place}|near {place}|in {year}|"
+    "for {year}|since {year}|before {year}|in {month}|in {month} {year}|since last {month}|"
+    "for {name}|for {name}|for {name}|in {name}|on {name}|from {name}|with {name}|"
+    "with {name}|using {name}|via {name}|called {name}|called {name} {name}|and {name}|"
+    "or {name}|for {name} and {name}|with {name} or {name}|like {name}|for {code}|on {code}|"
+    "with {code}|version {version}|in version {version}|for {name} {version}|by {person}|"
+    "from {person}|for {person}|about {word} {word}|about {word} {name}|for {word} {word}|"
+    "for {word} {word} {word}|with {word}|with {word} and {word}|for {word} and {name}|"
+    "without {word}|related to {word} {word}|involving {name}|on {word}|using {word} {code}|"
     "as {word} {word}",
+    separator="|",
 )
-_OF_NOUNS = ("called", "about", "like", "related", "involving", "by", "version", "and", "or", "as")
-_AFTER_ACTION = tuple(text for text in _AFTER if not text.startswith(_OF_NOUNS))
-_AFTER_WHOLE: tuple[str, ...] = (
-    "in {place}",
-    "in {year}",
-    "for {name}",
-    "for {code}",
-    "for {word} {word}",
+# Qualifiers that begin so follow a noun, and no verb phrase.
+_NOUN_ONLY = word_list("called about like related involving by version and or as")
+_ACTION_QUALIFIERS = tuple(text for text in _QUALIFIERS if not text.startswith(_NOUN_ONLY))
+_REQUEST_QUALIFIERS = word_list(
+    "in {place}|in {year}|for {name}|for {code}|for {word} {word}|with {name}|in {name}|"
+    "for {person}|for {name} {version}|on {name}",
+    separator="|",
 )
-_AFTER_WHOLE += ("with {name}", "in {name}", "for {person}", "for {name} {version}", "on {name}")
-_BEFORE: tuple[str, ...] = (
-    "{name}",
-    "{name}",
-    "{name}",
-    "{place1}",
-    "{year}",
-    "{code}",
-    "{word}",
-    "{word} {word}",
+_MODIFIERS = word_list(
+    "{name}|{name}|{name}|{place1}|{year}|{code}|{word}|{word} {word}|{name} {word}|"
+    "{word} {name}|{version}|{name} {name}",
+    separator="|",
 )
-_BEFORE += ("{name} {word}", "{word} {name}", "{version}", "{name} {name}")
 
 
-def made_up(rng: Random) -> str:
-    """A product-like name that nobody uses: zorvex, Tabrix-core, quandl.io, vlinHub."""
-    name = _blended(rng) if rng.random() < 0.4 else _spelt(rng)
+def invented_name(rng: Random) -> str:
+    """An invented product name: zorvex, Tabrix-core, quandl.io, vlinHub."""
+    name = _blend(rng) if rng.random() < 0.4 else _spell(rng)
     if len(name) < 4 or rng.random() < 0.25:
         name += rng.choice(_ENDINGS)
     match rng.randrange(10):
@@ -172,7 +123,7 @@ def made_up(rng: Random) -> str:
 
 
 def code(rng: Random) -> str:
-    """A code as companies and makers use them: QX-204, H7731, TK-88b."""
+    """A product code: QX-204, H7731, TK-88b."""
     letters = "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(rng.choice((1, 2, 3))))
     number = str(rng.randrange(2, 10 ** rng.choice((1, 2, 3, 4)) + 2))
     return letters + rng.choice(("-", "-", "", " ")) + number + rng.choice(("", "", "", "b", "x"))
@@ -184,33 +135,33 @@ def version(rng: Random) -> str:
     return rng.choice(("v", "")) + ".".join(parts)
 
 
-def before(rng: Random) -> str:
-    """A modifier that may stand before any noun."""
-    return _fill(rng.choice(_BEFORE), rng)
+def modifier(rng: Random) -> str:
+    """A modifier that may precede any noun, such as `zorvex` or `2024`."""
+    return _fill_fields(rng.choice(_MODIFIERS), rng)
 
 
-def after(rng: Random) -> str:
-    """A qualifier that may follow any noun phrase, as `in Lisbon`, `called zorvex`."""
-    return _fill(rng.choice(_AFTER), rng)
+def qualifier(rng: Random) -> str:
+    """A qualifier that may follow any noun phrase, such as `in Lisbon` or `called zorvex`."""
+    return _fill_fields(rng.choice(_QUALIFIERS), rng)
 
 
-def after_action(rng: Random) -> str:
+def action_qualifier(rng: Random) -> str:
     """A qualifier that may follow any verb phrase."""
-    return _fill(rng.choice(_AFTER_ACTION), rng)
+    return _fill_fields(rng.choice(_ACTION_QUALIFIERS), rng)
 
 
-def after_whole(rng: Random) -> str:
-    """A qualifier that may follow most whole requests."""
-    return _fill(rng.choice(_AFTER_WHOLE), rng)
+def request_qualifier(rng: Random) -> str:
+    """A qualifier that may follow most complete requests."""
+    return _fill_fields(rng.choice(_REQUEST_QUALIFIERS), rng)
 
 
-def _blended(rng: Random) -> str:
+def _blend(rng: Random) -> str:
     """The start of one word and the end of another: lantbow, magfowl."""
     first, second = rng.choice(WORDS), rng.choice(WORDS)
     return first[: rng.randrange(2, 6)] + second[-rng.randrange(2, 5) :]
 
 
-def _spelt(rng: Random) -> str:
+def _spell(rng: Random) -> str:
     return "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2))))
 
 
@@ -218,14 +169,14 @@ def _syllable(rng: Random) -> str:
     return rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
 
 
-def _fill(template: str, rng: Random) -> str:
-    return " ".join(_word(part, rng) for part in template.split(" "))
+def _fill_fields(template: str, rng: Random) -> str:
+    return " ".join(_field_value(part, rng) for part in template.split(" "))
 
 
-def _word(part: str, rng: Random) -> str:
+def _field_value(part: str, rng: Random) -> str:
     match part:
         case "{name}":
-            return made_up(rng)
+            return invented_name(rng)
         case "{code}":
             return code(rng)
         case "{version}":

@@ -1,4 +1,4 @@
-"""The little English that the grammar teacher needs: number, gerunds, content words."""
+"""The English grammar that the grammar teacher needs: number, gerunds, content words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 
 def word_list(text: str, separator: str | None = None) -> tuple[str, ...]:
-    """The words of a text, in order."""
     return tuple(text.split(separator))
 
 
@@ -52,7 +51,7 @@ _DOUBLING = frozenset(
 
 
 class NounPhrase(NamedTuple):
-    """A noun phrase, its leading determiner apart."""
+    """A noun phrase, split into its leading determiner, if any, and the rest."""
 
     determiner: str
     bare: str
@@ -60,13 +59,13 @@ class NounPhrase(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> NounPhrase:
         first, _, rest = text.partition(" ")
-        # A capital A may be a name ("A levels"); any other determiner is one in either case.
+        # A capital A may be part of a name ("A levels").
         if rest and first.lower() in DETERMINERS and first != "A":
             return cls(first, rest)
         return cls("", text)
 
     def with_modifier(self, words: str) -> NounPhrase:
-        """The phrase with `words` before its noun: a policy, an old policy."""
+        """The phrase with `words` before its noun: `a policy` -> `an old policy`."""
         return NounPhrase(agree_article(self.determiner, words), f"{words} {self.bare}")
 
     @property
@@ -75,7 +74,7 @@ class NounPhrase(NamedTuple):
 
 
 def agree_article(determiner: str, following: str) -> str:
-    """`a` or `an`, as the word that follows has it; any other determiner as it is."""
+    """`a` or `an`, as the following word needs; any other determiner unchanged."""
     if determiner.lower() not in ("a", "an"):
         return determiner
     return "an" if following[:1].lower() in "aeiou" else "a"
@@ -95,8 +94,8 @@ def is_plural(phrase: str) -> bool:
     )
 
 
-def ends_open(phrase: str) -> bool:
-    """Whether a phrase ends in a preposition or a pronoun, so that nothing can be added to it."""
+def ends_in_function_word(phrase: str) -> bool:
+    """Whether a phrase ends in a preposition or pronoun, so that no qualifier may follow it."""
     last = phrase.rsplit(maxsplit=1)[-1].strip(_MARKS + "[]").lower() if phrase.strip() else "x"
     return last in _PREPOSITIONS or is_function_word(last)
 
@@ -116,9 +115,9 @@ def _ing(verb: str) -> str:
 
 
 def without_determiners(phrase: str) -> str:
-    """The phrase as a search query: its words in order, without articles and possessives.
+    """The phrase as a search query: without articles and possessives.
 
-    A capital A stays ("vitamin A"), and so does a phrase of nothing else.
+    A capital A stays ("vitamin A"), and so does a phrase of determiners alone.
     """
     kept = [word for word in phrase.split() if word == "A" or word.lower() not in _DROPPED]
     return " ".join(kept) or phrase
@@ -129,19 +128,19 @@ def is_article(word: str) -> bool:
 
 
 def without_articles(phrase: str) -> str:
-    """The phrase as people type keywords: articles go, and `our` and `my` stay, as they tell."""
+    """The phrase as keywords: without articles; `our` and `my` stay, as they carry meaning."""
     kept = [word for word in phrase.split() if word == "A" or not is_article(word)]
     return " ".join(kept) or phrase
 
 
 def content_words(text: str) -> str:
-    """The words of a request that carry its content, in order; all of them if none does."""
+    """The words of a request that are no function words; all of its words if none is left."""
     words = [word.strip(_MARKS) for word in text.split()]
     kept = [word for word in words if not is_function_word(word)]
     return " ".join(kept) or " ".join(filter(None, words)) or text
 
 
 def is_function_word(word: str) -> bool:
-    """Whether a word says nothing of what a request is about; blanks and marks count as such."""
+    """Whether a word is a stop word, or nothing but blanks and punctuation."""
     plain = re.sub(r"['’]", "", word.lower().strip(_MARKS + " "))
     return not plain or plain in _STOP_WORDS

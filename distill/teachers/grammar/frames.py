@@ -1,9 +1,9 @@
-"""Neutral frames: ways of asking that fit every rule, so that a frame carries no label.
+"""Sentence frames: templates of requests that fit every rule, and so say nothing about the label.
 
-`{thing}` is a noun phrase, `{action}` a verb phrase, `{doing}` its gerund, `{bare}` either
-without determiners. `{is}` agrees with the thing in number. A question ends
-in "?", a request in "." or in "?"; the surface noise may take the mark away. The words `we` and
-`our` are left to the rules, where they mean something.
+`{thing}` is a noun phrase, `{action}` a verb phrase, `{doing}` its gerund, `{bare}` either without
+determiners. `{is}` agrees with the thing in number. A question ends in "?", a request in "." or
+"?"; surface.py may drop the mark. Frames do not use the words `we` and `our`, which rules may turn
+on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Frames(NamedTuple):
-    """One style: frames for things and for actions, and what may stand around any request."""
+    """The frames of one style, and the openers and closers around any request of it."""
 
     things: tuple[str, ...]
     actions: tuple[str, ...]
@@ -237,7 +237,7 @@ POLITE_OPENERS = (
     "hey, ",
     "excuse me, ",
 )
-WHOLE_OPENERS = (
+SENTENCE_OPENERS = (
     *_BLANKS,
     "quick question: ",
     "hi, ",
@@ -248,9 +248,9 @@ WHOLE_OPENERS = (
 )
 POLITE_CLOSERS = (*_BLANKS, "thanks.", "thank you.", "thanks!", "thx", "cheers.")
 REQUEST_OPENERS = (*_BLANKS, "hi, ", "hey, ", "hello, ", "quick request: ")
-ORDER_OPENERS = (*_BLANKS, "please ", "please ", "pls ", "hi, ", "hey, ", "hello, please ")
-# Requests that start like this are no orders: "please" does not go before them.
-NO_ORDERS = ("steps", "instructions", "let me know")
+IMPERATIVE_OPENERS = (*_BLANKS, "please ", "please ", "pls ", "hi, ", "hey, ", "hello, please ")
+# Requests that start like this are not imperative: "please" cannot precede them.
+NON_IMPERATIVE_STARTS = ("steps", "instructions", "let me know")
 
 CHATTY_OPENERS = (
     "",

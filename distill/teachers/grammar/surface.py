@@ -1,4 +1,4 @@
-"""How a request is typed: casing, punctuation, contractions and the odd slip of the finger."""
+"""Surface noise of a request: casing, punctuation, contractions and an occasional typo."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from random import Random
 from typing import NamedTuple
 
 
-class Piece(NamedTuple):
-    """Part of a request; a fixed one carries an argument, and is never misspelt."""
+class Span(NamedTuple):
+    """A part of a request; a fixed one holds an argument, and keeps its spelling."""
 
     text: str
     fixed: bool = False
@@ -26,33 +26,33 @@ _CONTRACTIONS = (
 _NEXT_SENTENCE = re.compile(r"([.!?] +)([a-z])")
 
 
-def is_lower(style: str, rng: Random) -> bool:
-    """Whether a request of that style is typed in lower case throughout."""
+def draw_lower_case(style: str, rng: Random) -> bool:
+    """Whether a request of that style is to be all in lower case."""
     return rng.random() < (0.7 if style == "keywords" else 0.35)
 
 
-def typed(pieces: list[Piece], mark: str, tail: str, lower: bool, rng: Random) -> str:
-    """Type `pieces`, then the mark that ends the request, then what follows it."""
-    pieces = [piece for piece in pieces if piece.text]
+def realize(spans: list[Span], mark: str, closer: str, lower: bool, rng: Random) -> str:
+    """The text of a request: its spans, the mark that ends it, and the closer after that."""
+    spans = [span for span in spans if span.text]
     if rng.random() < 0.5:
-        pieces = [_each_free(piece, _contracted) for piece in pieces]
+        spans = [_unless_fixed(span, _with_contractions) for span in spans]
     if lower and rng.random() < 0.4:
-        pieces = [_each_free(piece, _without_apostrophes) for piece in pieces]
+        spans = [_unless_fixed(span, _without_apostrophes) for span in spans]
     if rng.random() < 0.09:
-        pieces = _misspelt(pieces, rng)
+        spans = _with_typo(spans, rng)
     if not lower and rng.random() < 0.95:
-        pieces = _capitalised(pieces)
-        tail = tail[:1].upper() + tail[1:] if mark else tail
-    text = "".join(piece.text for piece in pieces).strip()
-    text += _end(mark, rng, more=bool(tail)) + (f" {tail}" if tail else "")
+        spans = _with_capitals(spans)
+        closer = closer[:1].upper() + closer[1:] if mark else closer
+    text = "".join(span.text for span in spans).strip()
+    text += _end_mark(mark, rng, more=bool(closer)) + (f" {closer}" if closer else "")
     return text.lower() if lower else text
 
 
-def _each_free(piece: Piece, change: Callable[[str], str]) -> Piece:
-    return piece if piece.fixed else Piece(change(piece.text))
+def _unless_fixed(span: Span, change: Callable[[str], str]) -> Span:
+    return span if span.fixed else Span(change(span.text))
 
 
-def _contracted(text: str) -> str:
+def _with_contractions(text: str) -> str:
     for full, short in _CONTRACTIONS:
         text = text.replace(full, short)
     return text
@@ -62,22 +62,22 @@ def _without_apostrophes(text: str) -> str:
     return re.sub(r"(?<=[a-z])['’](?=[a-z])", "", text)
 
 
-def _misspelt(pieces: list[Piece], rng: Random) -> list[Piece]:
-    spots = [
+def _with_typo(spans: list[Span], rng: Random) -> list[Span]:
+    words = [
         (number, match.span())
-        for number, piece in enumerate(pieces)
-        if not piece.fixed
-        for match in re.finditer(r"[a-z]{4,}", piece.text)
+        for number, span in enumerate(spans)
+        if not span.fixed
+        for match in re.finditer(r"[a-z]{4,}", span.text)
     ]
-    if not spots:
-        return pieces
-    number, (start, end) = rng.choice(spots)
-    text = pieces[number].text
-    wrong = text[:start] + _slip(text[start:end], rng) + text[end:]
-    return [*pieces[:number], Piece(wrong), *pieces[number + 1 :]]
+    if not words:
+        return spans
+    number, (start, end) = rng.choice(words)
+    text = spans[number].text
+    text = text[:start] + _typo(text[start:end], rng) + text[end:]
+    return [*spans[:number], Span(text), *spans[number + 1 :]]
 
 
-def _slip(word: str, rng: Random) -> str:
+def _typo(word: str, rng: Random) -> str:
     at = rng.randrange(1, len(word) - 1)
     match rng.randrange(3):
         case 0:
@@ -88,24 +88,24 @@ def _slip(word: str, rng: Random) -> str:
             return word[:at] + word[at] + word[at:]
 
 
-def _capitalised(pieces: list[Piece]) -> list[Piece]:
-    done: list[Piece] = []
+def _with_capitals(spans: list[Span]) -> list[Span]:
+    done: list[Span] = []
     starts = True
-    for text, fixed in pieces:
-        # node.js, iPhone and utils-core keep the case that they are known by.
+    for text, fixed in spans:
+        # Names such as node.js, iPhone and utils-core keep their case.
         if starts and re.match(r"[a-z]+(?:[\s,.!?:;]|$)", text):
             text = text[:1].upper() + text[1:]
         if not fixed:
             text = _NEXT_SENTENCE.sub(lambda found: found[1] + found[2].upper(), text)
         starts = not fixed and bool(re.search(r"[.!?] +$", text))
-        done.append(Piece(text, fixed))
+        done.append(Span(text, fixed))
     return done
 
 
-def _end(mark: str, rng: Random, *, more: bool) -> str:
+def _end_mark(mark: str, rng: Random, *, more: bool) -> str:
     chance = rng.random()
     if more:
-        return mark or ","  # Without a mark it would run into what follows.
+        return mark or ","  # without a mark it would run into the closer
     if mark.endswith("?"):
         return "" if chance < 0.33 else "??" if chance < 0.35 else "?"
     if mark:
