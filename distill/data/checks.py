@@ -6,26 +6,18 @@ first that does decides, so a later check may rely on the earlier ones.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
-import referencing
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from pydantic import JsonValue
-from referencing.exceptions import Unresolvable
 
 from distill.config import DataConfig
 from distill.data.grounding import is_grounded
-from distill.errors import WorkflowError
 from distill.records import (
     Candidate,
     Example,
-    Json,
     Reason,
     Rejection,
     Sifted,
@@ -33,6 +25,7 @@ from distill.records import (
     canonical_json,
 )
 from distill.workflow.model import CallSpec, Tool, Workflow
+from distill.workflow.schema import leaves, path_text, schema_of
 
 Verdict = tuple[Reason, str] | None
 Check = Callable[[Candidate, Workflow, DataConfig], Verdict]
@@ -139,11 +132,11 @@ def _ungrounded_argument(candidate: Candidate, workflow: Workflow, data: DataCon
     for spec, call in zip(_specs(candidate, workflow), candidate.target.calls, strict=True):
         for name, argument in call.arguments.items():
             allowed = _allowed(name, spec, candidate, workflow)
-            for path, value in _leaves(argument, (name,)):
+            for path, value in leaves(argument, (name,)):
                 if any(_same(value, other) for other in allowed.values):
                     continue
                 if not is_grounded(value, f"{heard}\n{allowed.words}"):
-                    detail = f"{call.name}: {_path(path)}: {canonical_json(value)} was not said"
+                    detail = f"{call.name}: {path_text(path)}: {canonical_json(value)} was not said"
                     return Reason.UNGROUNDED_ARGUMENT, detail
     return None
 
@@ -156,54 +149,15 @@ def _empty_reply(candidate: Candidate, workflow: Workflow, data: DataConfig) -> 
 
 
 def argument_problem(call: ToolCall, tool: Tool) -> str | None:
-    """What the tool's JSON Schema has against the arguments, with the path; None when nothing.
-
-    An argument that the schema does not name is against it, unless the schema says otherwise.
-    """
-    for path, value in _leaves(call.arguments):
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{_path(path)}: {value} is not a number that JSON has"
-    try:
-        error = best_match(_validator(canonical_json(tool.parameters)).iter_errors(call.arguments))
-    except Unresolvable as unresolved:
-        raise WorkflowError(
-            f"the schema of the tool {tool.name} refers to what is not in it: {unresolved}",
-            hint="put the definition into the schema, under $defs",
-        ) from None
-    if error is None:
+    """What the tool's schema has against the arguments, with the path; None when nothing."""
+    errors = schema_of(tool).errors(call.arguments)
+    if not errors:
         return None
-    if error.validator == "unevaluatedProperties":
-        where = f"{_path(error.absolute_path)}: " if error.absolute_path else ""
-        return f"{where}unexpected argument: {error.message}"
-    return f"{_path(error.absolute_path)}: {error.message}"
-
-
-@lru_cache(maxsize=1024)
-def _validator(parameters: str) -> Draft202012Validator:
-    # An empty registry: a schema can send nobody to the network.
-    return Draft202012Validator(_closed(json.loads(parameters)), registry=referencing.Registry())
-
-
-def _closed(schema: Json) -> Json:
-    """The schema with the objects whose properties it names closed to others."""
-    closed = dict(schema)
-    if not {"additionalProperties", "unevaluatedProperties"} & schema.keys():
-        closed["unevaluatedProperties"] = False
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        closed["properties"] = {name: _closed_within(sub) for name, sub in properties.items()}
-    return closed
-
-
-def _closed_within(schema: JsonValue) -> JsonValue:
-    """The same below the top, where an object without named properties is open."""
-    if not isinstance(schema, dict):
-        return schema
-    if "properties" in schema:
-        return _closed(schema)
-    if "items" in schema:
-        return {**schema, "items": _closed_within(schema["items"])}
-    return schema
+    error = best_match(iter(errors))
+    where = path_text(error.absolute_path)
+    if error.validator != "unevaluatedProperties":
+        return f"{where}: {error.message}"
+    return f"{f'{where}: ' if error.absolute_path else ''}unexpected argument: {error.message}"
 
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -240,7 +194,7 @@ class _Allowed(NamedTuple):
 def _allowed(name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow) -> _Allowed:
     """What the argument `name` may be without having been said."""
     rule = workflow.by_id[candidate.scenario.rule]
-    fixed = [value for _, value in _leaves(spec.arguments.get(name))]
+    fixed = [value for _, value in leaves(spec.arguments.get(name))]
     templates = [v for v in fixed if isinstance(v, str) and _PLACEHOLDER.search(v)]
     constants = [value for value in fixed if value not in templates]
     trusted = [
@@ -248,62 +202,10 @@ def _allowed(name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow
         for example in rule.examples
         if example.text.strip() == candidate.conversation.key.strip()
     ]
-    schema = workflow.by_name[spec.tool].parameters
-    values = [*constants, *(value for _, value in _leaves(trusted)), *_schema_values(schema, name)]
+    schema = schema_of(workflow.by_name[spec.tool])
+    stated = schema.stated_values(schema.properties.get(name))
+    values = [*constants, *(value for _, value in leaves(trusted)), *stated]
     return _Allowed(values, " ".join(_PLACEHOLDER.sub(" ", text) for text in templates))
-
-
-def _schema_values(parameters: Json, name: str) -> list[JsonValue]:
-    """The enum, const and default values of one argument's schema, local references followed."""
-    properties = parameters.get("properties")
-    todo = [properties.get(name)] if isinstance(properties, dict) else []
-    seen: set[str] = set()
-    values: list[JsonValue] = []
-    while todo:
-        schema = todo.pop()
-        if isinstance(schema, list):
-            todo.extend(schema)
-        if not isinstance(schema, dict):
-            continue
-        enum = schema.get("enum")
-        values += enum if isinstance(enum, list) else []
-        values += [value for key in ("const", "default") for _, value in _leaves(schema.get(key))]
-        reference = schema.get("$ref")
-        if isinstance(reference, str) and reference not in seen:
-            seen.add(reference)
-            todo.append(_resolved(parameters, reference))
-        todo.extend(sub for key, sub in schema.items() if key not in ("enum", "const", "default"))
-    return values
-
-
-def _resolved(schema: JsonValue, reference: str) -> JsonValue:
-    """What a reference such as #/$defs/date points to within `schema`; None when nothing."""
-    for part in reference.removeprefix("#").split("/")[1:]:
-        schema = schema.get(part) if isinstance(schema, dict) else None
-    return schema
-
-
-class Leaf(NamedTuple):
-    path: tuple[str | int, ...]
-    value: JsonValue
-
-
-def _leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
-    """Each scalar within `value`, with its path."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _leaves(part, (*path, key))
-    elif isinstance(value, list):
-        for position, part in enumerate(value):
-            yield from _leaves(part, (*path, position))
-    else:
-        yield Leaf(path, value)
-
-
-def _path(path: Iterable[str | int]) -> str:
-    """As `filters.tags[0]`; the arguments as a whole have no path."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "arguments"
 
 
 def _texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
@@ -312,9 +214,9 @@ def _texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
         yield f"turn {number}", message.content
     yield "the reply", candidate.target.reply
     for call in candidate.target.calls:
-        for path, value in _leaves(call.arguments):
+        for path, value in leaves(call.arguments):
             if isinstance(value, str):
-                yield f"{call.name}: {_path(path)}", value
+                yield f"{call.name}: {path_text(path)}", value
 
 
 def _list(names: Iterable[str]) -> str:

@@ -64,6 +64,7 @@ def stem(word: str) -> str:
 
 
 class _Heard(NamedTuple):
+    text: str
     folded: str
     words: frozenset[str]
     numbers: frozenset[Decimal]
@@ -75,14 +76,17 @@ def _listen(text: str) -> _Heard:
     words = _words(folded)
     joined = (re.sub(r"\W", "", found) for found in _COMPOUND.findall(folded))
     said = frozenset(stem(word) for word in (*words, *joined))
-    return _Heard(folded, said, frozenset((*_digits(folded), *_spoken(words))))
+    return _Heard(text, folded, said, frozenset((*_digits(folded), *_spoken(words))))
 
 
 def _says(heard: _Heard, value: str) -> bool:
     words = set(content_words(value))
     if not words:
         plain = fold(value).strip()
-        return bool(plain) and plain in heard.folded
+        # Of a mark such as ¨ nothing is left by folding.
+        return (
+            plain in heard.folded if plain else bool(value.strip()) and value.strip() in heard.text
+        )
     said = {word for word in words if word in heard.words or _number(word) in heard.numbers}
     # An identifier or an amount is wrong when one digit is.
     unsaid_digits = any(char.isdigit() for word in words - said for char in word)

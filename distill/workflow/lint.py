@@ -9,7 +9,8 @@ from pathlib import Path
 from distill.errors import Problem
 from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
 from distill.workflow.problems import listed, start_of
-from distill.workflow.values import properties, required, slots_in
+from distill.workflow.schema import schema_of
+from distill.workflow.values import slots_in
 
 ENOUGH = {"things": 30, "actions": 15, "examples": 10}
 """What the grammar teacher needs per tool to route well; measured on the embedded student."""
@@ -189,9 +190,9 @@ def _open(rule: Rule, call: CallSpec, tool: Tool) -> list[str]:
 
     One of them may be free text, and takes what the request is about.
     """
-    known = {*call.arguments, *rule.words.slots}
-    left = {n: properties(tool).get(n) for n in required(tool) if n not in known}
-    unknown = {name: schema for name, schema in left.items() if not _has_values(schema)}
+    known, schema = {*call.arguments, *rule.words.slots}, schema_of(tool)
+    left = {n: schema.properties.get(n) for n in schema.required if n not in known}
+    unknown = {name: part for name, part in left.items() if not _has_values(part)}
     only_text = len(unknown) == 1 and all(map(_is_free_text, unknown.values()))
     return [] if only_text else list(unknown)
 
@@ -217,7 +218,7 @@ def _used_slots(rule: Rule, workflow: Workflow) -> Iterator[str]:
     yield from slots_in([words.things, words.actions, words.phrases, then.reply])
     for call in then.calls:
         yield from slots_in(call.arguments)
-        yield from properties(workflow.by_name[call.tool])
+        yield from schema_of(workflow.by_name[call.tool]).properties
 
 
 def _folded(text: str) -> str:

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import unquote
 
-from jsonschema import Draft202012Validator
-
-from distill.records import Json
+from distill.records import Json, digest
 from distill.workflow.model import Tool
+from distill.workflow.schema import ArgumentsSchema, schema_of
 
 _KEPT = (
     "type",
@@ -60,8 +58,8 @@ def strict_call(
 
 def without_nulls(tool: Tool, arguments: Json) -> Json:
     """`arguments` without the nulls that stand for optional arguments left out."""
-    root = tool.parameters
-    dropped = _dropped(arguments, root, Draft202012Validator(root))
+    schema = schema_of(tool)
+    dropped = _dropped(arguments, schema.root, schema)
     return dropped if isinstance(dropped, dict) else arguments
 
 
@@ -116,48 +114,36 @@ class _Converter:
     def _hoisted(self, reference: str) -> str:
         """The reference under which the reply's own schema holds the same definition."""
         slug = reference.removeprefix("#/").replace("$defs/", "").replace("/", ".") or "#"
+        if "%" in slug:
+            slug = digest(reference)  # else it would be unescaped once more
         name = f"{self.tool.name}.{slug}"
         if name not in self.definitions:
             self.definitions[name] = {}  # a definition may refer to itself
-            self.definitions[name] = self.schema(_resolved(reference, self.tool.parameters))
+            self.definitions[name] = self.schema(schema_of(self.tool).resolve(reference))
         return "#/$defs/" + name.replace("~", "~0").replace("/", "~1")
 
 
-def _dropped(value: Any, schema: Any, root: Draft202012Validator) -> Any:
+def _dropped(value: Any, schema: Any, whole: ArgumentsSchema) -> Any:
     if not isinstance(schema, dict):
         return value
     if isinstance(schema.get("$ref"), str):
-        return _dropped(value, _resolved(schema["$ref"], root.schema), root)
+        return _dropped(value, whole.resolve(schema["$ref"]), whole)
     for key in ("anyOf", "oneOf", "allOf"):
         for branch in schema.get(key, ()):
-            tried = _dropped(value, branch, root)
-            if root.evolve(schema=branch).is_valid(tried):
+            tried = _dropped(value, branch, whole)
+            if whole.is_valid(tried, branch):
                 value = tried
                 break
     if isinstance(value, dict):
         known, required = _properties(schema), _required(schema)
         return {
-            name: _dropped(item, known.get(name), root)
+            name: _dropped(item, known.get(name), whole)
             for name, item in value.items()
             if item is not None or name in required or name not in known
         }
     if isinstance(value, list):
-        return [_dropped(item, schema.get("items"), root) for item in value]
+        return [_dropped(item, schema.get("items"), whole) for item in value]
     return value
-
-
-def _resolved(reference: str, root: Any) -> Any:
-    """What a local reference points at; True, which allows anything, where it leads nowhere."""
-    node = root
-    for step in unquote(reference).lstrip("#").split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, dict) and key in node:
-            node = node[key]
-        elif isinstance(node, list) and key.isdecimal() and int(key) < len(node):
-            node = node[int(key)]
-        else:
-            return True
-    return node
 
 
 def _nullable(schema: Json) -> Json:

@@ -10,7 +10,8 @@ from distill.records import TARGET_KINDS, Json, TargetKind
 from distill.workflow.markdown import joined
 from distill.workflow.model import CallSpec, Then, Tool
 from distill.workflow.problems import did_you_mean, listed
-from distill.workflow.values import SlipError, known_only, properties, scan_value, unknown_argument
+from distill.workflow.schema import schema_of
+from distill.workflow.values import SlipError, scan_value, unknown_argument
 
 _VERB = re.compile(r"[\s:*_]*([^\W\d_]+)\**_*\s*[:,]?\s*", re.UNICODE)
 _TOOL = re.compile(r"(?:the\s+)?(?:tools?\s+|functions?\s+)?`([^`]*)`", re.IGNORECASE)
@@ -96,7 +97,7 @@ def _read_arguments(body: str, position: int, tool: Tool) -> tuple[Json, int]:
     step = _WITH.match(body, position)
     while step and (found := _ARGUMENT.match(body, step.end())):
         name = found[1]
-        if name not in properties(tool) and known_only(tool):
+        if not schema_of(tool).accepts_name(name):
             raise unknown_argument(tool, name)
         if name in arguments:
             raise SlipError(f'gives "{name}" to {tool.name} twice', "keep one of them")
@@ -107,7 +108,7 @@ def _read_arguments(body: str, position: int, tool: Tool) -> tuple[Json, int]:
 
 def _check_rest(found: _Calls, tools: Mapping[str, Tool]) -> None:
     """What follows the calls is prose for the model; it may not look like more of the calls."""
-    called = {name for call in found.calls for name in properties(tools[call.tool])}
+    called = {name for call in found.calls for name in schema_of(tools[call.tool]).properties}
     for name in re.findall(r"`([^`]*)`", found.rest):
         if name in tools or name in called:
             raise SlipError(

@@ -10,15 +10,13 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json
 from distill.workflow.model import Raw, Tool
 from distill.workflow.problems import Problems, did_you_mean
+from distill.workflow.schema import ArgumentsSchema
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
@@ -151,34 +149,4 @@ def _schema_faults(parameters: Json) -> Iterator[tuple[str, str]]:
         if missing not in properties:
             hint = did_you_mean(str(missing), properties, "properties")
             yield f'requires "{missing}", which is not among its properties', hint
-    yield from _reference_faults(parameters)
-
-
-def _reference_faults(parameters: Json) -> Iterator[tuple[str, str]]:
-    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(parameters))
-    for reference in _references(parameters):
-        try:
-            resolver.lookup(reference)
-        except Unresolvable:
-            yield (
-                f'refers to "{reference}", which is not in its schema',
-                'define it under "$defs" of the same parameters; nothing is fetched',
-            )
-            return
-    names = parameters.get("properties", {})
-    assert isinstance(names, dict)
-    try:
-        Draft202012Validator(parameters).is_valid(dict.fromkeys(names))
-    except RecursionError:
-        yield "refers to itself without end", 'let each "$ref" lead to a schema of its own'
-
-
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _references(item)
+    yield from ArgumentsSchema(parameters).reference_faults()

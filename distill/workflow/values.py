@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from distill import strict_json
@@ -16,6 +14,7 @@ from distill.records import Json
 from distill.strict_json import JsonError
 from distill.workflow.model import Tool
 from distill.workflow.problems import did_you_mean, truncate
+from distill.workflow.schema import schema_of
 
 # Characters of a value that a message quotes.
 MAX_QUOTED = 200
@@ -52,21 +51,9 @@ def slots_in(value: Any) -> Iterator[str]:
             yield from slots_in(item)
 
 
-def properties(tool: Tool) -> dict[str, Any]:
-    """The tool's arguments by name, each with its schema."""
-    found = tool.parameters.get("properties")
-    return dict(found) if isinstance(found, dict) else {}
-
-
-def required(tool: Tool) -> list[str]:
-    """Names of the arguments that every call must have."""
-    found = tool.parameters.get("required")
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
 def sole_text_argument(tool: Tool) -> str | None:
     """The tool's one required argument, if it takes a string: it needs no name in an example."""
-    names = required(tool)
+    names = schema_of(tool).required
     if len(names) == 1 and fits(tool, names[0], "text"):
         return names[0]
     return None
@@ -87,28 +74,20 @@ def typed_argument(tool: Tool, name: str, text: str) -> Any:
 
 def fits(tool: Tool, name: str, value: Any) -> bool:
     """Whether the argument `name` alone may have this value."""
-    return _validator(tool, partial=True).is_valid({name: value})
+    return not schema_of(tool).errors({name: value}, partial=True)
 
 
 def argument_faults(tool: Tool, arguments: Json, *, partial: bool = False) -> list[SlipError]:
     """What is wrong with a call's arguments; `partial` lets required ones be missing."""
-    known = properties(tool)
-    unknown = [name for name in arguments if name not in known and known_only(tool)]
-    faults = [unknown_argument(tool, name) for name in unknown]
+    schema = schema_of(tool)
+    unknown = [name for name in arguments if not schema.accepts_name(name)]
     rest = {name: value for name, value in arguments.items() if name not in unknown}
-    found = _validator(tool, partial=partial).iter_errors(rest)
-    return faults + [_fault(tool, error) for error in sorted(found, key=lambda e: e.json_path)]
-
-
-def known_only(tool: Tool) -> bool:
-    """Whether the schema names every argument that there is; JSON Schema's default is laxer."""
-    return not tool.parameters.get("additionalProperties") and not tool.parameters.get(
-        "patternProperties"
-    )
+    found = schema.errors(rest, partial=partial)
+    return [unknown_argument(tool, name) for name in unknown] + [_fault(tool, e) for e in found]
 
 
 def unknown_argument(tool: Tool, name: str) -> SlipError:
-    hint = did_you_mean(name, properties(tool), f"arguments of {tool.name}")
+    hint = did_you_mean(name, schema_of(tool).properties, f"arguments of {tool.name}")
     return SlipError(f'gives {tool.name} the unknown argument "{name}"', hint)
 
 
@@ -122,10 +101,11 @@ def read_arguments(text: str, tool: Tool) -> Json:
         return _object(text)
     pair = _PAIR.match(text)
     sole = sole_text_argument(tool)
-    if pair and (pair[1] in properties(tool) or not _is_plain_text(text, sole)):
+    if pair and (pair[1] in schema_of(tool).properties or not _is_plain_text(text, sole)):
         return _pairs(text, tool)
     if sole is None:
-        names = ", ".join(f"{name}: …" for name in required(tool) or properties(tool))
+        schema = schema_of(tool)
+        names = ", ".join(f"{name}: …" for name in schema.required or schema.properties)
         raise SlipError(
             f'does not say which argument of {tool.name} "{text}" is',
             f"write each with its name, as: {names}" if names else "remove it: there are none",
@@ -179,11 +159,11 @@ def _pairs(text: str, tool: Tool) -> Json:
                 'separate arguments by commas, as: name: "value", other: 3',
             )
         name = pair[1]
-        if name not in properties(tool) and known_only(tool):
+        if not schema_of(tool).accepts_name(name):
             raise unknown_argument(tool, name)
         if name in arguments:
             raise SlipError(f'gives "{name}" twice', "keep one of them")
-        names = "|".join(map(re.escape, properties(tool)))
+        names = "|".join(map(re.escape, schema_of(tool).properties))
         stop = rf"\s*[,;]\s*`?(?:{names})`?\s*[:=]|\s*[,;]?\s*\Z"
         arguments[name], position = scan_value(text, pair.end(), tool, name, stop)
         position = _after_separator(text, position)
@@ -207,7 +187,7 @@ def _is_plain_text(text: str, sole: str | None) -> bool:
 
 def _fault(tool: Tool, error: ValidationError) -> SlipError:
     if error.validator == "required" and isinstance(error.instance, dict) and not error.path:
-        missing = [name for name in required(tool) if name not in error.instance]
+        missing = [name for name in schema_of(tool).required if name not in error.instance]
         named = next((n for n in missing if repr(n) in error.message), missing[0])
         return SlipError(
             f'leaves out "{named}", which {tool.name} needs',
@@ -226,16 +206,3 @@ def _wanted(schema: Any) -> str:
         return "nothing here"
     keep = {key: value for key, value in schema.items() if key not in ("description", "title")}
     return truncate(json.dumps(keep, ensure_ascii=False), MAX_QUOTED)
-
-
-def _validator(tool: Tool, *, partial: bool) -> Draft202012Validator:
-    return _compiled(json.dumps(tool.parameters), partial)
-
-
-@lru_cache(maxsize=256)
-def _compiled(parameters: str, partial: bool) -> Draft202012Validator:
-    schema = json.loads(parameters)
-    if partial:
-        for key in ("required", "minProperties", "dependentRequired"):
-            schema.pop(key, None)
-    return Draft202012Validator(schema)
