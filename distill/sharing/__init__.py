@@ -1,7 +1,7 @@
 """The beginning that rows share, computed once: for training and for evaluation."""
 
 from distill.sharing.cached import (
-    IGNORED,
+    IGNORE_INDEX,
     LossFn,
     PrefixBatch,
     expand_cache,
@@ -16,7 +16,7 @@ from distill.sharing.groups import Group, partition
 from distill.sharing.plain import bidirectional_start_ids
 
 __all__ = [
-    "IGNORED",
+    "IGNORE_INDEX",
     "Group",
     "LossFn",
     "PrefixBatch",

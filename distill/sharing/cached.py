@@ -1,9 +1,9 @@
-"""Supervised fine-tuning of rows that begin alike, their beginning computed once, with gradients.
+"""Fine-tuning on rows with a common prefix: the prefix is computed once, with gradients.
 
-A row is a prefix p, the same in N rows, and a suffix s_n of its own that holds every label. In a
-decoder, what position t computes depends on positions up to t alone, and of those before it a
-layer sees only their keys and values. So the keys and values of the prefix, KV(p), are the same in
-all rows, and
+A row is a prefix p, the same in N rows, and its own suffix s_n, which holds every label. In a
+decoder, what position t computes depends only on positions up to t, and a layer sees the earlier
+ones only through their keys and values. So the keys and values of the prefix, KV(p), are the same
+in all rows, and
 
     L = sum_n l(s_n, KV(p))
 
@@ -13,14 +13,15 @@ by the chain rule, since KV(p) is a node of the graph that N suffixes read:
 
     dL/dw = sum_n dl(s_n, KV)/dw + (sum_n dl(s_n, KV)/dKV) dKV/dw
 
-The second term is one backward pass through the prefix. Its first factor is a sum over rows, and
-can be collected chunk by chunk: `_InChunks` runs forward and backward of some rows at a time and
-keeps only the sums, then runs the backward pass of the prefix, and hands all to autograd. Memory
-holds one prefix and one chunk, however many rows there are, and each row is still computed once.
+The second term is one backward pass through the prefix. Its first factor is a sum over rows, so it
+can be accumulated chunk by chunk: `_ChunkedLoss` runs the forward and backward pass of a few rows
+at a time and keeps only the sums, then runs the backward pass of the prefix, and returns all
+gradients to autograd. Memory holds one prefix and one chunk, however many rows there are, and each
+row is still computed once.
 
-This needs causal attention and a cache that is only its keys and values. A sliding window is no
-hindrance: the mask is made from positions. Dropout would differ in one point, as the prefix is
-drawn once for all rows.
+This requires causal attention and a cache that is nothing but keys and values. Sliding windows are
+supported: the mask is made from positions. Dropout would differ in one point: one mask would be
+drawn for the prefix of all rows.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from distill.sharing.groups import partition
 
-IGNORED = -100
-"""The label of a token that is not trained on."""
+IGNORE_INDEX = -100
+"""The label of a token that has no loss."""
 
 LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The summed loss of logits [labels, vocabulary], given their targets [labels] and `first`."""
+"""The summed loss of logits [labels, vocabulary], targets [labels] and `first_label` [labels]."""
 
 
 class PrefixBatch(NamedTuple):
@@ -51,26 +52,25 @@ class PrefixBatch(NamedTuple):
     """Token ids, [P]; P may be 0."""
     suffixes: Tensor
     """Token ids, [N, S], padded on the right."""
-    real: Tensor
-    """Where `suffixes` is no padding, [N, S], bool."""
+    mask: Tensor
+    """False where `suffixes` is padding, [N, S], bool."""
     targets: Tensor
-    """The token that should follow each position, or -100, [N, S]."""
-    first: Tensor
-    """The first target of each row, [N, S], bool."""
+    """The label of the next token at each position, or IGNORE_INDEX, [N, S]."""
+    first_label: Tensor
+    """True at the first target of each row, [N, S], bool."""
 
-    def chunks(self, rows: int) -> Iterator[PrefixBatch]:
-        """The batch in parts of at most so many rows, each as wide as its longest one."""
-        for start in range(0, len(self.suffixes), rows):
-            own = slice(start, start + rows)
-            yield self.only(own)
+    def chunks(self, max_rows: int) -> Iterator[PrefixBatch]:
+        """Batches of at most `max_rows` rows, each as wide as its longest one."""
+        for start in range(0, len(self.suffixes), max_rows):
+            yield self.select(slice(start, start + max_rows))
+
+    def select(self, rows: slice | Tensor) -> PrefixBatch:
+        """Some of the rows, as wide as the longest one of them."""
+        width = int(self.mask[rows].sum(1).max())
+        return PrefixBatch(self.prefix, *(part[rows, :width] for part in self[1:]))
 
     def to(self, device: torch.device) -> PrefixBatch:
         return PrefixBatch(*(part.to(device, non_blocking=True) for part in self))
-
-    def only(self, rows: slice | Tensor) -> PrefixBatch:
-        """Some of the rows, as wide as the longest one of them."""
-        width = int(self.real[rows].sum(1).max())
-        return PrefixBatch(self.prefix, *(part[rows, :width] for part in self[1:]))
 
 
 def group_by_prefix(
@@ -79,88 +79,86 @@ def group_by_prefix(
     labels: Tensor,
     bidirectional_start_ids: Sequence[int] = (),
 ) -> list[PrefixBatch]:
-    """A padded batch, [rows, length] each, as batches of rows that begin alike.
+    """Split a padded batch, [rows, length] each, into batches of rows with a common prefix.
 
-    Every label keeps the token before it in its suffix, since that is what predicts it. Where a
-    model reads part of a row in both directions, `bidirectional_start_ids` are the ids of the
-    tokens that open such a part: a prefix ends before the last one of them.
+    The token before a label, which predicts it, is always in the suffix. Where a model attends in
+    both directions within part of a row, `bidirectional_start_ids` are the ids of the tokens that
+    start such a part: a prefix ends before the last one of them.
     """
-    # On the processor: a GPU would have to be waited for at each row.
-    table, labels, real = input_ids.cpu(), labels.cpu(), attention_mask.cpu().bool()
-    limits = _limits(table, labels, real, bidirectional_start_ids).tolist()
-    ids = [row[own] for row, own in zip(table, real, strict=True)]
-    wanted = [row[own] for row, own in zip(labels, real, strict=True)]
-    groups = partition([row.tolist() for row in ids], limits)
+    # On the CPU: each row would be one synchronization with the GPU.
+    ids, labels, mask = input_ids.cpu(), labels.cpu(), attention_mask.cpu().bool()
+    limits = _max_prefix_lengths(ids, labels, mask, bidirectional_start_ids).tolist()
+    row_ids = [row[own] for row, own in zip(ids, mask, strict=True)]
+    row_labels = [row[own] for row, own in zip(labels, mask, strict=True)]
+    groups = partition([row.tolist() for row in row_ids], limits)
     return [
-        _batch(
-            ids[group.rows[0]][: group.shared],
-            [ids[at] for at in group.rows],
-            [wanted[at] for at in group.rows],
+        _make_batch(
+            row_ids[group.rows[0]][: group.prefix_length],
+            [row_ids[row] for row in group.rows],
+            [row_labels[row] for row in group.rows],
         ).to(input_ids.device)
         for group in groups
     ]
 
 
-def _limits(
-    ids: Tensor, labels: Tensor, real: Tensor, bidirectional_start_ids: Sequence[int]
+def _max_prefix_lengths(
+    ids: Tensor, labels: Tensor, mask: Tensor, bidirectional_start_ids: Sequence[int]
 ) -> Tensor:
-    """How long a prefix of each row may be, [rows]."""
-    place = real.cumsum(1) - 1
-    labelled = real & (labels != IGNORED) & (place > 0)
-    last = place.amax(1)
-    limits = torch.where(labelled, place - 1, last[:, None]).amin(1)
-    opened = real & torch.isin(ids, torch.tensor(list(bidirectional_start_ids), dtype=ids.dtype))
-    start = torch.where(opened, place, -1).amax(1)
+    """The longest prefix of each row that may be shared, [rows]."""
+    positions = mask.cumsum(1) - 1
+    labelled = mask & (labels != IGNORE_INDEX) & (positions > 0)
+    last = positions.amax(1)
+    limits = torch.where(labelled, positions - 1, last[:, None]).amin(1)
+    starts = mask & torch.isin(ids, torch.tensor(list(bidirectional_start_ids), dtype=ids.dtype))
+    start = torch.where(starts, positions, -1).amax(1)
     return torch.where(start < 0, limits, torch.minimum(limits, start))
 
 
-def _batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> PrefixBatch:
+def _make_batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> PrefixBatch:
     from torch.nn.utils.rnn import pad_sequence
 
-    shared = len(prefix)
-    suffixes = pad_sequence([row[shared:] for row in rows], batch_first=True)
-    lengths = torch.tensor([len(row) - shared for row in rows], device=suffixes.device)
-    real = torch.arange(suffixes.shape[1], device=suffixes.device) < lengths[:, None]
-    following = [pad(row[shared + 1 :], (0, 1), value=IGNORED) for row in labels]
-    targets = pad_sequence(following, batch_first=True, padding_value=IGNORED)
-    labelled = targets != IGNORED
-    return PrefixBatch(prefix, suffixes, real, targets, labelled & (labelled.cumsum(1) == 1))
+    start = len(prefix)
+    suffixes = pad_sequence([row[start:] for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row) - start for row in rows], device=suffixes.device)
+    mask = torch.arange(suffixes.shape[1], device=suffixes.device) < lengths[:, None]
+    next_labels = [pad(row[start + 1 :], (0, 1), value=IGNORE_INDEX) for row in labels]
+    targets = pad_sequence(next_labels, batch_first=True, padding_value=IGNORE_INDEX)
+    labelled = targets != IGNORE_INDEX
+    return PrefixBatch(prefix, suffixes, mask, targets, labelled & (labelled.cumsum(1) == 1))
 
 
 def shared_loss(
-    model: Any, batches: Sequence[PrefixBatch], score: LossFn, *, rows_at_once: int
+    model: Any, batches: Sequence[PrefixBatch], loss_fn: LossFn, *, rows_at_once: int
 ) -> Tensor:
-    """The sum of `score` over all labels of all batches, with gradients where they are on.
+    """The sum of `loss_fn` over all labels of all batches, with gradients where they are enabled.
 
-    At most `rows_at_once` rows are held at one time, beside one prefix. Raises ValueError for a
-    model whose cache is more than keys and values.
+    Activations of at most `rows_at_once` rows and of one prefix are held at one time. Raises
+    ValueError for a model whose cache is not just keys and values.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     rows = sum(len(batch.suffixes) for batch in batches)
     if rows > rows_at_once and trained and torch.is_grad_enabled():
-        apply: Any = _InChunks.apply
-        in_chunks: Tensor = apply(model, batches, score, rows_at_once, *trained)
-        return in_chunks
+        apply: Any = _ChunkedLoss.apply
+        chunked: Tensor = apply(model, batches, loss_fn, rows_at_once, *trained)
+        return chunked
     losses = []
     for batch in batches:
         cache = prefix_cache(model, batch.prefix) if len(batch.prefix) else None
-        losses += [_chunk_loss(model, cache, part, score) for part in batch.chunks(rows_at_once)]
+        losses += [_chunk_loss(model, cache, part, loss_fn) for part in batch.chunks(rows_at_once)]
     return torch.stack(losses).sum()
 
 
 def prefix_cache(model: Any, ids: Tensor) -> Any:
-    """The keys and values of token ids [P], as a cache of one row."""
-    output = model(
+    """The KV cache of token ids [P], as a cache of one row.
+
+    Raises ValueError for a model whose cache is not just keys and values.
+    """
+    cache = model(
         input_ids=ids[None],
         attention_mask=torch.ones_like(ids)[None],
         use_cache=True,
         logits_to_keep=1,
-    )
-    return _checked(model, output.past_key_values)
-
-
-def _checked(model: Any, cache: Any) -> Any:
-    """The cache, if it is all that the model remembers: keys and values, layer by layer."""
+    ).past_key_values
     kinds = {type(layer) for layer in getattr(cache, "layers", ())}
     if not kinds:
         raise ValueError(f"{type(model).__name__} keeps no keys and values")
@@ -170,17 +168,17 @@ def _checked(model: Any, cache: Any) -> Any:
     return cache
 
 
-def suffix_logits(model: Any, cache: Any, suffixes: Tensor, real: Tensor, keep: Tensor) -> Tensor:
-    """Scores of what follows the kept positions, [kept, vocabulary], row by row.
+def suffix_logits(model: Any, cache: Any, suffixes: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
+    """Next-token logits at the positions to keep, [kept, vocabulary], row by row.
 
-    suffixes, real, keep: [N, S], as in PrefixBatch; cache: one row of a prefix, left as it is, or
+    suffixes, mask, keep: [N, S], as in PrefixBatch; cache: one row of a prefix, not modified, or
     None.
     """
     rows = len(suffixes)
     past = cache.get_seq_length() if cache is not None else 0
     output = model(
         input_ids=suffixes,
-        attention_mask=pad(real, (past, 0), value=True).long(),
+        attention_mask=pad(mask, (past, 0), value=True).long(),
         past_key_values=expand_cache(cache, rows) if cache is not None else None,
         use_cache=cache is not None,
         logits_to_keep=keep,
@@ -190,21 +188,21 @@ def suffix_logits(model: Any, cache: Any, suffixes: Tensor, real: Tensor, keep: 
 
 
 def expand_cache(cache: Any, rows: int) -> Any:
-    """The cache of one row as a cache of so many rows; the original is left as it is."""
-    return _with(cache, [part.expand(rows, *part.shape[1:]) for part in _parts(cache)])
+    """The cache of one row as a cache of `rows` equal rows; the original is not modified."""
+    return _with_kv(cache, [part.expand(rows, *part.shape[1:]) for part in _kv(cache)])
 
 
-def _parts(cache: Any) -> list[Tensor]:
+def _kv(cache: Any) -> list[Tensor]:
     """The keys and values of a cache, layer by layer."""
     return [part for layer in initialized_layers(cache) for part in (layer.keys, layer.values)]
 
 
 def initialized_layers(cache: Any) -> list[Any]:
-    """The layers that hold keys and values: those that use another one's hold none."""
+    """The layers that hold keys and values; layers that reuse those of another hold none."""
     return [layer for layer in cache.layers if layer.is_initialized]
 
 
-def _with(cache: Any, parts: Sequence[Tensor]) -> Any:
+def _with_kv(cache: Any, parts: Sequence[Tensor]) -> Any:
     """A copy of the cache that holds these keys and values."""
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
@@ -214,17 +212,17 @@ def _with(cache: Any, parts: Sequence[Tensor]) -> Any:
     return copied
 
 
-def _chunk_loss(model: Any, cache: Any, chunk: PrefixBatch, score: LossFn) -> Tensor:
-    keep = chunk.targets != IGNORED
-    logits = suffix_logits(model, cache, chunk.suffixes, chunk.real, keep)
-    return score(logits, chunk.targets[keep], chunk.first[keep])
+def _chunk_loss(model: Any, cache: Any, chunk: PrefixBatch, loss_fn: LossFn) -> Tensor:
+    keep = chunk.targets != IGNORE_INDEX
+    logits = suffix_logits(model, cache, chunk.suffixes, chunk.mask, keep)
+    return loss_fn(logits, chunk.targets[keep], chunk.first_label[keep])
 
 
-class _InChunks(torch.autograd.Function):
-    """The loss of all rows, whose gradients are collected while each chunk is at hand.
+class _ChunkedLoss(torch.autograd.Function):
+    """The loss of all rows; the forward pass already runs the backward pass of each chunk.
 
-    Weights are inputs, so that autograd, and whatever listens to it, is given their gradients as
-    if one graph had been kept.
+    Weights are inputs, so that autograd and its hooks (DDP's, say) receive their gradients as if
+    one graph had been kept.
     """
 
     @staticmethod
@@ -232,68 +230,72 @@ class _InChunks(torch.autograd.Function):
         ctx: Any,
         model: Any,
         batches: Sequence[PrefixBatch],
-        score: LossFn,
+        loss_fn: LossFn,
         rows_at_once: int,
         *trained: Tensor,
     ) -> Tensor:
-        sums = _Sums(trained)
+        gradients = _GradientSums(trained)
         with torch.enable_grad():
-            losses = [_collect(model, batch, score, rows_at_once, sums) for batch in batches]
-        ctx.sums = sums
+            losses = [
+                _accumulate(model, batch, loss_fn, rows_at_once, gradients) for batch in batches
+            ]
+        ctx.gradients = gradients
         return torch.stack(losses).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Any:
-        # Handed over, not kept: there is one copy of each gradient.
-        found, ctx.sums = ctx.sums.found, None
-        return None, None, None, None, *(s if s is None else s.mul_(outer) for s in found)
+        # Released from ctx: there is only one copy of each gradient.
+        sums, ctx.gradients = ctx.gradients.sums, None
+        return None, None, None, None, *(s if s is None else s.mul_(outer) for s in sums)
 
 
-class _Sums:
-    """Gradients with respect to `sources`, added up."""
+class _GradientSums:
+    """Accumulates gradients with respect to `sources`; None where there was none."""
 
     def __init__(self, sources: Sequence[Tensor]) -> None:
         self.sources = sources
-        self.found: list[Tensor | None] = [None] * len(sources)
+        self.sums: list[Tensor | None] = [None] * len(sources)
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
-        for at, gradient in enumerate(gradients):
-            so_far = self.found[at]
+        for index, gradient in enumerate(gradients):
+            so_far = self.sums[index]
             if gradient is not None:
-                # What autograd returns may be a view, or the same tensor twice: a copy is ours.
-                self.found[at] = gradient.clone() if so_far is None else so_far.add_(gradient)
+                # autograd may return a view, or the same tensor twice: only a copy may be changed.
+                self.sums[index] = gradient.clone() if so_far is None else so_far.add_(gradient)
 
 
-def _collect(
-    model: Any, batch: PrefixBatch, score: LossFn, rows_at_once: int, weights: _Sums
+def _accumulate(
+    model: Any, batch: PrefixBatch, loss_fn: LossFn, rows_at_once: int, weights: _GradientSums
 ) -> Tensor:
     """The loss of one batch; its gradients are added to those of the weights."""
     cache = prefix_cache(model, batch.prefix) if len(batch.prefix) else None
-    parts = _parts(cache) if cache is not None else []
-    ends = _Sums([part.detach().requires_grad_() for part in parts])
-    own = _with(cache, ends.sources) if cache is not None else None
+    parts = _kv(cache) if cache is not None else []
+    leaves = _GradientSums([part.detach().requires_grad_() for part in parts])
+    detached = _with_kv(cache, leaves.sources) if cache is not None else None
     total = torch.zeros((), device=batch.suffixes.device)
     for chunk in batch.chunks(rows_at_once):
-        loss = _chunk_loss(model, own, chunk, score)
-        found = _gradients([loss], [*ends.sources, *weights.sources])
-        ends.add(found[: len(parts)])
-        weights.add(found[len(parts) :])
+        loss = _chunk_loss(model, detached, chunk, loss_fn)
+        gradients = _grad([loss], [*leaves.sources, *weights.sources])
+        leaves.add(gradients[: len(parts)])
+        weights.add(gradients[len(parts) :])
         total += loss.detach()
     through = [
-        at for at, part in enumerate(parts) if part.requires_grad and ends.found[at] is not None
+        index
+        for index, part in enumerate(parts)
+        if part.requires_grad and leaves.sums[index] is not None
     ]
     if through:
-        outer = [ends.found[at] for at in through]
-        weights.add(_gradients([parts[at] for at in through], weights.sources, outer))
+        outer = [leaves.sums[index] for index in through]
+        weights.add(_grad([parts[index] for index in through], weights.sources, outer))
     return total
 
 
-def _gradients(
-    values: Sequence[Tensor],
-    sources: Sequence[Tensor],
-    outer: Sequence[Tensor | None] | None = None,
+def _grad(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    grad_outputs: Sequence[Tensor | None] | None = None,
 ) -> Sequence[Tensor | None]:
-    # A backward pass has the number types of its forward pass, and no others.
-    with torch.autocast(values[0].device.type, enabled=False):
-        return torch.autograd.grad(values, sources, outer, allow_unused=True)
+    # Autocast applies to forward passes; a backward pass uses the dtypes of its forward pass.
+    with torch.autocast(outputs[0].device.type, enabled=False):
+        return torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True)

@@ -1,13 +1,13 @@
-"""The flat way of prefix sharing: one row, one forward pass, for when no cache can be kept.
+"""Flat prefix sharing: one row, one forward pass, for when no KV cache can be kept.
 
-Gradient checkpointing computes activations twice and drops the cache; processes that gather their
-weights layer by layer (FSDP) must all make the same number of passes. Both are served by writing
-all that a batch holds into one row
+Gradient checkpointing recomputes activations and drops the cache; processes that gather their
+weights layer by layer (FSDP) must all make the same number of passes. Both work when the whole
+batch is written into one row
 
     p | s_1 | s_2 | ... | p' | s'_1 | ...
 
-with positions that restart behind the prefix, and a mask by which a token sees its prefix and its
-own row up to itself. The sum of losses is again that of the plain batch, term for term (see
+with positions that restart after the prefix, and a mask by which a token attends to its prefix and
+to its own row up to itself. The sum of losses is again that of the plain batch, term for term (see
 `distill.sharing.cached`). It costs P + sum S_n tokens, without padding, but attention over the
 whole length: pairs of tokens of different rows are computed and masked.
 """
@@ -20,97 +20,104 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distill.sharing.cached import IGNORED, LossFn, PrefixBatch
+from distill.sharing.cached import IGNORE_INDEX, LossFn, PrefixBatch
 
 
-class _Row(NamedTuple):
+class _FlatRow(NamedTuple):
     """A whole batch as one row: for each of its T tokens, shape [T]."""
 
     ids: Tensor
     positions: Tensor
-    owner: Tensor
-    """The number of the row that it belongs to; prefixes have numbers of their own."""
-    prefix: Tensor
-    """The number of the prefix that it sees."""
+    segment: Tensor
+    """The number of the prefix or suffix that the token belongs to."""
+    prefix_segment: Tensor
+    """The number of the prefix that the token attends to."""
     targets: Tensor
-    first: Tensor
+    first_label: Tensor
 
 
-def flat_loss(model: Any, batches: Sequence[PrefixBatch], score: LossFn) -> Tensor:
-    """The sum of `score` over all labels of all batches, in one forward pass.
+def flat_loss(model: Any, batches: Sequence[PrefixBatch], loss_fn: LossFn) -> Tensor:
+    """The sum of `loss_fn` over all labels of all batches, in one forward pass.
 
-    Raises ValueError for models whose layers attend in other ways than to all before them or to a
-    window of it, and for what computes attention without a ready mask.
+    Raises ValueError for models with attention that is neither causal nor a causal sliding window,
+    and for attention implementations that take no mask.
     """
-    if getattr(model, "reads_both_ways", False):
+    if getattr(model, "has_bidirectional_spans", False):
         raise ValueError("the model reads a part of each row in both directions")
-    row = _one_row(batches)
-    seen = (row.owner[:, None] == row.owner) | (row.prefix[:, None] == row.owner)
+    row = _flatten(batches)
+    same_row = row.segment[:, None] == row.segment
+    visible = same_row | (row.prefix_segment[:, None] == row.segment)
     distance = row.positions[:, None] - row.positions
-    keep = row.targets != IGNORED
+    keep = row.targets != IGNORE_INDEX
     logits: Tensor = model(
         input_ids=row.ids[None],
         position_ids=row.positions[None],
-        attention_mask=attention_masks(model, (seen & (distance >= 0))[None], distance[None]),
+        attention_mask=attention_masks(model, (visible & (distance >= 0))[None], distance[None]),
         use_cache=False,
         logits_to_keep=keep[None],
     ).logits
-    return score(logits.reshape(-1, logits.shape[-1]), row.targets[keep], row.first[keep])
+    return loss_fn(logits.reshape(-1, logits.shape[-1]), row.targets[keep], row.first_label[keep])
 
 
-def _one_row(batches: Sequence[PrefixBatch]) -> _Row:
-    parts: list[_Row] = []
+def _flatten(batches: Sequence[PrefixBatch]) -> _FlatRow:
+    segments: list[_FlatRow] = []
     for batch in batches:
-        number = len(parts)
-        parts.append(_part(batch.prefix, 0, number, number))
-        for at, real in enumerate(batch.real):
-            own = (part[at][real] for part in (batch.suffixes, batch.targets, batch.first))
-            parts.append(_part(next(own), len(batch.prefix), len(parts), number, *own))
-    return _Row(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        prefix = len(segments)
+        segments.append(_segment(batch.prefix, 0, prefix, prefix))
+        for index, mask in enumerate(batch.mask):
+            ids, targets, first_label = (
+                part[index][mask] for part in (batch.suffixes, batch.targets, batch.first_label)
+            )
+            start = len(batch.prefix)
+            segments.append(_segment(ids, start, len(segments), prefix, targets, first_label))
+    return _FlatRow(*(torch.cat(column) for column in zip(*segments, strict=True)))
 
 
-def _part(
+def _segment(
     ids: Tensor,
     start: int,
-    owner: int,
-    prefix: int,
+    segment: int,
+    prefix_segment: int,
     targets: Tensor | None = None,
-    first: Tensor | None = None,
-) -> _Row:
-    """A prefix, or what follows it in one row; a prefix has no targets."""
-    return _Row(
+    first_label: Tensor | None = None,
+) -> _FlatRow:
+    """A prefix, or the suffix of one row, from position `start` on; a prefix has no targets."""
+    return _FlatRow(
         ids,
         torch.arange(start, start + len(ids), device=ids.device),
-        torch.full_like(ids, owner),
-        torch.full_like(ids, prefix),
-        torch.full_like(ids, IGNORED) if targets is None else targets,
-        torch.zeros_like(ids, dtype=torch.bool) if first is None else first,
+        torch.full_like(ids, segment),
+        torch.full_like(ids, prefix_segment),
+        torch.full_like(ids, IGNORE_INDEX) if targets is None else targets,
+        torch.zeros_like(ids, dtype=torch.bool) if first_label is None else first_label,
     )
 
 
-def attention_masks(model: Any, seen: Tensor, distance: Tensor) -> Any:
-    """What transformers takes as a ready mask: a tensor, or one for each kind of layer.
+def attention_masks(model: Any, visible: Tensor, distance: Tensor) -> Any:
+    """The custom mask that transformers takes: a tensor, or a dict of one for each layer type.
 
-    seen: which query may look at which key, windows aside, [rows, queries, keys], bool;
-    distance: by how many positions the key stands before the query, the same shape or [1, ...].
-    Gemma3 would silently give one bare tensor to its windowed and its other layers alike.
+    visible: which query may attend to which key, sliding windows aside, [rows, queries, keys],
+    bool; distance: query position minus key position, the same shape or [1, ...]. Gemma3 would
+    silently give a bare tensor to sliding and full layers alike. Raises ValueError for attention
+    implementations and layer types that take no custom mask.
     """
     config = model.config.get_text_config(decoder=True)
     if "flash" in config._attn_implementation:
         raise ValueError(f"{config._attn_implementation} takes no ready mask")
     window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if unknown := kinds - {"full_attention", "sliding_attention"}:
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    if unknown := layer_types - {"full_attention", "sliding_attention"}:
         raise ValueError(f"layers of the kind {', '.join(sorted(unknown))} take no ready mask")
-    near = seen if window is None else seen & (distance < window)
+    in_window = visible if window is None else visible & (distance < window)
     eager = config._attn_implementation == "eager"
-    full, sliding = (_added(m, model.dtype) if eager else m[:, None] for m in (seen, near))
-    if kinds:
+    full, sliding = (
+        _additive(mask, model.dtype) if eager else mask[:, None] for mask in (visible, in_window)
+    )
+    if layer_types:
         return {"full_attention": full, "sliding_attention": sliding}
     return sliding
 
 
-def _added(seen: Tensor, kind: torch.dtype) -> Tensor:
-    """The mask as what is added to attention scores."""
-    blank = torch.zeros_like(seen, dtype=kind)
-    return blank.masked_fill(~seen, torch.finfo(kind).min)[:, None]
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask as eager attention takes it: added to the attention scores."""
+    zeros = torch.zeros_like(visible, dtype=dtype)
+    return zeros.masked_fill(~visible, torch.finfo(dtype).min)[:, None]

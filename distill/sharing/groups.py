@@ -1,4 +1,4 @@
-"""Which rows of a batch begin alike, and are to be computed together."""
+"""Which rows of a batch are computed together because they have a common prefix."""
 
 from __future__ import annotations
 
@@ -8,84 +8,86 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-OVERHEAD = 64
-"""What one more forward pass costs, in tokens: below that, sharing does not pay."""
+PASS_OVERHEAD = 64
+"""The cost of one more forward pass, in tokens: sharing fewer does not pay."""
 
-_WIDTH = array("I").itemsize
+_TOKEN_BYTES = array("I").itemsize
 
 
 class Group(NamedTuple):
-    """Rows that share their first tokens."""
+    """Rows with a common prefix."""
 
     rows: tuple[int, ...]
-    """Their indices, those that end soonest first."""
-    shared: int
-    """How many tokens they share; 0 for rows that are computed as they are."""
+    """Their indices, the shortest row first."""
+    prefix_length: int
+    """Tokens that they share; 0 for rows that are computed whole."""
 
 
 def partition(rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Group]:
-    """Groups with which few tokens are computed.
+    """Group rows by common prefix so that the fewest tokens are computed.
 
-    rows: the token ids of each row; limits: how long a prefix of each row may be, less than its
-    length. Rows that share P tokens compute them once; rows that share nothing are one group,
-    whatever they hold. Padding is not counted: what is computed at one time is of like length.
-    Rows that begin alike stand side by side in lexicographic order. Of all ways to take runs of
-    that order as groups, this one computes least, found by dynamic programming: O(n²) in the rows.
-    A group inside another one is no run; what it would spare beyond that is little.
+    rows: the token ids of each row; limits: the longest prefix of each row that may be shared, less
+    than its length. The prefix of a group is computed once; rows that share nothing make one group.
+    Padding is not counted, as chunks hold rows of similar length. Rows with a common prefix are
+    adjacent in lexicographic order. Dynamic programming finds the cheapest way to cut that order
+    into groups, O(n²) in the rows. Groups are not nested: that would save little more.
     """
-    # As bytes, rows are compared at the speed of memory.
+    # As bytes: rows are compared by memcmp.
     keys = [array("I", row).tobytes() for row in rows]
     order = sorted(range(len(rows)), key=keys.__getitem__)
-    common = [_common(keys[one], keys[other]) for one, other in pairwise(order)]
+    common = [_common_prefix_length(keys[one], keys[other]) for one, other in pairwise(order)]
+    # For each number of rows in order: the least cost, and the last group's start and prefix.
     best: list[tuple[float, int, int]] = [(0, 0, 0)]
     for end in range(1, len(order) + 1):
         best.append(
             min(
-                (best[start][0] + cost, start, shared)
-                for start, cost, shared in _runs(rows, limits, order, common, end)
+                (best[start][0] + cost, start, prefix_length)
+                for start, cost, prefix_length in _last_groups(rows, limits, order, common, end)
             )
         )
-    runs = list(_traced(best, order))
-    alone = [row for run, shared in runs if not shared for row in run]
-    sharing = [_group(run, shared, rows) for run, shared in runs[::-1] if shared]
-    return [*sharing, _group(alone, 0, rows)] if alone else sharing
+    runs = list(_backtrack(best, order))
+    unshared = [row for run, prefix_length in runs if not prefix_length for row in run]
+    groups = [_group(run, length, rows) for run, length in runs[::-1] if length]
+    return [*groups, _group(unshared, 0, rows)] if unshared else groups
 
 
-def _runs(
+def _last_groups(
     rows: Sequence[Sequence[int]],
     limits: Sequence[int],
     order: Sequence[int],
     common: Sequence[int],
     end: int,
 ) -> Iterator[tuple[int, int, int]]:
-    """Each run that ends before `end`: its start, its cost in tokens, and what it shares."""
+    """Each possible group that ends before `end`: its start, cost in tokens and prefix length."""
     last = order[end - 1]
-    shared, tokens = limits[last], len(rows[last])
+    prefix_length, tokens = limits[last], len(rows[last])
     yield end - 1, tokens, 0
     for start in range(end - 2, -1, -1):
         tokens += len(rows[order[start]])
-        shared = min(shared, limits[order[start]], common[start])
-        if not shared:
+        prefix_length = min(prefix_length, limits[order[start]], common[start])
+        if not prefix_length:
             return
-        yield start, 2 * OVERHEAD + tokens - (end - start - 1) * shared, shared
+        cost = 2 * PASS_OVERHEAD + tokens - (end - start - 1) * prefix_length
+        yield start, cost, prefix_length
 
 
-def _traced(
+def _backtrack(
     best: Sequence[tuple[float, int, int]], order: Sequence[int]
 ) -> Iterator[tuple[list[int], int]]:
+    """The rows and the prefix length of each group of the cheapest cut, last group first."""
     end = len(order)
     while end:
-        _, start, shared = best[end]
-        yield list(order[start:end]), shared
+        _, start, prefix_length = best[end]
+        yield list(order[start:end]), prefix_length
         end = start
 
 
-def _group(members: Sequence[int], shared: int, rows: Sequence[Sequence[int]]) -> Group:
-    return Group(tuple(sorted(members, key=lambda row: (len(rows[row]), row))), shared)
+def _group(members: Sequence[int], prefix_length: int, rows: Sequence[Sequence[int]]) -> Group:
+    return Group(tuple(sorted(members, key=lambda row: (len(rows[row]), row))), prefix_length)
 
 
-def _common(one: bytes, other: bytes) -> int:
-    """How many tokens two rows share at their beginning."""
-    shortest = min(len(one), len(other)) // _WIDTH
-    ends = range(_WIDTH, _WIDTH * shortest + 1, _WIDTH)
+def _common_prefix_length(one: bytes, other: bytes) -> int:
+    """In tokens, by bisection."""
+    shortest = min(len(one), len(other)) // _TOKEN_BYTES
+    ends = range(_TOKEN_BYTES, _TOKEN_BYTES * shortest + 1, _TOKEN_BYTES)
     return bisect_left(ends, True, key=lambda end: one[:end] != other[:end])

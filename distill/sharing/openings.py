@@ -1,10 +1,10 @@
-"""How likely a model begins its answer in each of several ways, exactly, from prompts read once.
+"""The exact probability that an answer begins with each of several token paths, after one prefill.
 
-The probability of a path of tokens is the product of those of its tokens, each behind the prompt
-and the path so far. Paths are a tree: what two of them share is read once. The prompt's pass has
-told what follows the prompt itself, and the tokens of a draft. What else is needed is read in one
-more pass, all nodes of all trees behind their prompts' keys and values, under a mask by which a
-node sees its prompt and its own ancestors, at the position where it would stand.
+The probability of a path is the product of those of its tokens, each after the prompt and the path
+so far. Paths form a tree: a common prefix of two of them is computed once. The prefill has given
+the distribution after the prompt, and after the tokens of the draft. All other nodes of all trees
+are computed in one more pass (tree attention): a node attends to its prompt and its own ancestors,
+at the position where it would stand in a sequence.
 """
 
 from __future__ import annotations
@@ -24,95 +24,109 @@ from distill.sharing.reading import (
     PromptRow,
     TokenPath,
     common_prefix_length,
-    forward,
+    forward_logits,
     supports_prefix_sharing,
 )
 
-NEVER = log(1e-6)
-"""What is less likely than this is not followed further, and said to be impossible."""
+MIN_LOG_PROBABILITY = log(1e-6)
+"""A path whose beginning is less likely is not computed further; its probability is given as 0."""
 
-_Known = dict[TokenPath, dict[int, float]]
-"""By path, the log-probability of each token that may follow."""
+_LogProbs = dict[TokenPath, dict[int, float]]
+"""For each node, a path from the root, the log-probability of each token that may follow."""
 
 
-def can_score(model: Any) -> bool:
-    """Whether the model's past can be shared, and its attention takes a mask of ours."""
+def supports_path_scoring(model: Any) -> bool:
+    """Whether the model supports prefix sharing, and its attention takes a custom mask."""
     config = model.config.get_text_config(decoder=True)
     return supports_prefix_sharing(model) and config._attn_implementation in {"eager", "sdpa"}
 
 
 @torch.inference_mode()
-def path_probabilities(model: Any, done: PrefillPass) -> list[list[float]]:
-    """For each row of a pass the probability of each of its paths."""
-    known = [_of_pass(row, logits) for row, logits in zip(done.rows, done.logits, strict=True)]
-    wanted = [_unknown(row, own) for row, own in zip(done.rows, known, strict=True)]
-    if any(wanted):
-        _read_nodes(model, done, wanted, known)
+def path_probabilities(model: Any, prefilled: PrefillPass) -> list[list[float]]:
+    """For each row of a prefill, the probability of each of its paths."""
+    known = [
+        _prefilled_nodes(row, logits)
+        for row, logits in zip(prefilled.rows, prefilled.logits, strict=True)
+    ]
+    missing = [_missing_nodes(row, own) for row, own in zip(prefilled.rows, known, strict=True)]
+    if any(missing):
+        _compute_nodes(model, prefilled, missing, known)
     return [
         [_probability(path, own) for path in row.paths]
-        for row, own in zip(done.rows, known, strict=True)
+        for row, own in zip(prefilled.rows, known, strict=True)
     ]
 
 
-def _of_pass(row: PromptRow, logits: Tensor) -> _Known:
-    """What the pass has told: of what follows the prompt, and the draft as far as a path goes."""
-    nodes = {(), *row.inner}
+def _prefilled_nodes(row: PromptRow, logits: Tensor) -> _LogProbs:
+    """The nodes that the prefill has computed: the root, and the draft as far as a path goes."""
+    nodes = {(), *row.inner_nodes}
     draft = tuple(row.draft)
-    told = [draft[:at] for at in range(len(logits)) if draft[:at] in nodes]
-    return dict(zip(told, _tables(row, logits[: len(told)]), strict=True))
+    found = [draft[:end] for end in range(len(logits)) if draft[:end] in nodes]
+    return dict(zip(found, _log_probs(row, logits[: len(found)]), strict=True))
 
 
-def _tables(row: PromptRow, logits: Tensor) -> list[dict[int, float]]:
-    """For each row of scores the log-probabilities of all tokens that stand in a path."""
+def _log_probs(row: PromptRow, logits: Tensor) -> list[dict[int, float]]:
+    """For each row of logits, the log-probabilities of all tokens that occur in a path."""
     tokens = sorted({token for path in row.paths for token in path})
-    scores = logits.float()
-    found = scores[:, tokens] - scores.logsumexp(-1, keepdim=True)
+    logits = logits.float()
+    found = logits[:, tokens] - logits.logsumexp(-1, keepdim=True)
     return [dict(zip(tokens, own, strict=True)) for own in found.tolist()]
 
 
-def _unknown(row: PromptRow, known: _Known) -> list[TokenPath]:
-    """The nodes that are still to be read, ancestors first."""
-    needed: set[TokenPath] = set()
+def _missing_nodes(row: PromptRow, known: _LogProbs) -> list[TokenPath]:
+    """The nodes that are still to be computed, ancestors first."""
+    missing: set[TokenPath] = set()
     for path in row.paths:
-        told = next((at for at in range(len(path)) if path[:at] not in known), len(path))
-        if sum(known[path[:at]][path[at]] for at in range(told)) >= NEVER:
-            needed |= {path[:at] for at in range(told, len(path))}
-    return sorted(needed, key=len)
+        depth = next((end for end in range(len(path)) if path[:end] not in known), len(path))
+        if sum(known[path[:end]][path[end]] for end in range(depth)) >= MIN_LOG_PROBABILITY:
+            missing |= {path[:end] for end in range(depth, len(path))}
+    return sorted(missing, key=len)
 
 
-def _probability(path: TokenPath, known: _Known) -> float:
-    nodes = [path[:at] for at in range(len(path))]
+def _probability(path: TokenPath, known: _LogProbs) -> float:
+    nodes = [path[:end] for end in range(len(path))]
     if any(node not in known for node in nodes):
         return 0.0
     return exp(sum(known[node][token] for node, token in zip(nodes, path, strict=True)))
 
 
-def _read_nodes(
-    model: Any, done: PrefillPass, wanted: Sequence[list[TokenPath]], known: Sequence[_Known]
+def _compute_nodes(
+    model: Any,
+    prefilled: PrefillPass,
+    missing: Sequence[list[TokenPath]],
+    known: Sequence[_LogProbs],
 ) -> None:
-    """Read the wanted nodes of every row in one pass, and add what follows them to `known`."""
-    past = done.cache.get_seq_length()
-    rows = list(zip(done.rows, wanted, strict=True))
+    """Compute the missing nodes of all rows in one pass, and add them to `known`."""
+    past = prefilled.cache.get_seq_length()
+    rows = list(zip(prefilled.rows, missing, strict=True))
+    counts = [len(nodes) for nodes in missing]
     ids = _padded([[node[-1] for node in nodes] for _, nodes in rows])
-    at = _padded([[len(row.prompt) + len(node) - 1 for node in nodes] for row, nodes in rows])
-    real = torch.arange(ids.shape[1]) < torch.tensor([len(nodes) for nodes in wanted])[:, None]
-    shown = _padded([[_shown(row, node) for node in nodes] for row, nodes in rows])
+    positions = _padded(
+        [[len(row.prompt) + len(node) - 1 for node in nodes] for row, nodes in rows]
+    )
+    keep = torch.arange(ids.shape[1]) < torch.tensor(counts)[:, None]
+    # Slots of the cache that a node attends to: the prompt, and the draft while it is the path.
+    attended = _padded(
+        [
+            [len(row.prompt) + common_prefix_length(node, row.draft[:-1]) for node in nodes]
+            for row, nodes in rows
+        ]
+    )
     slots = torch.arange(past).expand(len(rows), past)
-    seen = torch.cat([slots[:, None] < shown[:, :, None], _ancestors(wanted)], 2)
-    distance = at[:, :, None] - torch.cat([slots, at], 1)[:, None]
+    visible = torch.cat([slots[:, None] < attended[:, :, None], _ancestor_mask(missing)], 2)
+    distance = positions[:, :, None] - torch.cat([slots, positions], 1)[:, None]
     device = model.device
-    scores = forward(
+    logits = forward_logits(
         model,
         ids.to(device),
-        attention_masks(model, seen.to(device), distance.to(device)),
-        at.to(device),
-        # A copy: the pass's own cache is left as it is.
-        expand_cache(done.cache, len(rows)),
-        real.to(device),
+        attention_masks(model, visible.to(device), distance.to(device)),
+        positions.to(device),
+        # A copy: the cache of the prefill must not grow.
+        expand_cache(prefilled.cache, len(rows)),
+        keep.to(device),
     )
-    each = torch.split(scores, [len(nodes) for nodes in wanted])
-    for (row, nodes), own, behind in zip(rows, known, each, strict=True):
-        own.update(zip(nodes, _tables(row, behind), strict=True))
+    for (row, nodes), own, own_logits in zip(rows, known, torch.split(logits, counts), strict=True):
+        own.update(zip(nodes, _log_probs(row, own_logits), strict=True))
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -120,18 +134,13 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     return pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True)
 
 
-def _shown(row: PromptRow, node: TokenPath) -> int:
-    """How many slots of the pass a node sees: the prompt, and the draft as far as it agrees."""
-    return len(row.prompt) + common_prefix_length(node, row.draft[:-1])
-
-
-def _ancestors(wanted: Sequence[list[TokenPath]]) -> Tensor:
-    """Which nodes a node sees, itself among them, [rows, nodes, nodes]."""
-    longest = max(map(len, wanted))
-    # Padding sees itself: attention to nothing is no number.
-    seen = torch.eye(longest, dtype=torch.bool).repeat(len(wanted), 1, 1)
-    for row, nodes in enumerate(wanted):
-        for at, node in enumerate(nodes):
-            for before, other in enumerate(nodes[:at]):
-                seen[row, at, before] = node[: len(other)] == other
-    return seen
+def _ancestor_mask(nodes_of_rows: Sequence[list[TokenPath]]) -> Tensor:
+    """Which nodes a node attends to, itself among them, [rows, nodes, nodes], bool."""
+    longest = max(map(len, nodes_of_rows))
+    # Padding attends to itself: a softmax over nothing is NaN.
+    mask = torch.eye(longest, dtype=torch.bool).repeat(len(nodes_of_rows), 1, 1)
+    for row, nodes in enumerate(nodes_of_rows):
+        for query, node in enumerate(nodes):
+            for key, other in enumerate(nodes[:query]):
+                mask[row, query, key] = node[: len(other)] == other
+    return mask

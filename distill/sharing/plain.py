@@ -1,4 +1,4 @@
-"""The plain padded batch: every row computed whole. What sharing must agree with."""
+"""The plain padded batch, every row computed whole: what prefix sharing must agree with."""
 
 from __future__ import annotations
 
@@ -11,53 +11,52 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from distill.sharing.cached import IGNORED, LossFn, PrefixBatch
+from distill.sharing.cached import IGNORE_INDEX, LossFn, PrefixBatch
 
 
 def plain_loss(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, score: LossFn
+    model: Any, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, loss_fn: LossFn
 ) -> Tensor:
-    """The sum of `score` over all labels of a padded batch, [rows, length] each."""
+    """The sum of `loss_fn` over all labels of a padded batch, [rows, length] each."""
     targets = labels[:, 1:]
-    labelled = targets != IGNORED
+    labelled = targets != IGNORE_INDEX
     # The last position predicts nothing: its column is never kept.
     keep = pad(labelled, (0, 1))
-    wanted: dict[str, Any] = {"logits_to_keep": keep} if supports_logits_to_keep(model) else {}
+    head: dict[str, Any] = {"logits_to_keep": keep} if supports_logits_to_keep(model) else {}
     logits: Tensor = model(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **wanted
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **head
     ).logits
-    own = logits.reshape(-1, logits.shape[-1]) if wanted else logits[keep]
-    first = labelled & (labelled.cumsum(1) == 1)
-    return score(own, targets[labelled], first[labelled])
+    kept = logits.reshape(-1, logits.shape[-1]) if head else logits[keep]
+    first_label = labelled & (labelled.cumsum(1) == 1)
+    return loss_fn(kept, targets[labelled], first_label[labelled])
 
 
-def padded(batches: Sequence[PrefixBatch]) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows of batches, each whole: input ids, mask and labels, [rows, length] each."""
+def to_padded(batches: Sequence[PrefixBatch]) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of all batches with their prefix: ids, attention mask, labels, [rows, length]."""
     ids, labels = [], []
     for batch in batches:
-        unlabelled = torch.full_like(batch.prefix, IGNORED)
-        for suffix, real, targets in zip(batch.suffixes, batch.real, batch.targets, strict=True):
-            ids.append(torch.cat([batch.prefix, suffix[real]]))
-            following = torch.cat([unlabelled, targets[real]])
-            labels.append(pad(following[:-1], (1, 0), value=IGNORED))
-    mask = [torch.ones_like(row) for row in ids]
+        unlabelled = torch.full_like(batch.prefix, IGNORE_INDEX)
+        for suffix, mask, targets in zip(batch.suffixes, batch.mask, batch.targets, strict=True):
+            ids.append(torch.cat([batch.prefix, suffix[mask]]))
+            next_labels = torch.cat([unlabelled, targets[mask]])
+            labels.append(pad(next_labels[:-1], (1, 0), value=IGNORE_INDEX))
     return (
         pad_sequence(ids, batch_first=True),
-        pad_sequence(mask, batch_first=True),
-        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
     )
 
 
 def bidirectional_start_ids(model: Any) -> tuple[int, ...]:
-    """The tokens from which on a model reads in both directions, as the embedded student does."""
+    """The ids of tokens that start a part in which the model attends in both directions."""
     return tuple(getattr(model.config, "user_heads", ()))
 
 
 def supports_logits_to_keep(model: Any) -> bool:
-    """Whether the model's head can run at some positions only."""
+    """Whether the model can compute logits at some positions only."""
     base = getattr(model, "module", model)
     base = base.get_base_model() if hasattr(base, "get_base_model") else base
-    # A class may pass on to the one below it what it does not name.
+    # A forward with **kwargs may pass the argument on to that of a base class.
     return any(
         "logits_to_keep" in inspect.signature(vars(kind)["forward"]).parameters
         for kind in type(base).__mro__

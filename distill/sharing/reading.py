@@ -1,13 +1,13 @@
-"""Prompts read many at once: the beginning that they share once, and a draft of each answer.
+"""Prefill of many prompts at once: a common prefix is computed once, and drafts are verified.
 
-A prompt is read once, whatever is asked of it. Prompts that begin alike are grouped; their shared
-prefix becomes keys and values of one row, which every row of the group attends to. Behind its
-prompt a row may carry a draft of the answer. One pass then says for each of the draft's tokens
-what the model itself would have said there, and how likely it found the draft.
+Prompts with a common prefix are grouped; the prefix becomes a KV cache of one row, which every row
+of the group attends to. After its prompt a row may carry a draft of the answer. One forward pass
+then gives, for each token of the draft, what the model itself would choose there and how likely it
+finds the draft.
 
-All keys and values are kept, those beyond a sliding window too: masks decide what is seen, and
-they count slots of the cache. So each row must stand in it without gaps: behind a shared prefix
-rows are padded on the right, and what is decoded further is laid out anew (see `decode`).
+The whole KV cache is kept, also beyond a sliding window: masks decide what is visible, and they
+count slots of the cache. So a row must have no gaps in it: rows are padded on the right, and what
+is decoded further gets a new cache (see `decode`).
 """
 
 from __future__ import annotations
@@ -24,86 +24,84 @@ from transformers import DynamicCache
 
 from distill.sharing import expand_cache, initialized_layers, partition
 
-MOST_LOGITS = 2**26
-"""Scores held at one time, as numbers: 256 MB in float32."""
+MAX_LOGITS = 2**26
+"""Logits held at one time, a number: 256 MB in float32."""
 
-_AT_ONCE = 512
-"""Prompts that are grouped together: the time that takes is the square of it."""
+_MAX_PARTITIONED = 512
+"""Prompts that are grouped at one time: `partition` is quadratic in them."""
 
-Layers = list[tuple[Tensor, Tensor]]
+LayerKV = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer that has some, each [heads, tokens, dimensions]."""
-
 
 TokenPath = tuple[int, ...]
 """Token ids with which an answer may begin."""
 
 
 class PromptRow(NamedTuple):
-    """A prompt to be read."""
+    """A prompt to prefill."""
 
     prompt_index: int
-    """Its index among all prompts."""
+    """Among all prompts."""
     prompt: Sequence[int]
     draft: Sequence[int] = ()
-    """What the answer may be; empty where nothing is known of it."""
+    """A guess of the answer; empty where there is none."""
     paths: Sequence[TokenPath] = ()
-    """Beginnings of an answer whose probability is asked (see `distill.sharing.openings`)."""
+    """Beginnings of an answer to score (see `distill.sharing.openings`)."""
 
     @property
-    def inner(self) -> list[TokenPath]:
-        """What the paths have before each of their tokens but the first, the shortest first."""
-        found = {path[:at] for path in self.paths for at in range(1, len(path))}
+    def inner_nodes(self) -> list[TokenPath]:
+        """The proper prefixes of the paths, without the empty one, the shortest first."""
+        found = {path[:end] for path in self.paths for end in range(1, len(path))}
         return sorted(found, key=lambda path: (len(path), path))
 
     @property
-    def ids(self) -> list[int]:
-        """What is read: nothing is asked of what follows the draft."""
+    def input_ids(self) -> list[int]:
+        """Prompt and draft; what follows the last token of the draft is not needed."""
         return [*self.prompt, *self.draft[:-1]]
 
 
 class PrefillPass(NamedTuple):
-    """What one pass through the model says to some rows."""
+    """The result of one forward pass for some rows."""
 
     rows: Sequence[PromptRow]
-    chosen: list[list[int]]
-    """For each row the likeliest token behind the prompt, and behind each draft token but one."""
+    greedy_ids: list[list[int]]
+    """Per row, the likeliest token after the prompt and after each draft token but the last."""
     draft_nll: list[float | None]
-    """For each row its draft's mean negative log-likelihood per token, None without a draft."""
+    """Per row, the mean negative log-likelihood of a draft token, None without a draft."""
     logits: list[Tensor]
-    """For each row the scores behind its prompt and its draft's tokens, [chosen, vocabulary]."""
-    prefix: Layers
-    """What all rows share."""
+    """Per row, the logits of `greedy_ids`, [tokens, vocabulary]."""
+    prefix: LayerKV
+    """The KV cache of the common prefix, which all rows share."""
     cache: Any
 
-    def own(self, at: int, tokens: int) -> Layers:
-        """What the row at `at` has of its own, up to so many of its tokens; a copy."""
-        shared = length(self.prefix)
+    def suffix_kv(self, row: int, end: int) -> LayerKV:
+        """A copy of the row's keys and values from the end of the prefix to token `end`."""
+        start = token_count(self.prefix)
         return [
-            (layer.keys[at, :, shared:tokens].clone(), layer.values[at, :, shared:tokens].clone())
+            (layer.keys[row, :, start:end].clone(), layer.values[row, :, start:end].clone())
             for layer in initialized_layers(self.cache)
         ]
 
 
 def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences share at their beginning."""
-    same = (a == b for a, b in zip(one, other, strict=False))
-    return next((at for at, equal in enumerate(same) if not equal), min(len(one), len(other)))
+    equal = (a == b for a, b in zip(one, other, strict=False))
+    return next((at for at, same in enumerate(equal) if not same), min(len(one), len(other)))
 
 
-def accepted(model: Any) -> Mapping[str, Any]:
-    """What the model's forward takes; an adapter around the model hides it."""
-    return inspect.signature(_unwrapped(model).forward).parameters
+def forward_parameters(model: Any) -> Mapping[str, Any]:
+    """The parameters of the model's forward, which an adapter around it hides."""
+    return inspect.signature(_base_model(model).forward).parameters
 
 
 def supports_prefix_sharing(model: Any) -> bool:
-    """Whether the model's past is keys and values alone, whose positions can be named."""
-    model = _unwrapped(model)
+    """Whether the model's state is a KV cache alone, and it takes position ids."""
+    model = _base_model(model)
     config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ())
+    layer_types = set(getattr(config, "layer_types", None) or ())
     return (
-        {"past_key_values", "position_ids"} <= accepted(model).keys()
+        {"past_key_values", "position_ids"} <= forward_parameters(model).keys()
         and not getattr(model, "_is_stateful", False)
-        and kinds <= {"full_attention", "sliding_attention"}
+        and layer_types <= {"full_attention", "sliding_attention"}
     )
 
 
@@ -113,112 +111,114 @@ def prefill(
     rows_at_once: int,
     bidirectional_start_ids: Sequence[int] = (),
 ) -> Iterator[PrefillPass]:
-    """Every row in one pass or another, at most `rows_at_once` in each.
+    """Forward passes that cover every row once, at most `rows_at_once` rows in each.
 
     bidirectional_start_ids: ids of the tokens from which on the model attends in both directions; a
     shared prefix ends before the last of them.
     """
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
     order = sorted(rows, key=lambda row: list(row.prompt))
-    for start in range(0, len(order), _AT_ONCE):
-        part = order[start : start + _AT_ONCE]
-        limits = [_limit(row.prompt, bidirectional_start_ids) for row in part]
-        for group in partition([row.ids for row in part], limits):
-            members = [part[at] for at in group.rows]
-            prefix = _prefix(model, members[0].prompt[: group.shared])
-            for some in _chunks(members, rows_at_once, _vocabulary(model)):
-                yield _read(model, prefix, some)
+    for start in range(0, len(order), _MAX_PARTITIONED):
+        part = order[start : start + _MAX_PARTITIONED]
+        limits = [_max_prefix_length(row.prompt, bidirectional_start_ids) for row in part]
+        for group in partition([row.input_ids for row in part], limits):
+            members = [part[index] for index in group.rows]
+            prefix = _prefill_prefix(model, members[0].prompt[: group.prefix_length])
+            for chunk in _chunks(members, rows_at_once, vocabulary):
+                yield _prefill_rows(model, prefix, chunk)
 
 
-def _limit(prompt: Sequence[int], bidirectional_start_ids: Sequence[int]) -> int:
-    """How long a prefix of the prompt may be: its last token is asked for the first answer."""
+def _max_prefix_length(prompt: Sequence[int], bidirectional_start_ids: Sequence[int]) -> int:
+    """The last token of a prompt is never shared: it predicts the first token of the answer."""
     starts = [at for at, token in enumerate(prompt) if token in bidirectional_start_ids]
     return min([len(prompt) - 1, *starts[-1:]])
 
 
-def _chunks(rows: Sequence[PromptRow], at_once: int, vocabulary: int) -> Iterator[list[PromptRow]]:
-    """The rows in order, few enough at a time for their scores to be held."""
+def _chunks(
+    rows: Sequence[PromptRow], rows_at_once: int, vocabulary: int
+) -> Iterator[list[PromptRow]]:
+    """The rows in order, in chunks of at most `rows_at_once` rows and MAX_LOGITS logits."""
     chunk: list[PromptRow] = []
-    scores = 0
+    logits = 0
     for row in rows:
-        own = vocabulary * max(1, len(row.draft), len(row.inner))
-        if chunk and (len(chunk) == at_once or scores + own > MOST_LOGITS):
+        more = vocabulary * max(1, len(row.draft), len(row.inner_nodes))
+        if chunk and (len(chunk) == rows_at_once or logits + more > MAX_LOGITS):
             yield chunk
-            chunk, scores = [], 0
+            chunk, logits = [], 0
         chunk.append(row)
-        scores += own
+        logits += more
     if chunk:
         yield chunk
 
 
 @torch.inference_mode()
-def _prefix(model: Any, ids: Sequence[int]) -> Any:
-    """The cache of one row of token ids; None for no ids."""
+def _prefill_prefix(model: Any, ids: Sequence[int]) -> Any:
+    """The KV cache of token ids as one row; None for no ids."""
     if not ids:
         return None
     cache = DynamicCache()
     row = torch.tensor([ids], device=model.device)
     positions = torch.arange(len(ids), device=model.device)[None]
-    forward(model, row, torch.ones_like(row), positions, cache, keep=1)
+    forward_logits(model, row, torch.ones_like(row), positions, cache, keep=1)
     return cache
 
 
 @torch.inference_mode()
-def _read(model: Any, prefix: Any, rows: Sequence[PromptRow]) -> PrefillPass:
+def _prefill_rows(model: Any, prefix: Any, rows: Sequence[PromptRow]) -> PrefillPass:
     past = prefix.get_seq_length() if prefix is not None else 0
     cache = expand_cache(prefix, len(rows)) if prefix is not None else DynamicCache()
-    suffixes = [torch.tensor(row.ids[past:]) for row in rows]
+    suffixes = [torch.tensor(row.input_ids[past:]) for row in rows]
     ids = pad_sequence(suffixes, batch_first=True).to(model.device)
     lengths = torch.tensor([len(suffix) for suffix in suffixes], device=model.device)
-    at = torch.arange(ids.shape[1], device=model.device)
-    real = at < lengths[:, None]
+    column = torch.arange(ids.shape[1], device=model.device)
+    mask = column < lengths[:, None]
     counts = [max(1, len(row.draft)) for row in rows]
-    keep = real & (at >= (lengths - lengths.new_tensor(counts))[:, None])
-    mask = pad(real, (past, 0), value=True).long()
-    scores = forward(model, ids, mask, (past + at).expand_as(ids), cache, keep)
-    logits = torch.split(scores, counts)
-    chosen = [own.argmax(-1).tolist() for own in logits]
-    losses = [_loss(own, row.draft) for own, row in zip(logits, rows, strict=True)]
-    return PrefillPass(rows, chosen, losses, list(logits), _layers(prefix), cache)
+    keep = mask & (column >= (lengths - lengths.new_tensor(counts))[:, None])
+    kept = forward_logits(
+        model,
+        ids,
+        pad(mask, (past, 0), value=True).long(),
+        (past + column).expand_as(ids),
+        cache,
+        keep,
+    )
+    logits = torch.split(kept, counts)
+    return PrefillPass(
+        rows,
+        [own.argmax(-1).tolist() for own in logits],
+        [_mean_nll(own, row.draft) for own, row in zip(logits, rows, strict=True)],
+        list(logits),
+        [] if prefix is None else [(kv.keys[0], kv.values[0]) for kv in initialized_layers(prefix)],
+        cache,
+    )
 
 
-def forward(
+def forward_logits(
     model: Any, ids: Tensor, mask: Any, positions: Tensor, cache: Any, keep: Tensor | int
 ) -> Tensor:
-    """Scores at the positions to keep, [kept, vocabulary]; the cache grows by what was read."""
-    takes = accepted(model)
+    """The logits at the positions to keep, [kept, vocabulary]; `cache` grows by the ids.
+
+    keep: bool of the shape of `ids`, or how many of the last positions.
+    """
+    parameters = forward_parameters(model)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    if "logits_to_keep" in takes:
+    if "logits_to_keep" in parameters:
         inputs["logits_to_keep"] = keep
     logits: Tensor = model(**inputs, past_key_values=cache, use_cache=True).logits
-    if "logits_to_keep" not in takes:
+    if "logits_to_keep" not in parameters:
         logits = logits[keep] if isinstance(keep, Tensor) else logits[:, -keep:]
     return logits.reshape(-1, logits.shape[-1])
 
 
-def _loss(logits: Tensor, draft: Sequence[int]) -> float | None:
-    """The mean loss of a draft; nothing is computed where there is none."""
+def _mean_nll(logits: Tensor, draft: Sequence[int]) -> float | None:
     if not draft:
         return None
-    wanted = torch.tensor(draft, device=logits.device)
-    return float(cross_entropy(logits.float(), wanted))
+    return float(cross_entropy(logits.float(), torch.tensor(draft, device=logits.device)))
 
 
-def _layers(cache: Any) -> Layers:
-    return (
-        [(layer.keys[0], layer.values[0]) for layer in initialized_layers(cache)]
-        if cache is not None
-        else []
-    )
-
-
-def length(layers: Layers) -> int:
-    """How many tokens they hold."""
+def token_count(layers: LayerKV) -> int:
     return layers[0][0].shape[-2] if layers else 0
 
 
-def _vocabulary(model: Any) -> int:
-    return int(model.config.get_text_config(decoder=True).vocab_size)
-
-
-def _unwrapped(model: Any) -> Any:
+def _base_model(model: Any) -> Any:
     return getattr(model, "get_base_model", lambda: model)()

@@ -25,7 +25,7 @@ class MiniLMDecoder(BertLMHeadModel):  # type: ignore[no-untyped-call]
     """
 
     config_class = MiniLMConfig
-    reads_both_ways = True
+    has_bidirectional_spans = True
     """What a ready mask, made for causal models, would not know."""
 
     def __init__(self, config: BertConfig) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
-from distill.sharing import IGNORED
+from distill.sharing import IGNORE_INDEX
 from distill.train.processes import ProcessRank
 from distill.train.trainer import RoutingTrainer
 
@@ -131,7 +131,7 @@ class OrderedTrainer(RoutingTrainer):
         model.eval()
         total = torch.zeros(2, dtype=torch.float64)
         for batch in dataloader:
-            labels = int((batch["labels"][:, 1:] != IGNORED).sum())
+            labels = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
             loss = self.prediction_step(model, batch)[0]
             total += torch.tensor([float(loss) * labels, labels])
         summed, count = self.accelerator.reduce(total.to(self.args.device)).tolist()

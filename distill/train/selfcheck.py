@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from distill.sharing import LossFn, PrefixBatch, flat_loss, shared_loss
-from distill.sharing.plain import padded, plain_loss
+from distill.sharing.plain import plain_loss, to_padded
 
 MOST_ROWS = 4
 
@@ -48,7 +48,7 @@ def difference(model: Any, batches: Sequence[PrefixBatch], way: str) -> Differen
     model.eval()
     try:
         with torch.no_grad():
-            plain = _losses(lambda score: plain_loss(model, *padded(rows), score))
+            plain = _losses(lambda score: plain_loss(model, *to_padded(rows), score))
             shared = _losses(lambda score: _shared(model, rows, way, score))
     except torch.OutOfMemoryError:
         raise
@@ -69,10 +69,14 @@ def sample(batches: Sequence[PrefixBatch]) -> list[PrefixBatch]:
 
 def _some(batch: PrefixBatch, most: int) -> PrefixBatch:
     """So many rows of a group, from the shortest to the longest, labelled ones if there are any."""
-    labelled = batch.first.any(1).nonzero().flatten()
-    rows = labelled if len(labelled) else torch.arange(len(batch.first), device=batch.first.device)
+    labelled = batch.first_label.any(1).nonzero().flatten()
+    rows = (
+        labelled
+        if len(labelled)
+        else torch.arange(len(batch.first_label), device=batch.first_label.device)
+    )
     step = max(1, (len(rows) - 1) // max(1, most - 1))
-    return batch.only(rows[::step][:most])
+    return batch.select(rows[::step][:most])
 
 
 def _shared(model: Any, batches: Sequence[PrefixBatch], way: str, score: LossFn) -> Tensor:

@@ -125,10 +125,10 @@ def test_an_adapter_around_the_model_changes_nothing_but_the_weights() -> None:
 
 def test_batches_hold_every_prompt_once_and_long_ones_alone() -> None:
     lengths = [5, 1, 9, 3, 3, 8, 2]
-    made = list(batches_by_length(lengths, 3, alone_from=8))
+    made = list(batches_by_length(lengths, 3, single_from=8))
     assert made == [[1, 6, 3], [4, 0], [5], [2]]
-    assert list(batches_by_length([], 3, alone_from=8)) == []
-    assert list(batches_by_length([4, 4], 1, alone_from=float("inf"))) == [[0], [1]]
+    assert list(batches_by_length([], 3, single_from=8)) == []
+    assert list(batches_by_length([4, 4], 1, single_from=float("inf"))) == [[0], [1]]
 
 
 def test_the_context_is_the_configurations() -> None:

@@ -28,7 +28,7 @@ USER, MODEL = 57, 58
 def _however_few_they_are() -> Iterator[None]:
     """Prompts share what they can, also where that does not pay."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.sharing.groups.OVERHEAD", 0)
+        patch.setattr("distill.sharing.groups.PASS_OVERHEAD", 0)
         yield
 
 

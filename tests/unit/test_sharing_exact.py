@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill.sharing import flat_loss, group_by_prefix, prefix_cache, shared_loss
 from distill.sharing.flat import attention_masks
-from distill.sharing.plain import padded, plain_loss
+from distill.sharing.plain import plain_loss, to_padded
 from distill.train.tally import Tally
 
 # gemma3-16: a window within the prefix; gemma3-100: one beyond it.
@@ -138,7 +138,7 @@ def test_autocast_to_bfloat16(way: str) -> None:
 
 def test_rows_come_back_whole() -> None:
     rows = mixed_rows()
-    ids, mask, labels = padded(group_by_prefix(*padded_rows(rows)))
+    ids, mask, labels = to_padded(group_by_prefix(*padded_rows(rows)))
     back = {
         (tuple(i[m].tolist()), tuple(w[m].tolist()))
         for i, m, w in zip(ids, mask.bool(), labels, strict=True)

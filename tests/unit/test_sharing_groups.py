@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.sharing.groups import OVERHEAD, Group, partition
+from distill.sharing.groups import PASS_OVERHEAD, Group, partition
 
 # Tokens in runs, so that prefixes are worth their overhead.
 STRETCHES = st.lists(st.sampled_from([(1,) * 90, (2,) * 40, (3,), (2, 3)]), min_size=1, max_size=4)
@@ -24,8 +24,8 @@ def cost(rows: Sequence[Sequence[int]], groups: Sequence[Group]) -> int:
     """Tokens that are computed, and what two passes instead of one cost besides."""
     total = 0
     for group in groups:
-        own = sum(len(rows[at]) - group.shared for at in group.rows)
-        total += own + (2 * OVERHEAD + group.shared if group.shared else 0)
+        own = sum(len(rows[at]) - group.prefix_length for at in group.rows)
+        total += own + (2 * PASS_OVERHEAD + group.prefix_length if group.prefix_length else 0)
     return total
 
 
@@ -56,10 +56,10 @@ def test_every_row_is_in_one_group_and_shares_what_is_said(
     groups = partition(rows, limits)
     assert sorted(at for group in groups for at in group.rows) == list(range(len(rows)))
     for group in groups:
-        assert group.shared <= shared(rows, limits, group.rows)
+        assert group.prefix_length <= shared(rows, limits, group.rows)
         lengths = [len(rows[at]) for at in group.rows]
         assert lengths == sorted(lengths)
-    assert sum(not group.shared for group in groups) <= 1
+    assert sum(not group.prefix_length for group in groups) <= 1
 
 
 @settings(max_examples=50)
