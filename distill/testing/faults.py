@@ -1,4 +1,4 @@
-"""Behaviours that remember: faults at random with a seed, and a server with a limited strength."""
+"""Behaviours with state: random faults with a seed, and a server with limited capacity."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from distill.testing.responses import Behaviour, Body, Response
 
 
 def faults(retry_after: float | None = None, delay: float = 1.0) -> dict[str, Behaviour]:
-    """What a storm may bring, by name.
+    """The faults of RandomFaults, by name.
 
-    retry_after: seconds that 429 and 503 ask for; delay: seconds of the slow ones
+    retry_after: of 429 and 503, in seconds; delay: seconds of the slow ones
     """
     return {
         "rate_limited": behaviours.rate_limited(retry_after),
@@ -47,11 +47,10 @@ def faults(retry_after: float | None = None, delay: float = 1.0) -> dict[str, Be
 
 
 class RandomFaults:
-    """Trouble for a share of the requests: `RandomFaults(seed=1, rate_limited=0.2, reset=0.02)`.
+    """A fault for a share of the requests: `RandomFaults(seed=1, rate_limited=0.2, reset=0.02)`.
 
-    What a request meets depends on the seed, on its own content and on how often it was seen
-    before, never on the order in which requests come: under any concurrency the same requests meet
-    the same troubles.
+    The fault depends on the seed, the content of the request and how often it was seen before, not
+    on the order of requests: under any concurrency, the same requests meet the same faults.
     """
 
     def __init__(
@@ -65,29 +64,29 @@ class RandomFaults:
     ) -> None:
         known = faults(retry_after, delay)
         if unknown := shares.keys() - known.keys():
-            raise TypeError(f"a storm brings no {', '.join(sorted(unknown))}")
+            raise TypeError(f"there are no faults {', '.join(sorted(unknown))}")
         if min(shares.values(), default=0) < 0 or sum(shares.values()) > 1:
             raise ValueError(f"the shares must be from 0 to 1 together: {shares}")
         self.counts: Counter[str] = Counter()
-        """How often each trouble was met, and "default"."""
+        """How often each fault was injected, and "default"."""
         self._seed = seed
         self._default = default
-        self._troubles = {name: (share, known[name]) for name, share in shares.items()}
+        self._shares = {name: (share, known[name]) for name, share in shares.items()}
         self._seen: Counter[str] = Counter()
-        # Two servers, each with a thread of its own, may share one storm.
+        # Servers with a thread each may share it.
         self._lock = threading.Lock()
 
     def __call__(self, body: Body) -> Response:
         digest = body.digest
         with self._lock:
             self._seen[digest] += 1
-            name, behaviour = self._drawn(f"{self._seed} {digest} {self._seen[digest]}")
+            name, behaviour = self._draw(f"{self._seed} {digest} {self._seen[digest]}")
             self.counts[name] += 1
         return behaviour(body)
 
-    def _drawn(self, ticket: str) -> tuple[str, Behaviour]:
-        left = random.Random(ticket).random()
-        for name, (share, behaviour) in self._troubles.items():
+    def _draw(self, seed: str) -> tuple[str, Behaviour]:
+        left = random.Random(seed).random()
+        for name, (share, behaviour) in self._shares.items():
             left -= share
             if left < 0:
                 return name, behaviour
@@ -97,8 +96,8 @@ class RandomFaults:
 class Overloaded:
     """Answers 429, at once, to requests beyond a capacity or a rate; behaves as `default` below it.
 
-    capacity: requests in flight; rate: requests per second, in bursts of a second's worth at most.
-    Those turned away count for neither.
+    capacity: requests in flight; rate: requests per second, in bursts of one second at most.
+    Rejected requests count for neither.
     """
 
     def __init__(
@@ -112,20 +111,20 @@ class Overloaded:
         self.default = default
         self.rejected = 0
         self._capacity = capacity
-        self._bucket = rate and _Bucket(rate)
+        self._bucket = rate and _TokenBucket(rate)
         self._refusal = behaviours.rate_limited(retry_after)
 
     def __call__(self, body: Body) -> Response:
-        crowded = self._capacity is not None and body.in_flight > self._capacity
-        if crowded or (self._bucket and not self._bucket.take(body.arrived)):
+        full = self._capacity is not None and body.in_flight > self._capacity
+        if full or (self._bucket and not self._bucket.take(body.arrived)):
             self.rejected += 1
             refused: Response = self._refusal(body)
-            return replace(refused, at_once=True)
+            return replace(refused, immediate=True)
         return self.default(body)
 
 
-class _Bucket:
-    """Tokens that come at a rate, a second's worth at most."""
+class _TokenBucket:
+    """Tokens at a rate per second, for bursts of one second at most."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate

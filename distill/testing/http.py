@@ -1,7 +1,7 @@
-"""HTTP/1.1 as far as a chat server needs it, on asyncio, and what can go wrong on its wire.
+"""The part of HTTP/1.1 that a chat server needs, on asyncio, with faults of the connection.
 
-A parser that knows nothing of sockets, and a connection that sends a `Response` the way it
-wants to be sent. Keep-alive, pipelining, bodies by Content-Length or in chunks.
+A parser without sockets, and a connection that sends a `Response` with its delays and faults.
+Keep-alive, pipelining, bodies by Content-Length or in chunks.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from distill.testing.responses import End, Response
+from distill.testing.responses import Ending, Response
 
 LONGEST_HEAD = 64 * 1024
 
 
 class MalformedRequestError(ValueError):
-    """What came is no HTTP request."""
+    """The bytes received are no HTTP request."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Request:
 
 
 class RequestParser:
-    """Bytes as they come, in any pieces, to whole requests."""
+    """An incremental parser: bytes in any chunks to complete requests."""
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -60,19 +60,21 @@ class RequestParser:
             return None
         body, after = found
         del self._received[:after]
-        return Request(*_request_line(line), headers, body, _keeps_alive(line, headers))
+        return Request(*_request_line(line), headers, body, _is_keep_alive(line, headers))
 
     def _body(self, start: int, headers: dict[str, str]) -> tuple[bytes, int] | None:
-        """The body and where it ends, if all of it is there."""
+        """The body and the offset of its end; None if it is not complete."""
         if headers.get("transfer-encoding", "").lower() == "chunked":
-            return self._chunks(start)
-        end = start + _number(headers.get("content-length", "0"), 10)
+            return self._chunked_body(start)
+        end = start + _parse_length(headers.get("content-length", "0"), 10)
         return (bytes(self._received[start:end]), end) if len(self._received) >= end else None
 
-    def _chunks(self, start: int) -> tuple[bytes, int] | None:
+    def _chunked_body(self, start: int) -> tuple[bytes, int] | None:
         body = bytearray()
         while (line_end := self._received.find(b"\r\n", start)) >= 0:
-            size = _number(self._received[start:line_end].decode("latin-1").partition(";")[0], 16)
+            size = _parse_length(
+                self._received[start:line_end].decode("latin-1").partition(";")[0], 16
+            )
             end = line_end + 2 + size
             if size == 0:
                 return self._trailers(bytes(body), line_end)
@@ -83,7 +85,7 @@ class RequestParser:
         return None
 
     def _trailers(self, body: bytes, start: int) -> tuple[bytes, int] | None:
-        # The blank line follows the last chunk's line at once, or the trailers, which nobody needs.
+        # After the last chunk: a blank line, or trailers, which are ignored, and a blank line.
         end = self._received.find(b"\r\n\r\n", start)
         return (body, end + 4) if end >= 0 else None
 
@@ -100,14 +102,14 @@ def _headers(lines: list[str]) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in split}
 
 
-def _keeps_alive(line: str, headers: dict[str, str]) -> bool:
+def _is_keep_alive(line: str, headers: dict[str, str]) -> bool:
     wish = headers.get("connection", "").lower()
     return wish != "close" and (line.endswith("HTTP/1.1") or wish == "keep-alive")
 
 
-def _number(text: str, base: int) -> int:
+def _parse_length(text: str, base: int) -> int:
     digits = text.strip()
-    # int() alone would also take signs, underscores and prefixes.
+    # int() alone would also accept signs, underscores and prefixes.
     if not digits.isalnum():
         raise MalformedRequestError(f"no length: {text[:80]!r}")
     try:
@@ -120,14 +122,15 @@ Handler = Callable[[Request, "Connection"], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
-    """One client. Its requests are answered one after the other, in the order in which they came.
+    """A connection to one client. Its requests are answered one at a time, in their order.
 
-    handler: answers a request by `send`; cancelled when the client hangs up
+    handler: answers a request with `send`; cancelled when the client disconnects
+    connections: the set of open connections, in which this one puts itself
     """
 
-    def __init__(self, handler: Handler, open_ones: set[Connection]) -> None:
+    def __init__(self, handler: Handler, connections: set[Connection]) -> None:
         self._handler = handler
-        self._open_ones = open_ones
+        self._connections = connections
         self._parser = RequestParser()
         self._waiting: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -137,13 +140,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._open_ones.add(self)
+        self._connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._waiting.clear()
         if self._task:
             self._task.cancel()
-        self._open_ones.discard(self)
+        self._connections.discard(self)
         self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
@@ -152,64 +155,68 @@ class Connection(asyncio.Protocol):
         except MalformedRequestError as error:
             self._transport.write(_head(Response(400), len(str(error))) + str(error).encode())
             self._transport.close()
-        self._answer_next()
+        self._respond_next()
 
-    def _answer_next(self) -> None:
+    def _respond_next(self) -> None:
         if self._task is None and self._waiting:
             request = self._waiting.popleft()
-            self._task = asyncio.get_running_loop().create_task(self._answer(request))
+            self._task = asyncio.get_running_loop().create_task(self._respond(request))
 
-    async def _answer(self, request: Request) -> None:
+    async def _respond(self, request: Request) -> None:
         await self._handler(request, self)
         self._task = None
         if not request.keep_alive:
             self._transport.close()
         if not self._transport.is_closing():
-            self._answer_next()
+            self._respond_next()
 
-    async def send(self, answer: Response) -> None:
-        """Send it the way it wants to be sent; cancelled where the client hangs up before."""
-        if answer.end is End.WHOLE:
-            await self._write(answer, answer.body)
-        elif answer.sent is not None:
-            await self._write(answer, answer.body[: answer.sent])
-        match answer.end:
-            case End.RESET:
+    async def send(self, response: Response) -> None:
+        """Send a response with its delays and faults; cancelled when the client disconnects."""
+        if response.end is Ending.COMPLETE:
+            await self._write(response, response.body)
+        elif response.sent_bytes is not None:
+            await self._write(response, response.body[: response.sent_bytes])
+        match response.end:
+            case Ending.RESET:
                 self.reset()
-            case End.CLOSED:
+            case Ending.CLOSED:
                 self._transport.close()
-            case End.STALLED:
-                await asyncio.get_running_loop().create_future()  # until it is cancelled
+            case Ending.STALLED:
+                await asyncio.get_running_loop().create_future()  # until cancelled
 
-    async def _write(self, answer: Response, body: bytes) -> None:
-        size = -(-len(body) // answer.pieces) or 1
-        self._transport.write(_head(answer, len(answer.body)) + body[:size])
+    async def _write(self, response: Response, body: bytes) -> None:
+        size = -(-len(body) // response.chunks) or 1
+        self._transport.write(_head(response, len(response.body)) + body[:size])
         for start in range(size, len(body), size):
-            await asyncio.sleep(answer.pause)
+            await asyncio.sleep(response.chunk_delay)
             self._transport.write(body[start : start + size])
 
     def reset(self) -> None:
-        """Break the connection now, whatever was still to be sent."""
-        # Lingering for no time makes the kernel send RST instead of FIN.
+        """Break the connection now, and drop what is still to be sent."""
+        # With a linger time of zero, the kernel sends RST instead of FIN.
         linger = struct.pack("ii", 1, 0)
         self._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, linger
         )
         self._transport.abort()
 
-    def hang_up(self) -> None:
-        """Close now; what was still to be sent is dropped."""
+    def abort(self) -> None:
+        """Close the connection now, and drop what is still to be sent."""
         self._transport.abort()
 
 
-def _head(answer: Response, length: int) -> bytes:
-    lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}"]
-    headers = {"Content-Type": "application/json", **answer.headers, "Content-Length": str(length)}
+def _head(response: Response, length: int) -> bytes:
+    lines = [f"HTTP/1.1 {response.status} {_reason_phrase(response.status)}"]
+    headers = {
+        "Content-Type": "application/json",
+        **response.headers,
+        "Content-Length": str(length),
+    }
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _phrase(status: int) -> str:
+def _reason_phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Body(dict[str, Any]):
-    """A request's JSON, with what the server knows about the request besides."""
+    """The JSON of a request, with its headers and the state of the server."""
 
     def __init__(
         self,
@@ -28,49 +28,49 @@ class Body(dict[str, Any]):
         self.headers = dict(headers or {})
         """Names in lower case."""
         self.in_flight = in_flight
-        """Requests that the server had not answered when this one came, this one included."""
+        """Requests that were unanswered when this one arrived, this one included."""
         self.arrived = arrived
         """Seconds on the server's monotonic clock."""
         self.reply = reply
-        """What a good reply says, where the server has one text for all of them."""
+        """The text of every good reply; None where it is made from the request."""
 
     @property
     def digest(self) -> str:
-        """The same for the same content, in every process."""
+        """A hash of the content, the same in every process."""
         content = json.dumps(self, sort_keys=True).encode()
         return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
-class End(Enum):
-    """How an answer ends."""
+class Ending(Enum):
+    """How a response ends."""
 
-    WHOLE = "whole"
+    COMPLETE = "whole"
     RESET = "reset"
-    """The connection breaks: the client gets a TCP RST."""
+    """The connection is reset: the client gets a TCP RST."""
     CLOSED = "closed"
-    """The connection closes as if all were said."""
+    """The connection is closed as if the response were complete."""
     STALLED = "stalled"
-    """Silence, until the client gives up or the server closes."""
+    """Nothing more is sent until the client disconnects or the server closes."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back over the wire."""
+    """An HTTP response, its delays, and how it breaks off."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    """Seconds before anything is sent, besides the server's own latency."""
-    at_once: bool = False
-    """Not even the server's latency is waited for."""
-    end: End = End.WHOLE
-    sent: int | None = None
-    """Bytes of the body that go out before any other end; None: not even the status."""
-    pieces: int = 1
-    """The body goes out in so many parts,"""
-    pause: float = 0.0
-    """with so many seconds between two of them."""
+    """Seconds before anything is sent, in addition to the server's latency."""
+    immediate: bool = False
+    """Sent without the server's latency."""
+    end: Ending = Ending.COMPLETE
+    sent_bytes: int | None = None
+    """Bytes of the body that are sent before an incomplete end; None: not even the status."""
+    chunks: int = 1
+    """The number of parts in which the body is sent."""
+    chunk_delay: float = 0.0
+    """Seconds between two parts."""
 
 
 Behaviour = Callable[[Body], Response]
@@ -85,8 +85,8 @@ def completion(
     tokens: tuple[int, int] | None = (11, 7),
     id: str | None = None,
 ) -> Response:
-    """A chat completion with one choice per text. tokens: of prompt and of one choice."""
-    said: dict[str, Any] = {
+    """A chat completion with one choice per text. tokens: of the prompt, of one choice"""
+    content: dict[str, Any] = {
         "id": id or f"chatcmpl-{next(_completions)}",
         "object": "chat.completion",
         "created": int(time.time()),
@@ -102,16 +102,16 @@ def completion(
     }
     if tokens:
         prompt, written = tokens[0], tokens[1] * len(texts)
-        said["usage"] = {
+        content["usage"] = {
             "prompt_tokens": prompt,
             "completion_tokens": written,
             "total_tokens": prompt + written,
         }
-    return Response(body=to_json(said))
+    return Response(body=to_json(content))
 
 
 def failure(status: int, message: str, **more: str | int | None) -> Response:
-    """An error as OpenAI words it."""
+    """An error in the format of OpenAI."""
     return Response(status, to_json({"error": {"message": message, **more}}))
 
 

@@ -1,4 +1,4 @@
-"""Values that meet a JSON Schema, as a server with structured output would write them."""
+"""Samples random values that meet a JSON Schema, as a server with structured output would."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WORDS = ["budget", "travel", "policy", "garden", "invoice", "café", "東京", "
 
 
 def sample(schema: Any, rng: random.Random, root: Any = None) -> Any:
-    """A value of the subset of JSON Schema that strict structured output has."""
+    """A value for a schema in the subset that strict structured output supports."""
     root = schema if root is None else root
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/$defs/").replace("~1", "/").replace("~0", "~")
@@ -22,10 +22,10 @@ def sample(schema: Any, rng: random.Random, root: Any = None) -> Any:
     if "anyOf" in schema:
         return sample(rng.choice(schema["anyOf"]), rng, root)
     kind = schema.get("type", "string")
-    return _typed(rng.choice(kind) if isinstance(kind, list) else kind, schema, rng, root)
+    return _sample_type(rng.choice(kind) if isinstance(kind, list) else kind, schema, rng, root)
 
 
-def _typed(kind: str, schema: Any, rng: random.Random, root: Any) -> Any:
+def _sample_type(kind: str, schema: Any, rng: random.Random, root: Any) -> Any:
     match kind:
         case "object":
             members = schema.get("properties", {})
@@ -34,7 +34,7 @@ def _typed(kind: str, schema: Any, rng: random.Random, root: Any) -> Any:
             low = schema.get("minItems", 0)
             branches = schema["items"].get("anyOf", [])
             if branches and low == schema.get("maxItems") == len(branches):
-                # Several calls: a good model makes each of them, in the order of the prompt.
+                # Several calls: a good model makes each of them, in order.
                 return [sample(branch, rng, root) for branch in branches]
             count = rng.randint(low, schema.get("maxItems", low + 2))
             return [sample(schema["items"], rng, root) for _ in range(count)]
@@ -47,37 +47,37 @@ def _typed(kind: str, schema: Any, rng: random.Random, root: Any) -> Any:
         case "null":
             return None
     if "pattern" in schema:
-        return _matching(re_parser.parse(schema["pattern"]), rng)
+        return _match_pattern(re_parser.parse(schema["pattern"]), rng)
     return " ".join(rng.choices(WORDS, k=rng.randint(3, 8)))
 
 
-def _matching(parsed: Any, rng: random.Random) -> str:
-    """A string that a regular expression matches: literals, classes, repeats, groups, branches."""
-    return "".join(_piece(str(kind), value, rng) for kind, value in parsed)
+def _match_pattern(parsed: Any, rng: random.Random) -> str:
+    """A string that matches a regular expression of literals, classes, repeats and groups."""
+    return "".join(_match_part(str(kind), value, rng) for kind, value in parsed)
 
 
-def _piece(kind: str, value: Any, rng: random.Random) -> str:
+def _match_part(kind: str, value: Any, rng: random.Random) -> str:
     match kind:
         case "LITERAL":
             return chr(value)
         case "IN":
             member, argument = rng.choice(value)
-            return _member(member, argument, rng)
+            return _match_class(member, argument, rng)
         case "MAX_REPEAT" | "MIN_REPEAT":
             low, high, inner = value
             return "".join(
-                _matching(inner, rng) for _ in range(rng.randint(low, min(high, low + 3)))
+                _match_pattern(inner, rng) for _ in range(rng.randint(low, min(high, low + 3)))
             )
         case "SUBPATTERN":
-            return _matching(value[-1], rng)
+            return _match_pattern(value[-1], rng)
         case "BRANCH":
-            return _matching(rng.choice(value[1]), rng)
+            return _match_pattern(rng.choice(value[1]), rng)
         case "AT":
             return ""
     raise NotImplementedError(f"the sampler knows no {kind} in a pattern")
 
 
-def _member(kind: Any, value: Any, rng: random.Random) -> str:
+def _match_class(kind: Any, value: Any, rng: random.Random) -> str:
     match str(kind):
         case "LITERAL":
             return chr(value)

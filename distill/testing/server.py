@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks /v1/chat/completions, well or badly, by schedule or at random.
+"""A real HTTP server for /v1/chat/completions, with faults in a fixed order or at random.
 
     with ChatServer() as server:
         server.script(rate_limited(1), broken(500), fenced)   # then `server.default`, which is good
@@ -7,10 +7,10 @@
 
     ChatServer(default=RandomFaults(seed=1, rate_limited=0.2, reset=0.02), latency=0.5, keep=False)
 
-A behaviour is a function from the request's body to a `Response` (behaviours.py, and those that
-remember in faults.py). GET /v1/models, /health and /stats are always answered well.
+A behaviour is a function from the request's body to a `Response` (behaviours.py, faults.py). GET
+/v1/models, /health and /stats have no faults.
 
-In a process of its own it is a teacher for benchmarks, until its standard input closes:
+As a command, it serves until its standard input closes:
 
     python -m distill.testing.server --latency 0.5 --rate-limited 0.2 --retry-after 1
 """
@@ -33,16 +33,16 @@ from distill.testing.behaviours import *  # noqa: F403 - tests say server.good, 
 from distill.testing.behaviours import good
 from distill.testing.faults import Overloaded, RandomFaults, faults
 from distill.testing.http import Connection, Request
-from distill.testing.responses import Behaviour, Body, End, Response, failure, to_json
+from distill.testing.responses import Behaviour, Body, Ending, Response, failure, to_json
 
 
 class ChatServer:
     """The server, in a thread of its own, on a free port of 127.0.0.1.
 
-    default: how it behaves when the script is over
-    latency: seconds before every answer
-    reply: what every good reply says; None: what the request's schema wants
-    keep: whether `requests` and `headers` are kept
+    default: the behaviour after the end of the script
+    latency: seconds before every response
+    reply: the text of every good reply; None: sampled from the request's schema
+    keep: whether `requests` and `headers` are recorded
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class ChatServer:
         self.latency = latency
         self.requests: list[Body] = []
         self.headers: list[dict[str, str]] = []
-        """Those of each request, names in lower case."""
+        """Of each request, names in lower case."""
         self.count = 0
         """Requests received so far."""
         self.in_flight = 0
         self.max_in_flight = 0
         self.by_status: Counter[str] = Counter()
-        """Requests by what became of them: a status that went out whole, "reset", "closed",
-        "stalled", or "abandoned" where the client hung up first."""
+        """Requests by outcome: the status of a complete response, "reset", "closed", "stalled", or
+        "abandoned" where the client disconnected first."""
         self.closing = threading.Event()
-        """Set at the end, when connections are closed whatever they wait for."""
+        """Set when the server closes, and with it all connections."""
         self._reply = reply
         self._keep = keep
         self._script: deque[Behaviour] = deque()
-        self._faults: list[Exception] = []
+        self._behaviour_errors: list[Exception] = []
         self._first_request: float | None = None
         self._last_reply: float | None = None
         self._connections: set[Connection] = set()
@@ -89,8 +89,8 @@ class ChatServer:
         self.closing.set()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        if self._faults and error is None:
-            raise self._faults[0]
+        if self._behaviour_errors and error is None:
+            raise self._behaviour_errors[0]
 
     @property
     def url(self) -> str:
@@ -102,11 +102,11 @@ class ChatServer:
         return f"{self._address}/stats"
 
     def script(self, *behaviours: Behaviour) -> None:
-        """Behave so for the next requests, in the order in which they come; then by default."""
+        """The behaviours for the next requests, one each; after them, the default."""
         self._script.extend(behaviours)
 
     def stats(self) -> dict[str, Any]:
-        """What /stats says. Times are seconds on this machine's monotonic clock."""
+        """The content of /stats. Times are seconds of this machine's monotonic clock."""
         first, last = self._first_request, self._last_reply
         return {
             "requests": self.count,
@@ -126,22 +126,22 @@ class ChatServer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        # asyncio's own server drops connections that it has only just accepted when it closes.
+        # When asyncio's own server closes, it drops connections that it has just accepted.
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._accept)
         await self._stop.wait()
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        while pending := {*self._opening, *(open_one.closed for open_one in self._connections)}:
-            for open_one in self._connections:
-                open_one.hang_up()
+        while pending := {*self._opening, *(connection.closed for connection in self._connections)}:
+            for connection in self._connections:
+                connection.abort()
             await asyncio.wait(pending)
 
     def _accept(self) -> None:
         try:
             accepted, _ = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # the client is gone already
+            return  # the client disconnected
         task = self._loop.create_task(
             self._loop.connect_accepted_socket(
                 lambda: Connection(self._handle, self._connections), accepted
@@ -172,20 +172,20 @@ class ChatServer:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         outcome = "abandoned"
         try:
-            answer = self._decided(request, arrived)
-            if answer.end is not End.WHOLE:
-                outcome = answer.end.value
-            if (wait := self.latency + answer.delay) and not answer.at_once:
+            response = self._decide(request, arrived)
+            if response.end is not Ending.COMPLETE:
+                outcome = response.end.value
+            if (wait := self.latency + response.delay) and not response.immediate:
                 await asyncio.sleep(wait)
-            await connection.send(answer)
+            await connection.send(response)
             self._last_reply = time.monotonic()
-            if answer.end is End.WHOLE:
-                outcome = str(answer.status)
+            if response.end is Ending.COMPLETE:
+                outcome = str(response.status)
         finally:
             self.in_flight -= 1
             self.by_status[outcome] += 1
 
-    def _decided(self, request: Request, arrived: float) -> Response:
+    def _decide(self, request: Request, arrived: float) -> Response:
         body = self._read(request, arrived)
         if isinstance(body, Response):
             return body
@@ -196,9 +196,9 @@ class ChatServer:
         try:
             return behaviour(body)
         except Exception as error:
-            # A mistake in a behaviour is raised where the server is closed, so that no test
-            # takes it for a server that is broken on purpose.
-            self._faults.append(error)
+            # Raised when the server is closed, so that no test takes a bug in a behaviour for a
+            # fault on purpose.
+            self._behaviour_errors.append(error)
             return failure(500, f"the behaviour itself fails: {error!r}")
 
     def _read(self, request: Request, arrived: float) -> Body | Response:
@@ -227,7 +227,7 @@ def _json(value: Any) -> Response:
 
 
 def main() -> None:
-    """Serve until standard input closes or SIGTERM or SIGINT comes; the address goes to stdout."""
+    """Serve until standard input closes or a SIGTERM or SIGINT; the address goes to stdout."""
     options = _parser().parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -253,11 +253,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m distill.testing.server", description=main.__doc__
     )
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
-    parser.add_argument("--reply", type=_text, help="what good replies say: a file, or the text")
-    parser.add_argument("--seed", type=int, default=0, help="of the troubles")
-    parser.add_argument("--retry-after", type=float, help="seconds that 429 and 503 ask for")
-    parser.add_argument("--delay", type=float, default=1.0, help="seconds of the slow troubles")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before every response")
+    parser.add_argument("--reply", type=_reply_text, help="the text of good replies, or a file")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--retry-after", type=float, help="of 429 and 503, in seconds")
+    parser.add_argument("--delay", type=float, default=1.0, help="seconds of the slow faults")
     parser.add_argument("--capacity", type=int, help="requests in flight; 429 to any more")
     parser.add_argument("--rate", type=float, help="requests per second; 429 to any more")
     for name in faults():
@@ -266,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _text(given: str) -> str:
+def _reply_text(given: str) -> str:
     return given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
 
 

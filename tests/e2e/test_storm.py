@@ -213,7 +213,11 @@ def test_the_key_is_never_written(desk: Path) -> None:
     said = ""
     with ChatServer(latency=0.0) as chat:
         run = Desk(desk, chat.url, 40)
-        loud = [server.echoing_key(500), server.echoing_key(429), server.says(f"key {KEY}")]
+        loud = [
+            server.echoing_key(500),
+            server.echoing_key(429),
+            server.replying_with(f"key {KEY}"),
+        ]
         chat.script(*loud * 5, server.echoing_key(401))
         for _ in range(2):
             said += run.gen()[1]

@@ -488,7 +488,7 @@ def case_in(body: Body) -> Case:
 
 
 def routes(body: Body) -> Response:
-    return server.says(right(case_in(body)))(body)
+    return server.replying_with(right(case_in(body)))(body)
 
 
 def over_the_wire(chat_server: ChatServer, path: Path) -> list[Prediction]:
@@ -511,7 +511,12 @@ def test_a_server_with_bad_moments_routes_every_case_once(
     chat_server: ChatServer, tmp_path: Path
 ) -> None:
     chat_server.default = routes
-    trouble = [server.rate_limited(0), server.reset, server.truncated, server.says("Call ping.")]
+    trouble = [
+        server.rate_limited(0),
+        server.reset,
+        server.truncated,
+        server.replying_with("Call ping."),
+    ]
     chat_server.script(*trouble)
     found = over_the_wire(chat_server, tmp_path / "replies.sqlite")
     assert [p.case for p in found] == [c.id for c in CASES]

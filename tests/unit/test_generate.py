@@ -810,7 +810,7 @@ def test_a_stormy_server_still_gives_every_candidate(
 
 
 def test_failures_name_their_scenario_and_reason(chat_server: ChatServer) -> None:
-    chat_server.script(server.good, server.cut_off, server.says(None, refusal="no"))
+    chat_server.script(server.good, server.cut_off, server.replying_with(None, refusal="no"))
     config = TeacherConfig(kind="openai", model="kit", base_url=chat_server.url, concurrency=1)
     scenarios = office.scenarios(4)
 

@@ -203,7 +203,7 @@ TYPED: dict[str, tuple[Behaviour, FailureReason, Usage | None]] = {
         Usage(prompt_tokens=11, completion_tokens=0),
     ),
     "null text": (server.without_text, FailureReason.EMPTY, CHARGED),
-    "blank text": (server.says(" \n"), FailureReason.EMPTY, CHARGED),
+    "blank text": (server.replying_with(" \n"), FailureReason.EMPTY, CHARGED),
     "refusal": (server.refused, FailureReason.REFUSED, CHARGED),
     "content filter": (server.filtered, FailureReason.REFUSED, CHARGED),
     "length": (server.cut_off, FailureReason.TRUNCATED, CHARGED),
@@ -329,11 +329,11 @@ def test_the_key_is_never_repeated_in_an_error(chat_server: ChatServer, status: 
 
 
 ECHOES: dict[str, Behaviour] = {
-    "text": server.says(f'{{"user": "{KEY}"}}'),
-    "refusal": server.says(None, refusal=f"not with {KEY}"),
+    "text": server.replying_with(f'{{"user": "{KEY}"}}'),
+    "refusal": server.replying_with(None, refusal=f"not with {KEY}"),
     "no completion": lambda body: server.Response(body=f'["{KEY}"]'.encode()),
     "refused format": lambda body: server.failure(400, f"no json_schema for {KEY}"),
-    "ignored format": server.says(f"Dear {KEY}!"),
+    "ignored format": server.replying_with(f"Dear {KEY}!"),
 }
 
 

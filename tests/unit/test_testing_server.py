@@ -188,7 +188,7 @@ CHOICES: dict[str, tuple[Behaviour, str | None, str, str | None]] = {
     "refused": (server.refused, None, "stop", "I cannot help with that."),
     "filtered": (server.filtered, "", "content_filter", None),
     "without text": (server.without_text, None, "stop", None),
-    "said": (server.says("hello", finish="tool_calls"), "hello", "tool_calls", None),
+    "said": (server.replying_with("hello", finish="tool_calls"), "hello", "tool_calls", None),
 }
 
 
@@ -325,7 +325,7 @@ def test_an_unanswered_request_gets_nothing() -> None:
 
 def test_late_and_slow_answers_are_whole() -> None:
     with ChatServer(latency=0.05) as chat_server:
-        chat_server.script(server.slow(0.1), server.trickling(0.1, pieces=7))
+        chat_server.script(server.slow(0.1), server.trickling(0.1, chunks=7))
         for least in (0.15, 0.15, 0.05):
             began = time.monotonic()
             assert post(chat_server).texts == answered(server.good).texts
