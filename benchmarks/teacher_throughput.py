@@ -1,14 +1,14 @@
-"""Requests per second of distill's client, and of what others use for the same job.
+"""Requests per second of distill's client, and of other clients for the same task.
 
     python benchmarks/teacher_throughput.py            # 2,000 requests, 128 in flight, 500 ms each
     python benchmarks/teacher_throughput.py --storm    # the same from a server that misbehaves
     python benchmarks/teacher_throughput.py --quick    # 400 requests, distill and openai only
 
-The teacher is the tests' own server, anew for each contender, in a process of its own. Everybody
-gets distill's prompts, some 13,000 characters each (with --light one line, distill excepted), and
-wants one reply for each. Contenders run one at a time, in an order that is shuffled per repeat,
-each in the environment it wants; those of peers are made on first use. Active time, from the first
-request to the last reply, is read off the server, the same for all.
+The teacher is the tests' own server, restarted for each contender, in a process of its own. Every
+contender sends distill's prompts, some 13,000 characters each (with --light one line, except for
+distill), one request each. Contenders run one at a time, in an order that is shuffled per repeat,
+each in its own virtual environment, created on first use. The active time, from the first request
+to the last reply, is measured by the server.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 
 import click
 from peers.contenders import CONTENDERS, Contender
-from peers.environments import NotRun, interpreter, version
-from peers.processes import Used, last_line, surroundings, watched
+from peers.environments import UnavailableError, interpreter, version
+from peers.processes import ResourceUsage, environment_variables, last_line, run_measured
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +47,7 @@ MEBIBYTE = 2**20
 
 
 class Job(NamedTuple):
-    """What everybody has to do."""
+    """The settings of one measurement."""
 
     requests: int
     concurrency: int
@@ -59,17 +59,17 @@ class Job(NamedTuple):
 
     @property
     def ideal(self) -> float:
-        """Requests per second with every slot always taken."""
+        """Requests per second when every slot is always in use."""
         return self.concurrency / self.latency if self.latency else math.inf
 
     @property
     def warm_up(self) -> Job:
-        """A few requests, so that nobody is charged for cold files and missing byte code."""
+        """A few requests, to warm the file cache and compile byte code."""
         return self._replace(requests=8, latency=0.0, storm=False)
 
     @property
-    def in_waves(self) -> float:
-        """The same when the last wave is not full."""
+    def full_waves(self) -> float:
+        """`ideal` for requests in waves of `concurrency`, of which the last may not be full."""
         seconds = math.ceil(self.requests / self.concurrency) * self.latency
         return self.requests / seconds if seconds else math.inf
 
@@ -79,7 +79,7 @@ class Job(NamedTuple):
 
 @contextmanager
 def teacher(job: Job, reply: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """A server in a process of its own: its address, and what it says about itself."""
+    """A server in a process of its own: its URL, and a function that reads its statistics."""
     storm = STORM if job.storm else {}
     flags = {"latency": job.latency, "reply": reply, "seed": job.seed, **storm}
     command = [sys.executable, "-m", "distill.testing.server"]
@@ -90,8 +90,8 @@ def teacher(job: Job, reply: str) -> Iterator[tuple[str, Callable[[], dict[str, 
     assert server.stdin
     assert server.stdout
     try:
-        said = json.loads(server.stdout.readline())
-        yield said["url"], lambda: stats(said["stats"])
+        urls = json.loads(server.stdout.readline())
+        yield urls["url"], lambda: stats(urls["stats"])
     finally:
         server.stdin.close()
         server.wait()
@@ -99,28 +99,28 @@ def teacher(job: Job, reply: str) -> Iterator[tuple[str, Callable[[], dict[str, 
 
 
 def stats(url: str) -> dict[str, Any]:
-    # Whatever proxy there is has no business on loopback.
+    # No proxy for loopback.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(url, timeout=10) as reply:
-        said: dict[str, Any] = json.load(reply)
-    return said
+        found: dict[str, Any] = json.load(reply)
+    return found
 
 
 # --- one run ---
 
 
-def measured(contender: Contender, python: Path, job: Job, envs: Path) -> dict[str, Any]:
+def measure(contender: Contender, python: Path, job: Job, envs: Path) -> dict[str, Any]:
     """One contender's figures for one job."""
-    with tempfile.TemporaryDirectory() as name, teacher(job, contender.reply) as (url, said):
+    with tempfile.TemporaryDirectory() as name, teacher(job, contender.reply) as (url, read_stats):
         folder = Path(name)
         write_job(job, contender.variant, url, folder)
         command = [str(python), str(HERE / "peers" / contender.script), str(folder / "task.json")]
-        used = watched(command, folder, surroundings(envs, folder, url), job.timeout)
-        return figures(job, used, said(), folder)
+        usage = run_measured(command, folder, environment_variables(envs, folder, url), job.timeout)
+        return figures(job, usage, read_stats(), folder)
 
 
 def write_job(job: Job, variant: str, url: str, folder: Path) -> None:
-    """task.json, and prompts.json with what distill itself asks for such a job."""
+    """Write task.json, and prompts.json with distill's own prompts."""
     task = {
         "url": url,
         "requests": job.requests,
@@ -142,13 +142,13 @@ def prompts(job: Job) -> dict[str, Any]:
         system = "You write training data for an assistant that routes requests. Reply in JSON."
         users = [f"Message {each.seed} about: {each.topic}" for each in scenarios]
     else:
-        asked = [write_request(each, workflow, config.teacher).messages for each in scenarios]
-        # The system part holds the rules, and is the same for all.
-        system, users = asked[0][0].content, [user.content for _, user in asked]
+        messages = [write_request(each, workflow, config.teacher).messages for each in scenarios]
+        # The system prompt holds the rules, and is the same for all.
+        system, users = messages[0][0].content, [user.content for _, user in messages]
     return {"system": system, "users": users}
 
 
-def figures(job: Job, used: Used, server: dict[str, Any], folder: Path) -> dict[str, Any]:
+def figures(job: Job, usage: ResourceUsage, server: dict[str, Any], folder: Path) -> dict[str, Any]:
     delivered = delivery(folder / "stdout")
     valid, rows = delivered or (0, 0)
     active = server["active_seconds"]
@@ -162,73 +162,73 @@ def figures(job: Job, used: Used, server: dict[str, Any], folder: Path) -> dict[
         "sent": server["requests"],
         "max_in_flight": server["max_in_flight"],
         "active_seconds": round(active, 2),
-        "wall_seconds": round(used.wall, 1),
-        "cpu_ms_per_row": round(1000 * used.cpu / job.requests, 2),
-        "peak_mb": round(used.peak / MEBIBYTE),
-        "note": note(job, used, server, delivered, folder),
+        "wall_seconds": round(usage.wall, 1),
+        "cpu_ms_per_row": round(1000 * usage.cpu / job.requests, 2),
+        "peak_mb": round(usage.peak / MEBIBYTE),
+        "note": note(job, usage, server, delivered, folder),
     }
 
 
 def delivery(path: Path) -> tuple[int, int] | None:
-    """Valid rows and all rows, from the last line that a contender printed."""
+    """Valid rows and all rows, from the last line of a contender's output."""
     last = path.read_text("utf-8", "replace").rstrip().rpartition("\n")[2]
     try:
-        said = json.loads(last)
-        return said["valid"], said["rows"]
+        counts = json.loads(last)
+        return counts["valid"], counts["rows"]
     except (ValueError, TypeError, KeyError):
         return None
 
 
 def note(
     job: Job,
-    used: Used,
+    usage: ResourceUsage,
     server: dict[str, Any],
     delivered: tuple[int, int] | None,
     folder: Path,
 ) -> str:
-    """What there is to say about a run, in a line; "" when all went well."""
+    """One line about a run that did not go well; "" for one that did."""
     good = server["by_status"].get("200", 0)
-    if used.stopped:
+    if usage.stopped:
         return f"stopped after {job.timeout:g} s; the server had sent {good} whole replies"
     if delivered is None:
-        said = last_line((folder / "stderr").read_text("utf-8", "replace"), having="Error")
-        return f"exit {used.status}: {said}"
+        error = last_line((folder / "stderr").read_text("utf-8", "replace"), having="Error")
+        return f"exit {usage.status}: {error}"
     if delivered[1] > delivered[0]:
         return f"{delivered[1] - delivered[0]} rows passed as good are not"
-    return f"exit {used.status}" if used.status else ""
+    return f"exit {usage.status}" if usage.status else ""
 
 
 # --- all of them ---
 
 
-def compete(
+def measure_all(
     contenders: Sequence[Contender], job: Job, repeat: int, envs: Path
 ) -> dict[str, dict[str, Any]]:
-    """The figures of each, by name; for those that take no part, why."""
+    """The figures of each contender by name; the reason for those that cannot be installed."""
     found: dict[str, list[dict[str, Any]]] = {one.name: [] for one in contenders}
     missing: dict[str, str] = {}
     pythons: dict[str, Path] = {}
     for one in contenders:
         try:
             pythons[one.name] = interpreter(one, envs)
-        except (NotRun, OSError) as reason:
+        except (UnavailableError, OSError) as reason:
             missing[one.name] = str(reason)
     order = [one for one in contenders if one.name in pythons]
     for turn in range(repeat):
         random.Random(job.seed + turn).shuffle(order)
         for one in order:
             click.echo(f"{one.name}, {turn + 1} of {repeat}", err=True)
-            measured(one, pythons[one.name], job.warm_up, envs)
-            found[one.name].append(measured(one, pythons[one.name], job, envs))
+            measure(one, pythons[one.name], job.warm_up, envs)
+            found[one.name].append(measure(one, pythons[one.name], job, envs))
     return {
         one.name: {"not_run": missing[one.name]}
         if one.name in missing
-        else {"version": version(pythons[one.name], one), **middle(found[one.name])}
+        else {"version": version(pythons[one.name], one), **median_run(found[one.name])}
         for one in contenders
     }
 
 
-def middle(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def median_run(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The median of each figure over the repeats, and the range of the rate."""
     rates = [run["requests_per_second"] for run in runs]
     first = next((run for run in runs if run["note"]), runs[0])
@@ -245,7 +245,7 @@ def table(results: dict[str, dict[str, Any]], job: Job) -> Table:
     weather = "; 20% 429 with Retry-After 1, 5% 500, 5% truncated JSON" if job.storm else ""
     title = f"{job.requests} requests, {job.concurrency} in flight, {job.latency:g} s each{weather}"
     title += "; one-line prompts for all but distill" if job.light else ""
-    caption = f"ideal {job.ideal:g} requests/s, {job.in_waves:g} in whole waves"
+    caption = f"ideal {job.ideal:g} requests/s, {job.full_waves:g} in whole waves"
     drawn = Table(title=title, caption=caption)
     drawn.add_column("")
     for name in ("valid/s", "of ideal", "valid", "sent", "wall s", "CPU ms/row", "peak MB"):
@@ -274,7 +274,7 @@ def cells(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def chosen(only: str, quick: bool, storm: bool) -> list[Contender]:
+def selected(only: str, quick: bool, storm: bool) -> list[Contender]:
     names = [name.strip() for name in only.split(",") if name.strip()]
     known = [one.name for one in CONTENDERS]
     if unknown := [name for name in names if name not in known]:
@@ -286,7 +286,7 @@ def chosen(only: str, quick: bool, storm: bool) -> list[Contender]:
         return [one for one in CONTENDERS if one.name in names]
     if quick:
         return [one for one in CONTENDERS if not one.package]
-    return [one for one in CONTENDERS if storm or one.calm]
+    return [one for one in CONTENDERS if storm or one.without_faults]
 
 
 @click.command()
@@ -324,7 +324,7 @@ def main(
     """Measure the throughput of teachers' clients."""
     asked = requests or (400 if quick else 2000)
     job = Job(asked, concurrency, latency, storm, light, timeout, seed)
-    results = compete(chosen(only, quick, storm), job, repeat, envs)
+    results = measure_all(selected(only, quick, storm), job, repeat, envs)
     if as_json:
         click.echo(json.dumps(results, indent=2))
     else:

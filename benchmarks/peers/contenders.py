@@ -1,4 +1,4 @@
-"""Who takes part in teacher_throughput.py, and what each needs."""
+"""The clients that teacher_throughput.py compares, and their requirements."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ REPLY = json.dumps({"user": "how many vacation days can i carry over", "calls": 
 
 
 class Contender(NamedTuple):
-    """Somebody who does the job. Without a `package`, in the environment of this script."""
+    """A client to measure. Without a `package`, it runs in the environment of this script."""
 
     name: str
     script: str
     package: str = ""
     version: str = ""
     extras: tuple[str, ...] = ()
-    """Further requirements, that it needs and does not name."""
-    parts: tuple[str, ...] = ()
-    """Distributions of the same project and version, in case it has to be taken apart."""
-    loose: tuple[str, ...] = ()
-    """Requirements whose pin is let go where no index has it."""
+    """Requirements that its package needs and does not declare."""
+    distributions: tuple[str, ...] = ()
+    """Distributions of the project, to be installed one by one if the package cannot be."""
+    unpinned: tuple[str, ...] = ()
+    """Requirements that are installed without their pin if no index has that version."""
     variant: str = ""
-    calm: bool = True
-    """Whether it takes part without a storm, too."""
+    without_faults: bool = True
+    """Whether it also takes part without --storm."""
     reply: str = REPLY
 
     @property
@@ -46,15 +46,15 @@ DATA_DESIGNER = Contender(
     "run_datadesigner.py",
     "data-designer",
     "0.9.7",
-    parts=("data-designer", "data-designer-config", "data-designer-engine"),
-    loose=("certifi",),
+    distributions=("data-designer", "data-designer-config", "data-designer-engine"),
+    unpinned=("certifi",),
 )
 CONTENDERS = (
     Contender("distill", "run_distill.py"),
     Contender("openai", "run_openai.py"),
     Contender("curator", "run_curator.py", "bespokelabs-curator", "0.1.31"),
     DATA_DESIGNER,
-    DATA_DESIGNER._replace(name="datadesigner-tuned", variant="tuned", calm=False),
+    DATA_DESIGNER._replace(name="datadesigner-tuned", variant="tuned", without_faults=False),
     Contender(
         "distilabel", "run_distilabel.py", "distilabel[openai]", "1.5.3", extras=("requests",)
     ),

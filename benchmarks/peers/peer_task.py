@@ -1,8 +1,8 @@
-"""What every contender is given, and what it has to say at the end. Standard library only.
+"""The task of every contender, and the report at its end. Standard library only.
 
 A contender is one script, run by the interpreter of its own environment with one argument: the
 path of a task. It sends one chat completion for each prompt and ends by printing how many texts it
-delivered, and how many of those hold what was asked for.
+delivered, and how many of those are valid.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ MODEL = "mock"
 
 
 class Task(NamedTuple):
-    """One job, the same for everybody."""
+    """The task, the same for every contender."""
 
     url: str
     """The base URL of the server, with /v1."""
     requests: int
     concurrency: int
-    """Requests under way at one time."""
+    """Requests in flight."""
     rules: str
-    """The workflow that the prompts are about, for distill, which makes its prompts itself."""
+    """The workflow of the prompts, for distill, which renders them itself."""
     rule: str
-    """The rule of it that they are all about."""
+    """The rule of that workflow that all prompts are about."""
     variant: str
-    """How to go about it, for a contender that has several ways."""
+    """The configuration, for a contender that takes part with several."""
     folder: Path
     """An empty folder to work in."""
 
     def prompts(self) -> list[dict[str, str]]:
         """Rows with a `system` text, always the same, and a `user` text: one request each."""
-        said = json.loads((self.folder / "prompts.json").read_text("utf-8"))
-        return [{"system": said["system"], "user": user} for user in said["users"]]
+        prompts = json.loads((self.folder / "prompts.json").read_text("utf-8"))
+        return [{"system": prompts["system"], "user": user} for user in prompts["users"]]
 
 
 def read_task() -> Task:
@@ -58,7 +58,7 @@ def is_valid(text: Any) -> bool:
 
 
 def deliver(texts: Iterable[Any]) -> None:
-    """Say how many rows there are and how many of them are valid, as the last line of stdout."""
+    """Print the numbers of rows and of valid rows as the last line of stdout."""
     rows = list(texts)
     report(valid=sum(is_valid(text) for text in rows), rows=len(rows))
 

@@ -1,4 +1,4 @@
-"""A contender's processes: what surrounds them, what they take together, how they end."""
+"""Runs a contender as a subprocess, and measures its time and memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-# Seconds that a contender has to put its affairs in order once it is told to stop.
-GRACE = 10.0
-# Seconds between looks at a contender; its memory is looked at every so many of them.
-GLANCE = 0.05
-SAMPLED = 10
+# Seconds from SIGINT to SIGKILL.
+STOP_GRACE = 10.0
+# Seconds between polls; the memory of all processes is sampled every so many of them.
+POLL_INTERVAL = 0.05
+POLLS_PER_SAMPLE = 10
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -31,13 +31,13 @@ QUIET = {
     "no_proxy": "127.0.0.1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "OPENAI_API_KEY": "none",
-    # Wide enough that nobody wraps what is logged.
+    # Wide enough that log lines are not wrapped.
     "COLUMNS": "200",
 }
 
 
-class Used(NamedTuple):
-    """What a process and its children took, and how it ended."""
+class ResourceUsage(NamedTuple):
+    """The resources that a process and its children used, and how it ended."""
 
     wall: float
     cpu: float
@@ -46,23 +46,24 @@ class Used(NamedTuple):
     status: int
 
 
-def surroundings(envs: Path, folder: Path, url: str) -> dict[str, str]:
-    """The environment variables of a contender: a home of its own, nothing told to anybody."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+def environment_variables(envs: Path, folder: Path, url: str) -> dict[str, str]:
+    """The environment variables of a contender: its own home, no telemetry, no keys."""
+    inherited = {
+        name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ
+    }
     own = {"HOME": str(folder), "PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": url}
-    # Those who count tokens with tiktoken would download its tables; litellm, which some peer has,
-    # brings them along.
+    # tiktoken would download its tables; litellm, which some contender installs, has a copy.
     tables = next(envs.glob("*/lib/python*/site-packages/litellm/**/tokenizers"), None)
     if tables:
         own["TIKTOKEN_CACHE_DIR"] = str(tables)
-    return {**kept, **QUIET, **own}
+    return {**inherited, **QUIET, **own}
 
 
-def watched(
+def run_measured(
     command: Sequence[str], folder: Path, environment: dict[str, str], timeout: float
-) -> Used:
-    """Run a command in a session of its own, and count what the whole session takes."""
-    began, peak, stopped = time.monotonic(), 0.0, False
+) -> ResourceUsage:
+    """Run a command in a session of its own, and measure the whole session."""
+    started_at, peak, stopped = time.monotonic(), 0.0, False
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
@@ -72,57 +73,57 @@ def watched(
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
-            lasted = time.monotonic() - began
+            lasted = time.monotonic() - started_at
             if lasted > timeout:
-                signalled(process.pid, signal.SIGKILL if stopped else signal.SIGINT)
-                stopped, timeout = True, lasted + GRACE
-            peak = max(peak, high_water(process.pid))
-            if turn % SAMPLED == 0:
-                peak = max(peak, memory_of_session(process.pid))
-            time.sleep(GLANCE)
+                signal_session(process.pid, signal.SIGKILL if stopped else signal.SIGINT)
+                stopped, timeout = True, lasted + STOP_GRACE
+            peak = max(peak, peak_rss(process.pid))
+            if turn % POLLS_PER_SAMPLE == 0:
+                peak = max(peak, session_pss(process.pid))
+            time.sleep(POLL_INTERVAL)
     finally:
-        # Children that outlived it, and on a way out of here the contender itself.
-        signalled(process.pid, signal.SIGKILL)
+        # Children that outlive the contender; on an error here, the contender itself.
+        signal_session(process.pid, signal.SIGKILL)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Used(
-        wall=time.monotonic() - began,
+    return ResourceUsage(
+        wall=time.monotonic() - started_at,
         cpu=usage.ru_utime + usage.ru_stime,
-        # Of a child the kernel counts what its parent had before exec, too: for want of better.
+        # Without /proc: ru_maxrss also counts the memory of this process before exec.
         peak=peak or usage.ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0),
         stopped=stopped,
         status=process.returncode,
     )
 
 
-def signalled(session: int, number: int) -> None:
+def signal_session(session: int, number: int) -> None:
     try:
         os.killpg(session, number)
     except (ProcessLookupError, PermissionError):
         return
 
 
-def high_water(pid: int) -> float:
-    """The most bytes that a process has had so far; 0 where that cannot be told."""
-    return field(Path(f"/proc/{pid}/status"), "VmHWM:")
+def peak_rss(pid: int) -> float:
+    """The peak resident set of a process in bytes; 0 where there is no /proc."""
+    return proc_field(Path(f"/proc/{pid}/status"), "VmHWM:")
 
 
-def memory_of_session(session: int) -> float:
-    """Bytes that the processes of a session take together, what they share counted once."""
-    members = [entry for entry in Path("/proc").glob("[0-9]*") if session_of(entry) == session]
+def session_pss(session: int) -> float:
+    """The proportional set size of a session's processes in bytes; 0 for a single process."""
+    members = [entry for entry in Path("/proc").glob("[0-9]*") if session_id(entry) == session]
     if len(members) < 2:
-        return 0.0  # of a single one the high-water mark says more
-    return sum(field(process / "smaps_rollup", "Pss:") for process in members)
+        return 0.0  # of a single one, `peak_rss` is exact
+    return sum(proc_field(process / "smaps_rollup", "Pss:") for process in members)
 
 
-def session_of(process: Path) -> int:
+def session_id(process: Path) -> int:
     try:
         return int((process / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[3])
     except (OSError, ValueError, IndexError):
-        return -1  # it is gone
+        return -1  # it has exited
 
 
-def field(path: Path, name: str) -> float:
-    """Bytes in a line of a file of /proc; 0 where there is none."""
+def proc_field(path: Path, name: str) -> float:
+    """The bytes of a field in a file of /proc; 0 where there is none."""
     try:
         lines = path.read_text("utf-8", "replace").split("\n")
     except OSError:
@@ -132,5 +133,5 @@ def field(path: Path, name: str) -> float:
 
 def last_line(text: str, having: str = "") -> str:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    chosen = [line for line in lines if having in line] or lines or ["no reason given"]
-    return chosen[-1][:300]
+    selected = [line for line in lines if having in line] or lines or ["no reason given"]
+    return selected[-1][:300]
