@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,6 +144,14 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A hard link to `source` at `target`, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""How much a prompt has to say of the tools: the same student trained each way, and compared."""
+"""Ablation of the tool declarations: the same student trained in each mode, and compared."""
 
 from distill.ablate.ablate import ablate
 from distill.ablate.advice import recommend

@@ -1,4 +1,4 @@
-"""Which way of declaring tools to take: what is paired on the same rows, and what it shows."""
+"""Which declarations to take: paired tests of the students, and the recommendation from them."""
 
 from __future__ import annotations
 
@@ -9,52 +9,60 @@ from typing import NamedTuple
 from distill.ablate.model import Contest, Declarations, Measure, ModeResult
 from distill.evaluate.statistics import mcnemar
 from distill.records import Prediction
-from distill.report.verdict import SURE
+from distill.report.verdict import SIGNIFICANCE
 
-FEW = 100
-"""Rows below which two shares that differ by ten points may well be equally good."""
+MIN_ROWS = 100
+"""With fewer rows, shares that differ by ten points are often not significantly different."""
 Predictions = Mapping[str, Sequence[Prediction]]
-"""What one student said, by data set; every student to the same cases in the same order."""
+"""One student's predictions by data set; all students have the same cases in the same order."""
 
 
 class Advice(NamedTuple):
-    """The way to take, and one line that says why."""
+    """The declarations to take, and the reason in one line."""
 
     choice: Declarations | None
     line: str
 
 
-def contests(said: Mapping[Declarations, Predictions]) -> Iterator[Contest]:
-    """Every pair of ways, the longer prompt first, by data set and measure.
+def contests(predictions: Mapping[Declarations, Predictions]) -> Iterator[Contest]:
+    """A paired test of every two modes, the longer prompt first, by data set and measure.
 
-    `said` is in the order of MODES. Rows without a measure, as the arguments of a gold case that
-    names none, are left out.
+    `predictions` is in the order of MODES. Rows without a value, such as the full call of a gold
+    case without arguments, are left out.
     """
-    for longer, shorter in combinations(said, 2):
-        for dataset in said[longer]:
-            pairs = list(zip(said[longer][dataset], said[shorter][dataset], strict=True))
-            yield _contest(
-                dataset,
-                "right tool",
-                (longer, shorter),
-                [(one.tool_correct, other.tool_correct) for one, other in pairs],
-            )
-            known = [
+    for longer, shorter in combinations(predictions, 2):
+        for dataset in predictions[longer]:
+            rows = predictions[longer][dataset], predictions[shorter][dataset]
+            pairs = list(zip(*rows, strict=True))
+            full_calls = [
                 (one.full_correct, other.full_correct)
                 for one, other in pairs
                 if one.full_correct is not None and other.full_correct is not None
             ]
-            if known:
-                yield _contest(dataset, "full call", (longer, shorter), known)
+            measures: dict[Measure, list[tuple[bool, bool]]] = {
+                "right tool": [(one.tool_correct, other.tool_correct) for one, other in pairs]
+            }
+            if full_calls:
+                measures["full call"] = full_calls
+            for measure, correct in measures.items():
+                test = mcnemar([one for one, _ in correct], [other for _, other in correct])
+                yield Contest(
+                    dataset=dataset,
+                    measure=measure,
+                    longer=longer,
+                    shorter=shorter,
+                    only_longer=test.only_a,
+                    only_shorter=test.only_b,
+                    p=test.p,
+                )
 
 
 def recommend(modes: Sequence[ModeResult], found: Sequence[Contest]) -> Advice:
-    """The shortest prompt that is nowhere shown to do worse than a longer one.
+    """The shortest prompt that is on no data set significantly worse than a longer one.
 
-    `modes` are those that were trained, in the order of MODES; at least one. A difference that
-    these rows do not establish (McNemar, p >= 0.05) counts as none: a shorter prompt is cheaper on
-    every request, so the longer one has to show what it is paid for. Students that learned nothing
-    are no reason to choose.
+    `modes` are those that were trained, in the order of MODES; at least one. A difference that is
+    not significant (McNemar, p >= 0.05) counts as none: a shorter prompt is cheaper on every
+    request, so the longer one has to prove its worth. No choice if no student learned anything.
     """
     if not any(scores.tool_accuracy for mode in modes for scores in mode.scores.values()):
         return Advice(None, "no student found a right tool: train longer, or on more data, first")
@@ -64,61 +72,44 @@ def recommend(modes: Sequence[ModeResult], found: Sequence[Contest]) -> Advice:
     if len(modes) == 1:
         return Advice(name, f"{name} is the only way that was trained: there is nothing to compare")
     tokens = next(iter(chosen.prompt_tokens.values())).mean
-    said = [f"take {name}: {tokens:.0f} tokens a prompt", *_over_longer(name, found)]
-    said += [_over_shorter(lost[one]) for one in lost if lost[one]]
+    clauses = [f"take {name}: {tokens:.0f} tokens a prompt", *_against_longer(name, found)]
+    clauses += [_against_shorter(lost[one]) for one in lost if lost[one]]
     rows = max(scores.n for scores in chosen.scores.values())
-    if rows < FEW:
-        said.append(f"{rows} rows show large differences only")
-    return Advice(name, "; ".join(said))
-
-
-def _contest(
-    dataset: str,
-    measure: Measure,
-    names: tuple[Declarations, Declarations],
-    right: Sequence[tuple[bool, bool]],
-) -> Contest:
-    return Contest(
-        dataset=dataset,
-        measure=measure,
-        longer=names[0],
-        shorter=names[1],
-        only_longer=sum(one and not other for one, other in right),
-        only_shorter=sum(other and not one for one, other in right),
-        p=mcnemar([one for one, _ in right], [other for _, other in right]),
-    )
+    if rows < MIN_ROWS:
+        clauses.append(f"{rows} rows show large differences only")
+    return Advice(name, "; ".join(clauses))
 
 
 def _lost(name: Declarations, found: Sequence[Contest]) -> list[Contest]:
-    """The contests that establish that a longer prompt does better than this one."""
+    """The contests in which a longer prompt does significantly better than this one."""
     return [
         contest
         for contest in found
         if contest.shorter == name
-        and contest.p < SURE
+        and contest.p < SIGNIFICANCE
         and contest.only_longer > contest.only_shorter
     ]
 
 
-def _over_longer(name: Declarations, found: Sequence[Contest]) -> Iterator[str]:
-    """Why no longer prompt is taken, where there is one."""
+def _against_longer(name: Declarations, found: Sequence[Contest]) -> Iterator[str]:
+    """Why no longer prompt is taken, if there is one."""
     rivals = [contest for contest in found if contest.shorter == name]
     ahead = [contest.p for contest in rivals if contest.only_longer > contest.only_shorter]
     if ahead:
-        yield f"no longer one is shown to do better (McNemar p = {_p(min(ahead))} at least)"
+        yield f"no longer one is shown to do better (McNemar p = {_p_value(min(ahead))} at least)"
     elif rivals:
         yield "no longer one does better"
 
 
-def _over_shorter(lost: Sequence[Contest]) -> str:
-    """Why a shorter prompt is not taken: the clearest of the contests that it lost."""
+def _against_shorter(lost: Sequence[Contest]) -> str:
+    """Why a shorter prompt is not taken: the contest that it lost with the smallest p."""
     worst = min(lost, key=lambda contest: contest.p)
     return (
         f"{worst.dataset} shows {worst.shorter} to do worse than {worst.longer}: {worst.measure} "
         f"in {worst.only_shorter} rows where {worst.longer} fails, the reverse in "
-        f"{worst.only_longer} (McNemar p = {_p(worst.p)})"
+        f"{worst.only_longer} (McNemar p = {_p_value(worst.p)})"
     )
 
 
-def _p(p: float) -> str:
+def _p_value(p: float) -> str:
     return "0.001" if p < 0.001 else f"{p:.3f}"

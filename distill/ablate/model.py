@@ -1,4 +1,4 @@
-"""What an ablation holds: ablation.json is this record, table and advice are made from it."""
+"""The record of an ablation, stored as ablation.json."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from distill.records import Record
 
 Declarations = Literal["full", "names", "none"]
 MODES: tuple[Declarations, ...] = ("full", "names", "none")
-"""The ways of declaring tools, the longest prompt first."""
+"""The modes of declaring tools, the longest prompt first."""
 Measure = Literal["right tool", "full call"]
 
 
 def parse_modes(text: str) -> tuple[Declarations, ...]:
-    """The modes in a list with commas, in order. Raises UsageError for another word."""
-    words = {word.strip() for word in text.split(",")}
-    if other := words - {*MODES}:
+    """The modes in a comma-separated list, in the order of MODES. Raises UsageError for others."""
+    names = {name.strip() for name in text.split(",")}
+    if unknown := names - {*MODES}:
         raise UsageError(
-            f"there is no mode {min(other)!r}", place="--modes", hint=f"modes: {', '.join(MODES)}"
+            f"there is no mode {min(unknown)!r}", place="--modes", hint=f"modes: {', '.join(MODES)}"
         )
-    return tuple(mode for mode in MODES if mode in words)
+    return tuple(mode for mode in MODES if mode in names)
 
 
 class PromptTokens(Record):
-    """How long the prompts of a data set are, in the student's own tokens."""
+    """The lengths of a data set's prompts, in the student's tokens."""
 
     mean: float
     max: int
 
 
 class ModeResult(Record):
-    """One way of declaring the tools: what its prompts cost, and what the student learned."""
+    """One mode of declaring the tools: the lengths of its prompts, and the student's scores."""
 
     declarations: Declarations
     prompt_tokens: dict[str, PromptTokens] = {}
-    """By data set; empty where the tools cannot be shown at all."""
+    """By data set; empty if the tools cannot be declared in this mode."""
     problem: str = ""
-    """Why no student was trained this way."""
+    """Why no student was trained in this mode; empty if one was."""
     trained: int = 0
-    """Training rows that fit the student."""
+    """Training rows that fit the student's context."""
     rejected: int = 0
-    """Training rows that do not."""
+    """Training rows that do not fit."""
     seconds: float | None = None
-    """Of the training; of its last part, if it was interrupted."""
+    """Duration of the training; of its last part, if it was interrupted."""
     scores: dict[str, Scores] = {}
-    """Of the tuned student, by data set."""
+    """The tuned student's scores by data set."""
 
 
 class Contest(Record):
-    """Two ways on the same rows, by one measure."""
+    """A paired test of two modes on the same rows, by one measure."""
 
     dataset: str
     measure: Measure
@@ -60,19 +60,19 @@ class Contest(Record):
     """Rows that only the student with the longer prompt got right."""
     only_shorter: int
     p: float
-    """Exact McNemar, two-sided: how likely so uneven a split is if neither were better."""
+    """McNemar's exact two-sided test: the probability of so uneven a split by chance."""
 
 
 class Ablation(Record):
-    """The ways that were tried on one run, and which of them to take."""
+    """The modes that were tried on one run, and which of them to take."""
 
     student: str
     modes: tuple[ModeResult, ...]
     contests: tuple[Contest, ...]
     choice: Declarations | None
-    """The shortest prompt that no data set shows to do worse than a longer one.
+    """The shortest prompt that is on no data set significantly worse than a longer one.
 
-    None where no student learned anything.
+    None if no student learned anything.
     """
     advice: str
     """The choice and its reason, in one line."""

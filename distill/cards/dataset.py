@@ -16,17 +16,18 @@ from distill.workflow.model import Workflow
 def dataset_card(
     workflow: Workflow, splits: Splits, config: Config, funnel: Sequence[StageCount] = ()
 ) -> str:
-    """README.md of the folder with the splits: a Hugging Face dataset card."""
+    """The card as Markdown with YAML front matter; `funnel`: the counts of the filtering stages."""
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    header = yaml.safe_dump(_card_header(workflow, parts), sort_keys=False, allow_unicode=True)
+    fields = _front_matter(workflow, parts)
+    front_matter = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     teachers = sorted({e.teacher for part in parts.values() for e in part})
     sections = [
-        f"---\n{header}---\n\n# {_one_line(workflow.title)}",
+        f"---\n{front_matter}---\n\n# {' '.join(workflow.title.split())}",
         f"Synthetic routing conversations for the workflow `{workflow.name}`: which tool a request "
         "must reach, with which arguments, or whether to ask, to answer or to refuse.",
         "## Counts\n\n" + _counts(parts),
         *(["## What was sieved out\n\n" + _funnel(funnel)] if funnel else []),
-        "## How it was made\n\n" + _how(workflow, config, teachers),
+        "## How it was made\n\n" + _provenance(workflow, config, teachers),
         FIELDS,
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*LIMITS, *splits.notes)),
     ]
@@ -51,7 +52,7 @@ LIMITS = (
 )
 
 
-def _card_header(workflow: Workflow, parts: Mapping[str, Sequence[Example]]) -> dict[str, object]:
+def _front_matter(workflow: Workflow, parts: Mapping[str, Sequence[Example]]) -> dict[str, object]:
     hub = {"train": "train", "dev": "validation", "test": "test"}
     files = [{"split": hub[n], "path": f"{n}.jsonl"} for n, part in parts.items() if part]
     languages = sorted({e.scenario.language for part in parts.values() for e in part})
@@ -83,7 +84,7 @@ def _funnel(funnel: Iterable[StageCount]) -> str:
     return "\n".join(rows)
 
 
-def _how(workflow: Workflow, config: Config, teachers: Sequence[str]) -> str:
+def _provenance(workflow: Workflow, config: Config, teachers: Sequence[str]) -> str:
     data = config.data
     return "\n".join(
         [
@@ -96,7 +97,3 @@ def _how(workflow: Workflow, config: Config, teachers: Sequence[str]) -> str:
             f"- Held out by family: {data.dev_share:g} for dev, {data.test_share:g} for test.",
         ]
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

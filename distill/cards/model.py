@@ -1,16 +1,18 @@
-"""The model card: what a student routes, on what it was tuned, and what that was worth.
+"""The model card: what a student routes, what it was tuned on, and its scores.
 
-A card stands in each export, with the scores of the evaluation where there was one. The adapter
-has one as well, written when training ends and without scores: the manifest holds the digest of
-every file of the adapter, and a card that changed with an evaluation would make the run look
-altered.
+The card of an export has the scores of the run's evaluation. The card of the adapter is written
+when training ends, and never gets scores: the manifest has the digest of every file of the adapter,
+so that a later change would make the run count as altered.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import yaml
 
 from distill.evaluate.arms import read_scores
 from distill.evaluate.score import Scores
@@ -22,9 +24,6 @@ from distill.run.folder import RunFolder
 from distill.students.load import EMBEDDED
 from distill.version import __version__
 
-if TYPE_CHECKING:
-    from distill.workflow.model import Rule
-
 Kind = Literal["adapter", "hf", "gguf", "ollama"]
 CARD = "README.md"
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -35,34 +34,34 @@ _LICENSES = {
     "HuggingFaceTB/SmolLM2": "apache-2.0",
     _MINILM: "apache-2.0",
 }
-"""Licences by the beginning of a model's name. Others are for the reader to look up."""
+"""Licences by prefix of the base model's id. The card names no licence for others."""
 _RELATION = {"adapter": "adapter", "hf": "finetune", "gguf": "quantized", "ollama": "quantized"}
 _FROM_FOLDER = "from a folder"
 _CELLS = CellFormat(interval="({:.1f}–{:.1f})", missing="–")
 
 
 def write_model_card(run: RunFolder, folder: Path, kind: Kind = "adapter") -> None:
-    """Write README.md into `folder`: into an adapter as training leaves it, or into an export."""
+    """Write README.md into `folder`, an adapter or an export."""
     write_text(folder / CARD, model_card(run, kind))
 
 
 def model_card(run: RunFolder, kind: Kind) -> str:
-    """The card as Markdown with YAML in front; equal runs have equal cards."""
+    """The card as Markdown with YAML front matter; it depends on nothing but the run."""
     parts = (
-        _front(run, kind),
+        _front_matter(run, kind),
         f"# {run.workflow.title}: a routing student\n",
         _purpose(run),
         _tools(run),
         _rules(run),
         f"## How to use it\n\n{_usage(run, kind)}",
         f"## Scores\n\n{_scores(run, kind)}",
-        _origin(run),
+        _provenance(run),
     )
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
 def base_model(run: RunFolder) -> str | None:
-    """The hub id of what was tuned; None for a folder, whose name means nothing elsewhere."""
+    """The hub id of the base model; None for a local folder, whose path means nothing elsewhere."""
     name = run.config.train.student
     if name == EMBEDDED:
         return _MINILM
@@ -70,17 +69,15 @@ def base_model(run: RunFolder) -> str | None:
     return name if is_id and not Path(name).exists() else None
 
 
-def _front(run: RunFolder, kind: Kind) -> str:
-    import yaml
-
+def _front_matter(run: RunFolder, kind: Kind) -> str:
     base = base_model(run)
     fields: Json = {}
     if base:
         fields["base_model"] = base
         fields["base_model_relation"] = _RELATION[kind]
-        known = (name for start, name in _LICENSES.items() if base.startswith(start))
-        if license := next(known, None):
-            fields["license"] = license
+        licenses = [name for prefix, name in _LICENSES.items() if base.startswith(prefix)]
+        if licenses:
+            fields["license"] = licenses[0]
     library = {"adapter": "peft", "hf": "transformers"}.get(kind)
     if kind == "adapter" and run.config.train.tuning == "full":
         library = "transformers"
@@ -105,24 +102,27 @@ def _purpose(run: RunFolder) -> str:
 
 
 def _tools(run: RunFolder) -> str:
-    lines = (f"- `{tool.name}`: {_line(tool.description)}" for tool in run.workflow.tools)
+    tools = run.workflow.tools
+    lines = (f"- `{tool.name}`: {' '.join(tool.description.split())}" for tool in tools)
     return "## Tools\n\n" + "\n".join(lines)
 
 
 def _rules(run: RunFolder) -> str:
-    return "## What it routes\n\n" + "\n".join(map(_rule, run.workflow.rules))
-
-
-def _rule(rule: Rule) -> str:
-    calls = ", ".join(f"`{call.tool}`" for call in rule.then.calls)
-    return f"- {_line(rule.title)}: {rule.then.kind}{f' {calls}' if calls else ''}"
+    lines = []
+    for rule in run.workflow.rules:
+        calls = ", ".join(f"`{call.tool}`" for call in rule.then.calls)
+        action = f"{rule.then.kind} {calls}" if calls else rule.then.kind
+        lines.append(f"- {' '.join(rule.title.split())}: {action}")
+    return "## What it routes\n\n" + "\n".join(lines)
 
 
 def _usage(run: RunFolder, kind: Kind) -> str:
-    request = _request(run)
+    examples = (example.text for rule in run.workflow.rules for example in rule.examples)
+    request = next(examples, "Where do I find the rules?")
     if kind == "ollama":
+        run_model = f"ollama run router {shlex.quote(request)}"
         return (
-            f"```sh\nollama create router -f Modelfile\nollama run router {_quoted(request)}\n```\n"
+            f"```sh\nollama create router -f Modelfile\n{run_model}\n```\n"
             "\nThe template holds the prompt that the student was tuned on, tools included. Calls "
             "come back as text; distill did not run Ollama, it compared the template's text."
         )
@@ -162,19 +162,8 @@ Decoding is greedy and stops by itself.
 """
 
 
-def _request(run: RunFolder) -> str:
-    examples = (example.text for rule in run.workflow.rules for example in rule.examples)
-    return next(examples, "Where do I find the rules?")
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
-
-
 def _scores(run: RunFolder, kind: Kind) -> str:
-    found = evaluated(run)
+    found = current_scores(run)
     if not found and kind == "adapter":
         return "Not evaluated when this card was written, which is when training ended."
     if not found:
@@ -190,8 +179,8 @@ def _scores(run: RunFolder, kind: Kind) -> str:
     )
 
 
-def evaluated(run: RunFolder) -> dict[str, Mapping[str, Scores]]:
-    """The scores by data set and arm, where the adapter that is here was evaluated."""
+def current_scores(run: RunFolder) -> dict[str, Mapping[str, Scores]]:
+    """The scores by data set and arm; none unless the run's present adapter was evaluated."""
     entry = run.manifest.stages.get("evaluate")
     if entry is None:
         return {}
@@ -204,7 +193,7 @@ def evaluated(run: RunFolder) -> dict[str, Mapping[str, Scores]]:
     return {name: read_scores(run.path, name) for name in names if name in entry.counts}
 
 
-def _origin(run: RunFolder) -> str:
+def _provenance(run: RunFolder) -> str:
     data = run.digests([*layout.SPLITS.values()])
     facts: Json = {
         "workflow": run.workflow.fingerprint,
@@ -218,14 +207,10 @@ def _origin(run: RunFolder) -> str:
 
 
 def _settings(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """The settings that were chosen, and what the training counted; the rest are the student's."""
+    """Training settings that are not None (which takes the student's default), and its counts."""
     settings = run.config.train.identity() | {"student": base_model(run) or _FROM_FOLDER}
     yield from ((name, str(value)) for name, value in settings.items() if value is not None)
     entry = run.manifest.stages.get("train")
     for name in ("trained", "dev", "steps", "best_dev_loss"):
         if entry and entry.counts.get(name) is not None:
             yield name.replace("_", " "), str(entry.counts[name])
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

@@ -32,19 +32,28 @@ def wilson(successes: int, n: int, z: float = 1.96) -> Interval:
     return Interval(low, high)
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """The exact two-sided p-value of McNemar's test for two arms on the same rows, in one order.
+class PairedTest(NamedTuple):
+    """McNemar's test of two arms on the same rows."""
 
-    The probability that the rows on which only one arm is right are split at least this unevenly
-    if both arms are equally good. Source: McNemar 1947, doi:10.1007/BF02295996, with the binomial
-    test.
+    only_a: int
+    """Rows on which only the first arm is right."""
+    only_b: int
+    p: float
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> PairedTest:
+    """McNemar's exact two-sided test of two arms on the same rows, in the same order.
+
+    p is the probability that the rows on which only one arm is right are split at least this
+    unevenly if both arms are equally good. Source: McNemar 1947, doi:10.1007/BF02295996, with the
+    binomial test.
     """
     pairs = list(zip(a, b, strict=True))
     only_a = sum(one and not other for one, other in pairs)
     only_b = sum(other and not one for one, other in pairs)
     n, fewer = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return min(1.0, float(2 * tail / 2**n))
+    return PairedTest(only_a, only_b, min(1.0, float(2 * tail / 2**n)))
 
 
 def calibration_error(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from distill.cards.model import CARD, write_model_card
 from distill.errors import ExportError, UsageError
 from distill.export.export import METADATA, export, require_trained
-from distill.files import write_json
+from distill.files import link_or_copy, write_json
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.students.quiet import disable_telemetry
@@ -79,20 +79,13 @@ def _folder_to_upload(run: RunFolder, format: str, notice: Callable[[str], None]
         folder = Path(scratch) / "adapter"
         # The pickled training arguments are of no use elsewhere.
         ignore = shutil.ignore_patterns("training_args.bin")
-        shutil.copytree(run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=_link)
+        shutil.copytree(
+            run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=link_or_copy
+        )
         (folder / CARD).unlink(missing_ok=True)
         write_model_card(run, folder)
         write_json(folder / METADATA, {"format": "adapter"})
         yield folder
-
-
-def _link(source: str, target: str) -> str:
-    """A hard link where the file system supports it: weights are large."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target
 
 
 def _require_name(repository: str) -> None:

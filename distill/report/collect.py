@@ -1,4 +1,4 @@
-"""A run folder -> what there is to report of it, missing stages named."""
+"""Collects the Report of a run folder from the files of its finished stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from distill.records import (
     Candidate,
     Cell,
     Example,
-    ExpectedCall,
     Failure,
     Prediction,
     Reason,
@@ -41,14 +40,14 @@ from distill.run.manifest import StageEntry
 
 STAGES = ("plan", "generate", "validate", "dedup", "balance", "split", "train", "evaluate")
 STAGE_DATASETS = ("gold", "test")
-"""What the stage evaluate scores; other data sets are files, scored on request."""
-MOST_WORST = 10
+"""The data sets of the stage evaluate; others are files, scored on request."""
+MAX_WORST_CASES = 10
 
 
 def collect(path: Path) -> Report:
-    """What the run at `path` has to show so far.
+    """The report of the run at `path`.
 
-    Only what a finished stage wrote is read: what an interrupted one left behind is not counted.
+    Only outputs of finished stages are read: those of an interrupted stage are not counted.
     """
     run = RunFolder.open(path)
     done = run.manifest.stages
@@ -65,7 +64,7 @@ def collect(path: Path) -> Report:
         training=_training(path, done["train"]) if "train" in done else None,
         evaluations={name: _scores(arms) for name, arms in predictions.items()},
         comparisons=tuple(_comparisons(predictions)),
-        worst=tuple(_worst(predictions))[:MOST_WORST],
+        worst=tuple(_worst(predictions))[:MAX_WORST_CASES],
         missing=tuple(stage for stage in STAGES if stage not in done),
     )
 
@@ -99,11 +98,11 @@ def _funnel(run: RunFolder, done: dict[str, StageEntry]) -> Funnel:
             rejected = read_records(run.path / layout.REJECTED[stage], Rejection)
             stages.append(StageCount.of(stage, len(accepted), rejected))
             rejections += rejected
-    sifted = accepted if "balance" in done else []
+    final = accepted if "balance" in done else []
     return Funnel(
         stages=tuple(stages),
-        cells=tuple(_cells(run, scenarios, failures, rejections, sifted)),
-        examples=tuple(_one_of_each(rejections)),
+        cells=tuple(_cells(run, scenarios, failures, rejections, final)),
+        examples=tuple(_first_of_each_reason(rejections)),
     )
 
 
@@ -137,7 +136,7 @@ def _by_cell(items: Iterable[Candidate]) -> Counter[Cell]:
     return Counter(item.scenario.cell for item in items)
 
 
-def _one_of_each(rejections: Iterable[Rejection]) -> Iterator[RejectionExample]:
+def _first_of_each_reason(rejections: Iterable[Rejection]) -> Iterator[RejectionExample]:
     seen = set()
     for rejection in rejections:
         if (rejection.stage, rejection.reason) not in seen:
@@ -196,38 +195,34 @@ def _scores(arms: Mapping[str, Sequence[Prediction]]) -> dict[str, Scores]:
 
 
 def _comparisons(predictions: Predictions) -> Iterator[Comparison]:
-    """The tuned student against each other arm that saw the same rows."""
+    """The tuned student against each other arm that predicted exactly the same cases."""
     for dataset, arms in predictions.items():
         tuned = {p.case: p.tool_correct for p in arms.get("tuned", [])}
-        for arm, theirs in arms.items():
-            other = {p.case: p.tool_correct for p in theirs}
+        for arm, rows in arms.items():
+            other = {p.case: p.tool_correct for p in rows}
             if arm == "tuned" or not tuned or other.keys() != tuned.keys():
                 continue
-            pairs = [(tuned[case], other[case]) for case in tuned]
-            yield Comparison(
-                dataset=dataset,
-                arm=arm,
-                better=sum(one and not two for one, two in pairs),
-                worse=sum(two and not one for one, two in pairs),
-                p=mcnemar([one for one, _ in pairs], [two for _, two in pairs]),
-            )
+            better, worse, p = mcnemar([*tuned.values()], [other[case] for case in tuned])
+            yield Comparison(dataset=dataset, arm=arm, better=better, worse=worse, p=p)
 
 
 def _worst(predictions: Predictions) -> Iterator[WorstCase]:
-    """What the tuned student got wrong: gold first, wrong tools before wrong arguments."""
+    """The tuned student's errors: gold first, wrong tools before wrong arguments."""
     for dataset, arms in predictions.items():
         wrong = [p for p in arms.get("tuned", []) if not p.tool_correct or p.full_correct is False]
         for p in sorted(wrong, key=lambda p: (p.tool_correct, p.malformed is not True, p.case)):
+            calls = (
+                call.name
+                if call.arguments is None
+                else f"{call.name} {canonical_json(call.arguments)}"
+                for call in p.expected
+            )
             yield WorstCase(
                 dataset=dataset,
                 rule=p.rule,
                 prompt=p.prompt,
-                expected="; ".join(map(_said, p.expected)) or p.kind,
+                expected="; ".join(calls) or p.kind,
                 raw=p.raw,
                 outcome=p.outcome,
                 wrong_arguments=p.tool_correct,
             )
-
-
-def _said(call: ExpectedCall) -> str:
-    return call.name if call.arguments is None else f"{call.name} {canonical_json(call.arguments)}"

@@ -1,4 +1,4 @@
-"""A report as Markdown, for people."""
+"""A report as Markdown."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from distill.report.model import Funnel, Report, Training, WorstCase
 from distill.report.verdict import verdict
 from distill.run import layout
 
-LONGEST = 300
-"""Characters of a prompt or an output that the page shows; the run's files hold the whole."""
+MAX_CHARS = 300
+"""Characters shown of a prompt or an output; the run's files have all of it."""
 
 _FORMAT = CellFormat()
 
 
 def render(report: Report) -> str:
-    """The page; stages that have not run are named, nothing is made up for them."""
+    """The page; stages that have not run are listed, and have no section."""
     sections = [
-        f"# {safe(report.title)}",
-        f"**{safe(verdict(report))}**",
-        _missing(report.missing),
+        f"# {escape(report.title)}",
+        f"**{escape(verdict(report))}**",
+        f"Not run yet: {', '.join(report.missing)}." if report.missing else "",
         *_evaluations(report),
         _worst(report),
         *_data(report.funnel, report.splits),
@@ -36,31 +36,27 @@ def render(report: Report) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def safe(text: str) -> str:
-    """Any text as inline Markdown, also within a table: marks are escaped, line ends shown."""
-    shown = re.sub(r"\r\n|[\n\r\u2028\u2029]", " ⏎ ", text)
-    visible = "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in shown)
-    blanks = re.sub(r"\s+", " ", visible).strip()
-    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", blanks)
+def escape(text: str) -> str:
+    """Any text as one line of inline Markdown, also in a table cell; line ends are shown as ⏎."""
+    line = re.sub(r"\r\n|[\n\r\u2028\u2029]", " ⏎ ", text)
+    visible = "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in line)
+    single_spaced = re.sub(r"\s+", " ", visible).strip()
+    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", single_spaced)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a column whose name begins with `>` is set to the right."""
+    """A Markdown table; a column whose name begins with `>` is aligned to the right."""
     names = [column.removeprefix(">") for column in columns]
-    rules = ["--:" if column.startswith(">") else "---" for column in columns]
-    lines = [f"| {' | '.join(names)} |", f"|{'|'.join(rules)}|"]
+    alignments = ["--:" if column.startswith(">") else "---" for column in columns]
+    lines = [f"| {' | '.join(names)} |", f"|{'|'.join(alignments)}|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One block character a value, the lowest for the smallest."""
+    """One block character for each value, scaled from the smallest to the largest."""
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / span)] for value in values)
-
-
-def _missing(stages: Sequence[str]) -> str:
-    return f"Not run yet: {', '.join(stages)}." if stages else ""
 
 
 def _evaluations(report: Report) -> Iterator[str]:
@@ -69,7 +65,7 @@ def _evaluations(report: Report) -> Iterator[str]:
     yield "## Scores"
     yield "Shares in percent with 95% Wilson intervals; - where an arm has none."
     for dataset, arms in report.evaluations.items():
-        yield f"### {safe(dataset)}: {_origin(dataset)}"
+        yield f"### {escape(dataset)}: {_origin(dataset)}"
         yield _scores(arms)
         yield _calibration(arms)
         yield from _by_rule(arms)
@@ -84,12 +80,12 @@ def _origin(dataset: str) -> str:
 
 def _scores(arms: Mapping[str, Scores]) -> str:
     columns = ["arm", ">n", ">right tool", ">full call", ">malformed", ">argument F1"]
-    rows = [[safe(arm), *_FORMAT.score_cells(arms[arm])] for arm in sorted_arms(arms)]
+    rows = [[escape(arm), *_FORMAT.score_cells(arms[arm])] for arm in sorted_arms(arms)]
     return table([*columns, ">grounding F1"], rows)
 
 
 def _calibration(arms: Mapping[str, Scores]) -> str:
-    """What the tuned student's confidence is worth; nothing where it has none."""
+    """How well the tuned student's confidence is calibrated; empty if it has none."""
     found = arms["tuned"].calibration if "tuned" in arms else None
     if found is None:
         return ""
@@ -102,7 +98,7 @@ def _calibration(arms: Mapping[str, Scores]) -> str:
 
 
 def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
-    """Right tool per rule, the tuned student's worst rule first."""
+    """Tool accuracy by rule, the tuned student's worst rule first."""
     tuned = arms.get("tuned")
     if tuned is None or not tuned.by_rule:
         return
@@ -110,23 +106,21 @@ def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
     others = [arm for arm in sorted_arms(arms) if arm != "tuned"]
     rows = []
     for rule, share in sorted(tuned.by_rule.items(), key=lambda r: (r[1].tool_accuracy, r[0])):
-        theirs = (arms[arm].by_rule.get(rule) for arm in others)
-        cells = [_FORMAT.percent(their.tool_accuracy if their else None) for their in theirs]
-        rows.append(
-            [safe(rule), str(share.n), _FORMAT.percent(share.tool_accuracy, share.interval), *cells]
-        )
-    yield table(["rule", ">n", ">tuned", *(f">{safe(arm)}" for arm in others)], rows)
+        shares = (arms[arm].by_rule.get(rule) for arm in others)
+        cells = [_FORMAT.percent(other.tool_accuracy if other else None) for other in shares]
+        own = _FORMAT.percent(share.tool_accuracy, share.interval)
+        rows.append([escape(rule), str(share.n), own, *cells])
+    yield table(["rule", ">n", ">tuned", *(f">{escape(arm)}" for arm in others)], rows)
 
 
 def _outcomes(arms: Mapping[str, Scores]) -> str:
     names = sorted_arms(arms)
     rows = []
-    seen = dict.fromkeys(outcome for arm in names for outcome in arms[arm].outcomes)
-    for outcome in seen:
+    for outcome in dict.fromkeys(outcome for arm in names for outcome in arms[arm].outcomes):
         counts = [arms[arm].outcomes.get(outcome, 0) for arm in names]
         if any(counts):
-            rows.append([safe(outcome), *map(str, counts)])
-    return table(["outcome", *(f">{safe(arm)}" for arm in names)], rows)
+            rows.append([escape(outcome), *map(str, counts)])
+    return table(["outcome", *(f">{escape(arm)}" for arm in names)], rows)
 
 
 def _worst(report: Report) -> str:
@@ -137,22 +131,22 @@ def _worst(report: Report) -> str:
 
 
 def _worst_case(number: int, case: WorstCase) -> str:
-    rule = f", rule {safe(case.rule)}" if case.rule else ""
+    rule = f", rule {escape(case.rule)}" if case.rule else ""
     outcome = "wrong arguments" if case.wrong_arguments else case.outcome
     return "\n".join(
         [
-            f"{number}. {safe(outcome)} ({safe(case.dataset)}{rule})",
-            f"   - prompt: {_cut(case.prompt)}",
-            f"   - expected: {_cut(case.expected)}",
-            f"   - output: {_cut(case.raw) or 'nothing'}",
+            f"{number}. {escape(outcome)} ({escape(case.dataset)}{rule})",
+            f"   - prompt: {_excerpt(case.prompt)}",
+            f"   - expected: {_excerpt(case.expected)}",
+            f"   - output: {_excerpt(case.raw) or 'nothing'}",
         ]
     )
 
 
-def _cut(text: str) -> str:
-    if len(text) <= LONGEST:
-        return safe(text)
-    return f"{safe(text[:LONGEST])} … and {len(text) - LONGEST} more characters"
+def _excerpt(text: str) -> str:
+    if len(text) <= MAX_CHARS:
+        return escape(text)
+    return f"{escape(text[:MAX_CHARS])} … and {len(text) - MAX_CHARS} more characters"
 
 
 def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
@@ -162,7 +156,7 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
     yield table(
         ["stage", ">in", ">out", "dropped"],
         [
-            [count.stage, str(count.came_in), str(count.kept), _reasons(count.dropped)]
+            [count.stage, str(count.came_in), str(count.kept), _reason_counts(count.dropped)]
             for count in funnel.stages
         ],
     )
@@ -171,7 +165,7 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
     yield table(
         ["rule", "target", *(f">{name.replace('_', ' ')}" for name in _CELL_FIELDS)],
         [
-            [safe(cell.rule), cell.target, *(str(getattr(cell, name)) for name in _CELL_FIELDS)]
+            [escape(cell.rule), cell.target, *(str(getattr(cell, name)) for name in _CELL_FIELDS)]
             for cell in funnel.cells
         ],
     )
@@ -180,7 +174,12 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
         yield table(
             ["stage", "reason", "prompt", "detail"],
             [
-                [r.stage, safe(r.reason.replace("_", " ")), _cut(r.prompt), _cut(r.detail)]
+                [
+                    r.stage,
+                    escape(r.reason.replace("_", " ")),
+                    _excerpt(r.prompt),
+                    _excerpt(r.detail),
+                ]
                 for r in funnel.examples
             ],
         )
@@ -189,9 +188,10 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
 _CELL_FIELDS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted")
 
 
-def _reasons(counts: Mapping[str, int]) -> str:
+def _reason_counts(counts: Mapping[str, int]) -> str:
     return (
-        ", ".join(f"{safe(reason.replace('_', ' '))} {n}" for reason, n in counts.items()) or "none"
+        ", ".join(f"{escape(reason.replace('_', ' '))} {n}" for reason, n in counts.items())
+        or "none"
     )
 
 
@@ -202,23 +202,23 @@ def _training(training: Training | None) -> Iterator[str]:
     best = training.best_dev_loss
     kept = "there was no dev split" if best is None else f"best dev loss {best:.4f}"
     yield (
-        f"Student {safe(training.student)}: {training.steps} steps in {training.seconds:.0f} s; "
-        f"{kept}. Rows that did not fit: {_reasons(training.rejected)}."
+        f"Student {escape(training.student)}: {training.steps} steps in {training.seconds:.0f} s; "
+        f"{kept}. Rows that did not fit: {_reason_counts(training.rejected)}."
     )
     for name in ("train", "dev"):
         losses = [getattr(point, f"{name}_loss") for point in training.curve]
         known = [loss for loss in losses if loss is not None]
         if known:
             ends = f"{known[0]:.3f} to {known[-1]:.3f}"
-            yield f"{name} loss, {ends}: `{sparkline(_thinned(known))}`"
+            yield f"{name} loss, {ends}: `{sparkline(_downsample(known))}`"
     yield f"![Training and dev loss over the steps]({layout.LOSS_PLOT})"
 
 
-def _thinned(values: Sequence[float], most: int = 60) -> list[float]:
-    """At most `most` values, evenly chosen, the first and the last among them."""
-    if len(values) <= most:
+def _downsample(values: Sequence[float], size: int = 60) -> list[float]:
+    """At most `size` evenly spaced values, the first and the last among them."""
+    if len(values) <= size:
         return list(values)
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+    return [values[round(i * (len(values) - 1) / (size - 1))] for i in range(size)]
 
 
 def _not_measured(report: Report) -> str:
@@ -244,9 +244,9 @@ def _provenance(report: Report) -> Iterator[str]:
     yield "## Where it comes from"
     yield "\n".join(
         [
-            f"- Workflow {safe(report.workflow)}, fingerprint `{report.fingerprint}`",
-            f"- distill {safe(report.distill)}",
-            f"- Teacher: {safe(report.teacher.name)}. {safe(report.teacher.limits)}",
+            f"- Workflow {escape(report.workflow)}, fingerprint `{report.fingerprint}`",
+            f"- distill {escape(report.distill)}",
+            f"- Teacher: {escape(report.teacher.name)}. {escape(report.teacher.limits)}",
         ]
     )
     if report.settings:
@@ -254,11 +254,11 @@ def _provenance(report: Report) -> Iterator[str]:
 
 
 def _settings(by_stage: Mapping[str, JsonValue]) -> Iterator[list[str]]:
-    """The settings, one row for stages that have the same."""
+    """A row for each set of settings, with all stages that have it."""
     stages: dict[str, list[str]] = {}
     for stage, values in by_stage.items():
         items = values.items() if isinstance(values, dict) else ()
-        said = ", ".join(f"{name} = {canonical_json(value)}" for name, value in items)
-        stages.setdefault(said, []).append(stage)
-    for said, names in stages.items():
-        yield [", ".join(names), safe(said)]
+        settings = ", ".join(f"{name} = {canonical_json(value)}" for name, value in items)
+        stages.setdefault(settings, []).append(stage)
+    for settings, names in stages.items():
+        yield [", ".join(names), escape(settings)]

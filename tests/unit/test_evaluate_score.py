@@ -253,8 +253,9 @@ def test_wilson_of_nonsense(successes: int, n: int) -> None:
 def test_mcnemar(only_a: int, only_b: int, p: float) -> None:
     a = [True] * only_a + [False] * only_b + [True, False]
     b = [False] * only_a + [True] * only_b + [True, False]
-    assert mcnemar(a, b) == pytest.approx(p, abs=1e-5)
-    assert mcnemar(b, a) == mcnemar(a, b)
+    found = mcnemar(a, b)
+    assert found == (only_a, only_b, pytest.approx(p, abs=1e-5))
+    assert mcnemar(b, a) == (only_b, only_a, found.p)
 
 
 def test_mcnemar_needs_pairs() -> None:

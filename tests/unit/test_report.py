@@ -33,7 +33,7 @@ from distill.records import (
 from distill.records import Prediction as Row
 from distill.render import Parsed
 from distill.report import Report, collect, render, verdict, write_report
-from distill.report.markdown import safe, sparkline
+from distill.report.markdown import escape, sparkline
 from distill.report.model import (
     CellCount,
     Comparison,
@@ -109,7 +109,7 @@ def _paired(one: list[Row], other: list[Row]) -> dict[str, Any]:
     a, b = [p.tool_correct for p in one], [p.tool_correct for p in other]
     better = sum(x and not y for x, y in zip(a, b, strict=True))
     worse = sum(y and not x for x, y in zip(a, b, strict=True))
-    return {"better": better, "worse": worse, "p": mcnemar(a, b)}
+    return {"better": better, "worse": worse, "p": mcnemar(a, b).p}
 
 
 def test_a_verdict_claims_what_the_rows_establish() -> None:
@@ -239,20 +239,20 @@ def test_a_report_is_itself_again_after_json() -> None:
 
 @given(st.text())
 def test_any_text_is_one_cell_and_only_text(text: str) -> None:
-    tokens = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {safe(text)} | end |\n")
+    tokens = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {escape(text)} | end |\n")
     cells = [t for i, t in enumerate(tokens) if tokens[i - 1].type == "td_open"]
     assert [t.type for t in tokens].count("td_open") == 2
     assert {child.type for child in cells[0].children or []} <= {"text", "text_special"}
     shown = "".join(child.content for child in cells[0].children or [])
-    assert shown == re.sub(r"\\([\\`*_\[\]<>|~&$#])", r"\1", safe(text))
+    assert shown == re.sub(r"\\([\\`*_\[\]<>|~&$#])", r"\1", escape(text))
     assert cells[1].content == "end"
 
 
 def test_what_a_cell_shows() -> None:
-    assert safe("a\n\nb\r\nc") == "a ⏎ ⏎ b ⏎ c"
-    assert safe("a\0b") == r"a\<U+0000\>b"
-    assert safe("search_google **now**") == r"search\_google \*\*now\*\*"
-    assert safe("שלום 👋 é") == "שלום 👋 é"
+    assert escape("a\n\nb\r\nc") == "a ⏎ ⏎ b ⏎ c"
+    assert escape("a\0b") == r"a\<U+0000\>b"
+    assert escape("search_google **now**") == r"search\_google \*\*now\*\*"
+    assert escape("שלום 👋 é") == "שלום 👋 é"
 
 
 @given(st.lists(st.floats(0, 100), min_size=1))
