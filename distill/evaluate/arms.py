@@ -148,8 +148,12 @@ def predict_cases(
 def require_adapter(run: RunFolder) -> None:
     """Raise RunError unless the run has a trained student."""
     if not (run.path / layout.ADAPTER).is_dir():
-        raise RunError(
-            "no student was trained here yet",
-            place=run.path,
-            hint=f"train one: distill train {run.path}",
-        )
+        raise untrained_error(run)
+
+
+def untrained_error(run: RunFolder) -> RunError:
+    return RunError(
+        "no student was trained here yet",
+        place=run.path,
+        hint=f"train one: distill train {run.path}",
+    )

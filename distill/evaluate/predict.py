@@ -46,27 +46,30 @@ def predict(
     limit = context_length(model) or math.inf
     prompts, predictions = render_prompts(renderer, cases, arm, limit)
     indices = list(prompts)
-    free = [int(min(limit - len(prompts[index]), sys.maxsize)) for index in indices]
-    cached = CallPrefixCache(renderer)
-    prefixes = [cached(cases[index].tools) for index in indices]
+    positions_left = [int(min(limit - len(prompts[at]), sys.maxsize)) for at in indices]
+    prefix_cache = CallPrefixCache(renderer)
+    prefixes = [prefix_cache(cases[at].tools) for at in indices]
     model.eval()  # type: ignore[no-untyped-call]
     completions = greedy_completions(
         model,
-        [prompts[index] for index in indices],
+        [prompts[at] for at in indices],
         # Untuned students ramble: a malformed answer is not decoded to its end.
         (*renderer.stop_ids, *renderer.invalid_marker_ids),
-        [min(max_new_tokens, positions) for positions in free],
+        [min(max_new_tokens, left) for left in positions_left],
         drafts=[_expected_ids(renderer, cases[at], prompts[at], limit) for at in indices],
-        paths=[p.paths if p.longest <= n else () for p, n in zip(prefixes, free, strict=True)],
+        paths=[
+            found.paths if found.longest <= left else ()
+            for found, left in zip(prefixes, positions_left, strict=True)
+        ],
         bidirectional_start_ids=bidirectional_start_ids,
         batch_size=batch_size,
     )
-    for position, completion in completions:
-        index, confidence = indices[position], None
+    for number, completion in completions:
+        index, confidence = indices[number], None
         parsed, raw = renderer.parse(completion.ids), renderer.decode(completion.ids)
         if completion.path_probabilities:
-            found = prefixes[position].confidence(completion.path_probabilities)
-            confidence = found.of(parsed)
+            probabilities = prefixes[number].confidence(completion.path_probabilities)
+            confidence = probabilities.of(parsed)
         prediction = judge_answer(renderer, cases[index], parsed, arm, raw)
         predictions[index] = prediction.model_copy(
             update={"confidence": confidence, "label_nll": completion.draft_nll}
@@ -98,8 +101,8 @@ def render_prompts(
 
 def judge_answer(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: str) -> Prediction:
     """The prediction of an answer, with a note if the row's own tools were not declared in full."""
-    own = case.tools not in (None, renderer.tools)
-    note = _NOTES.get(renderer.declarations, "") if own else ""
+    has_own_tools = case.tools not in (None, renderer.tools)
+    note = _NOTES.get(renderer.declarations, "") if has_own_tools else ""
     return judge(case, parsed, arm, raw, note=note)
 
 

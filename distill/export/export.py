@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.cards.model import CARD, model_card
-from distill.errors import AlteredRunError, ExportError, RunError, WriteError
+from distill.errors import AlteredRunError, ExportError, WriteError
+from distill.evaluate.arms import untrained_error
 from distill.export.gguf_model import begins_with_bos, write_gguf
 from distill.export.merged import write_merged
 from distill.export.ollama import write_modelfile
@@ -327,9 +328,5 @@ def _require_ours(folder: Path) -> None:
 def require_trained(run: RunFolder) -> None:
     """Raise RunError unless the run's student is trained, and unaltered."""
     if "train" not in run.manifest.stages or not (run.path / layout.ADAPTER).is_dir():
-        raise RunError(
-            "no student was trained here yet",
-            place=run.path,
-            hint=f"train one: distill train {run.path}",
-        )
+        raise untrained_error(run)
     require_unaltered(run)

@@ -1,4 +1,4 @@
-"""What a report holds: report.json is this record, report.md is made from it and nothing else."""
+"""The record of a report: report.json is this record, report.md is rendered from it alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from distill.records import Json, Outcome, Record, StageCount, TargetKind
 
 
 class TeacherNote(Record):
-    """Who wrote the data, and what that teacher cannot do."""
+    """The teacher that wrote the data, and its limitations."""
 
     name: str
     limits: str
 
 
 class CellCount(Record):
-    """What became of one cell of the plan: asked = failed + rejected + over_quota + accepted."""
+    """The counts of one cell of the plan: asked = failed + rejected + over_quota + accepted."""
 
     rule: str
     target: TargetKind
@@ -27,7 +27,7 @@ class CellCount(Record):
 
 
 class RejectionExample(Record):
-    """One rejected item, to show what a reason means here."""
+    """One rejected item, as an example of its reason."""
 
     stage: str
     reason: str
@@ -36,7 +36,7 @@ class RejectionExample(Record):
 
 
 class Funnel(Record):
-    """How the plan became data: by stage, by cell, and one example of each rejection."""
+    """The counts from plan to data, by stage and by cell, and an example of each rejection."""
 
     stages: tuple[StageCount, ...] = ()
     cells: tuple[CellCount, ...] = ()
@@ -44,7 +44,7 @@ class Funnel(Record):
 
 
 class LossPoint(Record):
-    """One row of the training log; losses are nats per token, weighted as the student has it."""
+    """One row of the training log; losses are in nats per token, with the student's weights."""
 
     step: int
     epoch: float
@@ -59,10 +59,10 @@ class Training(Record):
     steps: int
     seconds: float
     best_dev_loss: float | None
-    """Of the adapter that was kept; None without dev rows."""
+    """The dev loss of the adapter that was kept; None without dev rows."""
     curve: tuple[LossPoint, ...] = ()
     rejected: dict[str, int] = {}
-    """Rows that the student could not be trained on, by reason."""
+    """Rows that do not fit the student, by reason."""
 
 
 class Comparison(Record):
@@ -75,7 +75,7 @@ class Comparison(Record):
     worse: int
     """Rows on which only the other arm did."""
     p: float
-    """Exact McNemar, two-sided: how likely so uneven a split is if neither were better."""
+    """McNemar's exact two-sided test: the probability of so uneven a split by chance."""
 
 
 class WorstCase(Record):
@@ -88,11 +88,11 @@ class WorstCase(Record):
     raw: str
     outcome: Outcome
     wrong_arguments: bool
-    """Whether only the arguments are wrong."""
+    """Whether the tools are right and the arguments wrong."""
 
 
 class Report(Record):
-    """Everything that a run has to show; what it has not done yet is named in `missing`."""
+    """The results of a run so far; stages that have not run are listed in `missing`."""
 
     title: str
     workflow: str
@@ -101,7 +101,7 @@ class Report(Record):
     distill: str
     """The version that made the run."""
     settings: Json = {}
-    """By stage, the settings that its result follows from."""
+    """By stage, the settings that its output depends on."""
     teacher: TeacherNote
     funnel: Funnel = Funnel()
     splits: dict[str, int] = {}

@@ -39,9 +39,9 @@ class Hub:
         self.token = token
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
-        """What came by LFS, by its SHA-256."""
+        """The files uploaded by LFS, by SHA-256."""
         self.refuse: dict[str, int] = {}
-        """The status that a step is refused with: create, info, preupload, batch, put, commit."""
+        """The HTTP status that refuses a step: create, info, preupload, batch, put or commit."""
         self.steps: list[str] = []
 
     def __enter__(self) -> Self:
@@ -139,16 +139,16 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.served
         step, name = _step(self.command, self.path.partition("?")[0])
         hub.steps.append(step)
-        status, said = hub.refuse.get(step, 0), {"error": "refused by the kit"}
+        status, payload = hub.refuse.get(step, 0), {"error": "refused by the kit"}
         known = self.headers.get("Authorization") == f"Bearer {hub.token}"
         # Bytes go to a store behind signed addresses, which asks for no token.
         if not status and not known and step != "put":
-            status, said = 401, {"error": "Invalid username or password."}
+            status, payload = 401, {"error": "Invalid username or password."}
         if not status:
-            status, said = self._done(step, name, data)
-        self._send(status, said)
+            status, payload = self._handle(step, name, data)
+        self._send(status, payload)
 
-    def _done(self, step: str, name: str, data: bytes) -> tuple[int, Any]:
+    def _handle(self, step: str, name: str, data: bytes) -> tuple[int, Any]:
         hub = self.served
         match step:
             case "create":
@@ -169,8 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return hub.commit(name, [json.loads(line) for line in data.splitlines()])
         return 404, {"error": f"no such path: {self.path}"}
 
-    def _send(self, status: int, said: Any) -> None:
-        body = json.dumps(said).encode()
+    def _send(self, status: int, payload: Any) -> None:
+        body = json.dumps(payload).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _step(method: str, path: str) -> tuple[str, str]:
-    """What is asked of the hub, and of which repository, or object."""
+    """The step of the protocol that a request is, and its repository or object."""
     match method, path.strip("/").split("/"):
         case "POST", ["api", "repos", "create"]:
             return "create", ""
