@@ -1,4 +1,4 @@
-"""Coroutines run to their end by code that is not asynchronous, inside a running loop as well."""
+"""Runs coroutines from synchronous code, inside a running event loop as well."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class LoopRunner:
     """`asyncio.Runner` for callers that may themselves be inside a running event loop.
 
     Jupyter runs every cell inside one, where `asyncio.run` raises RuntimeError. The loop then runs
-    in a thread of its own while the caller waits, and Ctrl-C (in Jupyter: Interrupt) does what it
-    does in the main thread: it cancels the coroutine, and a second one cancels that again.
+    in a thread of its own while the caller waits. As in the main thread, Ctrl-C (in Jupyter:
+    Interrupt) cancels the coroutine, and a second one cancels its cleanup.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class LoopRunner:
             self._runner.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns. Raises what it raises, and KeyboardInterrupt when interrupted."""
+        """The result of `work`. Raises what it raises, and KeyboardInterrupt on Ctrl-C."""
         return self._run_in_thread(work) if _inside_loop() else self._runner.run(work)
 
     def _run_in_thread(self, work: Coroutine[Any, Any, T]) -> T:
         loop, interrupted = self._runner.get_loop(), False
         with _thread() as pool:
-            future = pool.submit(self._runner.run, self._remembered(work))
+            future = pool.submit(self._runner.run, self._tracked(work))
             while True:
                 try:
                     return future.result()
@@ -56,7 +56,7 @@ class LoopRunner:
                     if self._task is not None:
                         loop.call_soon_threadsafe(self._task.cancel)
 
-    async def _remembered(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
         self._task = asyncio.current_task()
         return await work
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit.processes import below
+from kit.processes import descendants
 from kit.together import run_python, torchrun
 from kit.training import made_run, tiny_model, tiny_student, train_tiny
 from safetensors.torch import load_file
@@ -164,7 +164,7 @@ def kill_after_a_checkpoint(run: Path, launcher: list[object], more: dict[str, s
             assert started.poll() is None, "it ended before it wrote a checkpoint"
             time.sleep(0.01)
     finally:
-        for pid in [*below(started.pid), started.pid]:
+        for pid in [*descendants(started.pid), started.pid]:
             os.kill(pid, signal.SIGKILL)
         started.wait()
 

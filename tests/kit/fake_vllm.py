@@ -1,11 +1,11 @@
-"""A server that starts, serves, dies and clings to life as vLLM does, and worse.
+"""A fake vLLM: a server that starts, serves, dies and ignores SIGTERM as vLLM may.
 
-    python fake_vllm.py [--delay S] [--die-at-start N] [--cling] [--no-health]
+    python fake_vllm.py [--delay S] [--die-at-start N] [--ignore-sigterm] [--no-health]
                         --model M --host H --port P --served-model-name NAME...
 
 It speaks /health, /metrics, /v1/models, /v1/chat/completions and /v1/completions. Each start leaves
 a line in the file that FAKE_VLLM_PIDS names, with the ids of all its processes. POST /die ends it.
-Other flags, as vLLM's own, are taken and written to the log.
+Other flags are written to the log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-CLING = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+IGNORE_SIGTERM = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+)
 REPLY = '{"user": "Where is the policy?", "reply": "Here."}'
 
 
@@ -92,8 +94,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def offspring() -> list[int]:
     """A child that ignores SIGTERM, and one that has left the session and ignores it too."""
-    stay = subprocess.Popen([sys.executable, "-S", "-c", CLING])
-    leave = subprocess.Popen([sys.executable, "-S", "-c", CLING], start_new_session=True)
+    stay = subprocess.Popen([sys.executable, "-S", "-c", IGNORE_SIGTERM])
+    leave = subprocess.Popen([sys.executable, "-S", "-c", IGNORE_SIGTERM], start_new_session=True)
     return [stay.pid, leave.pid]
 
 
@@ -101,20 +103,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--die-at-start", type=int)
-    parser.add_argument("--cling", action="store_true")
+    parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--no-health", action="store_true")
     parser.add_argument("--model", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--served-model-name", nargs="+", required=True)
     options, others = parser.parse_known_args()
-    pids = [os.getpid(), *(offspring() if options.cling else [])]
+    pids = [os.getpid(), *(offspring() if options.ignore_sigterm else [])]
     if "FAKE_VLLM_PIDS" in os.environ:
         with open(os.environ["FAKE_VLLM_PIDS"], "a") as file:
             file.write(" ".join(map(str, pids)) + "\n")
     print(f"INFO non-default args: {others} on {options.host}:{options.port}", flush=True)
     print("INFO keys:", sorted(n for n in os.environ if n.endswith("_API_KEY")), flush=True)
-    if options.cling:
+    if options.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = Server((options.host, options.port), Handler)
     if options.die_at_start is not None:

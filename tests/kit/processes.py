@@ -1,4 +1,4 @@
-"""What lives, by /proc: zombies do not."""
+"""Processes in /proc; zombies do not count as running."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def living(pids: Iterable[int]) -> list[int]:
-    """Of these processes, those that are not over."""
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those of `pids` that are running."""
     return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
 
 
-def gone(pids: Iterable[int], seconds: float = 60.0) -> float:
-    """Seconds until none of these lives. AssertionError when some go on living."""
+def wait_for_exit(pids: Iterable[int], seconds: float = 60.0) -> float:
+    """Seconds until none of `pids` is running. AssertionError after `seconds`."""
     begun = time.monotonic()
     asked = list(pids)
-    while left := living(asked):
-        assert time.monotonic() - begun < seconds, f"still alive: {left}"
+    while left := alive(asked):
+        assert time.monotonic() - begun < seconds, f"still running: {left}"
         time.sleep(0.02)
     return time.monotonic() - begun
 
 
-def below(parent: int) -> list[int]:
-    """Every living process that came of `parent`, however far down."""
+def descendants(parent: int) -> list[int]:
+    """The pids of all descendants of `parent`."""
     parents = {
         int(path.parent.name): int(fields[1])
         for path in Path("/proc").glob("[0-9]*/stat")
@@ -36,7 +36,7 @@ def below(parent: int) -> list[int]:
 
 
 def in_session(leader: int) -> list[int]:
-    """Every living process of one session: orphans stay in it."""
+    """The pids of a session: orphans stay in it."""
     return [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/stat")

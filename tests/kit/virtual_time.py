@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: hours pass in no time, and always the same."""
+"""An event loop whose clock jumps to the next timer: hours pass at once, reproducibly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Selector:
-    """Waits for nothing: the time that the loop would have waited has passed."""
+    """Never waits: advances the clock by the timeout instead."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector

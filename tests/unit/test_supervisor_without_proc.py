@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kit.processes import gone, living
+from kit.processes import alive, wait_for_exit
 
 from distill.serving import supervisor
 
@@ -44,12 +44,12 @@ def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path, how: str) -> No
         assert time.monotonic() < end
         time.sleep(0.02)
     pids = [int(pid) for pid in pids_file.read_text().split()]
-    assert living(pids) == pids
+    assert alive(pids) == pids
     if how == "pipe closes":
         process.stdin.close()
     else:
         os.kill(pids[0], 9)
-    gone(pids)
+    wait_for_exit(pids)
     process.wait(30)
     process.stdin.close()
     process.stdout.close()

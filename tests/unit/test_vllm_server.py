@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.office import task
-from kit.processes import below, gone, living
+from kit.processes import alive, descendants, wait_for_exit
 
 from distill.errors import DistillError, MissingExtraError, TeacherError, UsageError, WriteError
 from distill.records import FailureReason
@@ -70,7 +70,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench(tmp_path)
     monkeypatch.setenv("FAKE_VLLM_PIDS", str(made.pids_file))
     yield made
-    left = living(made.pids())
+    left = alive(made.pids())
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
@@ -88,14 +88,14 @@ def die(server: VllmServer) -> None:
 
 
 def test_a_server_is_waited_for_used_and_gone(bench: Bench) -> None:
-    with bench.server("--delay", "0.6", "--cling") as server:
+    with bench.server("--delay", "0.6", "--ignore-sigterm") as server:
         assert server.alive
         assert not server.is_down()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", server.url)
         assert '"tiny"' in get(server, "/v1/models")
-        assert len(living(bench.pids())) == 3
+        assert len(alive(bench.pids())) == 3
         assert server.metrics() == (0, 0, 0.25)
-    assert living(bench.pids()) == []
+    assert alive(bench.pids()) == []
     assert not server.alive
     assert server.is_down()
     server.stop()
@@ -164,10 +164,10 @@ def test_what_distill_sets_itself_is_refused(flag: str) -> None:
 
 
 def test_one_that_dies_at_the_start_is_an_error_with_the_logs_end(bench: Bench) -> None:
-    server = bench.server("--die-at-start", "7", "--cling")
+    server = bench.server("--die-at-start", "7", "--ignore-sigterm")
     with pytest.raises(TeacherError) as caught:
         server.start()
-    assert living(bench.pids()) == []
+    assert alive(bench.pids()) == []
     said = str(caught.value)
     assert said.startswith(f"{bench.log}: vLLM ended with status 7; the end of its log:\n  INFO")
     assert "\n  RuntimeError: Failed core proc(s): {}\n" in said
@@ -189,10 +189,10 @@ def test_the_first_error_of_a_long_log_is_shown(bench: Bench, tmp_path: Path) ->
 
 
 def test_a_deadline_stops_it(bench: Bench) -> None:
-    server = bench.server("--no-health", "--cling", start_timeout=0.5)
+    server = bench.server("--no-health", "--ignore-sigterm", start_timeout=0.5)
     with pytest.raises(TeacherError, match=r"not ready after 0\.5 s") as caught:
         server.start()
-    assert living(bench.pids()) == []
+    assert alive(bench.pids()) == []
     assert "start_timeout" in caught.value.problems[0].hint
 
 
@@ -206,7 +206,7 @@ def test_another_thread_ends_the_wait(bench: Bench) -> None:
         timer.join()
     with pytest.raises(TeacherError, match="stopped before it was ready"):
         server.start()
-    assert living(bench.pids()) == []
+    assert alive(bench.pids()) == []
 
 
 def test_a_port_that_somebody_takes_first_is_left_to_them(
@@ -292,7 +292,7 @@ EXITS = ("leaves in order", "forgets to stop", "crashes", "aborts", "leaves fork
 @pytest.mark.parametrize("how", [*SIGNALS, *EXITS, "SIGKILL at the start", "SIGINT at the start"])
 def test_no_way_out_leaves_a_process(bench: Bench, how: str) -> None:
     early = how.endswith("at the start")
-    flags = ["--cling", *(["--no-health"] if early else [])]
+    flags = ["--ignore-sigterm", *(["--no-health"] if early else [])]
     command = [sys.executable, "-c", PARENT, str(bench.log), how, *FAKE, *flags]
     parent = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
@@ -305,9 +305,9 @@ def test_no_way_out_leaves_a_process(bench: Bench, how: str) -> None:
             else:
                 assert said.readline() == b"ready\n"
             if how.startswith("SIG"):
-                assert len(below(parent.pid)) == 5
+                assert len(descendants(parent.pid)) == 5
                 os.kill(parent.pid, signal.Signals[how.split()[0]])
-        gone(bench.pids())
+        wait_for_exit(bench.pids())
         assert len(bench.pids()) == 3
     finally:
         parent.kill()
@@ -319,21 +319,21 @@ def test_no_way_out_leaves_a_process(bench: Bench, how: str) -> None:
 
 @pytest.mark.parametrize("which", ["outer", "inner", "both"])
 def test_a_killed_supervisor_leaves_nothing_either(bench: Bench, which: str) -> None:
-    server = bench.server(*(["--cling"] if which != "both" else []))
+    server = bench.server(*(["--ignore-sigterm"] if which != "both" else []))
     server.start()
     assert server._supervisor is not None
     outer = server._supervisor.pid
-    (inner,) = (pid for pid in below(outer) if bench.pids()[0] in below(pid))
+    (inner,) = (pid for pid in descendants(outer) if bench.pids()[0] in descendants(pid))
     for pid in {"outer": [outer], "inner": [inner], "both": [inner, outer]}[which]:
         os.kill(pid, signal.SIGKILL)
-    gone([*bench.pids(), outer, inner])
+    wait_for_exit([*bench.pids(), outer, inner])
     server.stop()
 
 
 def test_a_server_that_is_killed_takes_its_offspring_along(bench: Bench) -> None:
-    with bench.server("--cling") as server:
+    with bench.server("--ignore-sigterm") as server:
         os.kill(bench.pids()[0], signal.SIGKILL)
-        gone(bench.pids())
+        wait_for_exit(bench.pids())
         assert server.is_down()
     assert "status 137" in str(server.exit_error())
 
@@ -428,7 +428,7 @@ def test_the_server_starts_once_with_the_first_requests(bench: Bench) -> None:
         assert all("policy" in reply.text for reply in replies)
         assert len(bench.starts()) == 1
         await made.close()
-        assert living(bench.pids()) == []
+        assert alive(bench.pids()) == []
         # Closed is not the end: the next request starts another.
         await made.complete(REQUEST)
         assert len(bench.starts()) == 2
@@ -446,13 +446,13 @@ def test_the_server_starts_once_with_the_first_requests(bench: Bench) -> None:
 
 def test_a_server_that_dies_in_a_run_ends_the_run(bench: Bench) -> None:
     async def ask() -> None:
-        made = teacher(bench, "--cling")
+        made = teacher(bench, "--ignore-sigterm")
         await made.complete(REQUEST)
         assert made._server is not None
         await asyncio.to_thread(die, made._server)
         with pytest.raises(TeacherError, match="ValueError: the engine died on request"):
             await made.complete(REQUEST)
-        assert living(bench.pids()) == []
+        assert alive(bench.pids()) == []
         await made.close()
 
     asyncio.run(ask())
@@ -488,14 +488,14 @@ def test_a_server_that_does_not_start_fails_every_request_once(bench: Bench) -> 
 
 def test_an_interrupt_while_it_starts_stops_it(bench: Bench) -> None:
     async def ask() -> None:
-        made = teacher(bench, "--no-health", "--cling")
+        made = teacher(bench, "--no-health", "--ignore-sigterm")
         asking = asyncio.gather(*(made.complete(REQUEST) for _ in range(3)))
         await asyncio.to_thread(bench.await_start)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         await made.close()
-        assert living(bench.pids()) == []
+        assert alive(bench.pids()) == []
 
     asyncio.run(ask())
 

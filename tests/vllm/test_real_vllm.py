@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import ARGUMENTS, CONTEXT, Made, Running
 from kit.office import OFFICE, scenarios, task
-from kit.processes import below, gone, living
+from kit.processes import alive, descendants, wait_for_exit
 
 from distill.config import TeacherConfig
 from distill.data.generate import generate
@@ -137,7 +137,7 @@ def test_base_and_adapter_say_what_they_say_in_transformers(running: Running, ma
 
 
 def test_only_loopback_is_bound(running: Running) -> None:
-    pids = below(os.getpid())
+    pids = descendants(os.getpid())
     found = sorted({address for pid in pids for address in listening(pid)})
     say("listening:", ", ".join(found))
     assert found
@@ -198,15 +198,15 @@ def test_an_engine_that_dies_ends_the_run_and_leaves_nobody(
         assert reply.text.replace(" ", "") in ('{"answer":"yes"}', '{"answer":"no"}')
         assert teacher._server is not None
         assert teacher._server._supervisor is not None
-        pids = below(teacher._server._supervisor.pid)
+        pids = descendants(teacher._server._supervisor.pid)
         (engine,) = (pid for pid in pids if "EngineCore" in title(pid))
         os.kill(engine, signal.SIGKILL)
         begun = time.monotonic()
         with pytest.raises(TeacherError) as caught:
             await until_it_fails(teacher)
         say(f"noticed after {time.monotonic() - begun:.1f} s:", caught.value)
-        say(f"{len(living(pids))} of {len(pids)} processes left")
-        assert living(pids) == []
+        say(f"{len(alive(pids))} of {len(pids)} processes left")
+        assert alive(pids) == []
         await teacher.close()
         return pids
 
@@ -264,7 +264,7 @@ def test_no_way_out_leaves_a_process(
                 pids = until_loading(parent.pid)
             else:
                 assert said.readline() == b"ready\n"
-                pids = below(parent.pid)
+                pids = descendants(parent.pid)
         say(f"{len(pids)} processes after {time.monotonic() - begun:.0f} s")
         assert len(pids) >= 5
         outer = next(pid for pid in pids if "supervisor.py" in title(pid))
@@ -272,7 +272,7 @@ def test_no_way_out_leaves_a_process(
             outer if end.endswith("supervisor") else parent.pid,
             signal.SIGINT if end == "SIGINT" else signal.Signals[end.split()[0]],
         )
-        say(f"{end}: the last process is gone after {gone(pids):.1f} s")
+        say(f"{end}: the last process is gone after {wait_for_exit(pids):.1f} s")
     finally:
         parent.kill()
         parent.wait()
@@ -281,11 +281,11 @@ def test_no_way_out_leaves_a_process(
 def until_loading(parent: int) -> list[int]:
     """The processes once the engine has begun to load."""
     end = time.monotonic() + 300
-    while not loading(pids := below(parent)):
+    while not loading(pids := descendants(parent)):
         assert time.monotonic() < end
         time.sleep(0.1)
     return pids
 
 
 def loading(pids: Iterable[int]) -> bool:
-    return any("VLLM::" in title(pid) for pid in pids if living([pid]))
+    return any("VLLM::" in title(pid) for pid in pids if alive([pid]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ARGUMENTS, Made
-from kit.processes import below
+from kit.processes import descendants
 
 from distill.files import read_records
 from distill.records import Prediction
@@ -32,7 +32,7 @@ def distill(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
 
 
 def test_gen_starts_it_when_it_is_needed_and_only_then(made: Made, tmp_path: Path) -> None:
-    before = set(below(os.getpid()))
+    before = set(descendants(os.getpid()))
     assert distill(tmp_path, "init", "shop").returncode == 0
     (tmp_path / "distill.toml").write_text(
         "[data]\ntarget = 8\nmax_rounds = 1\n"
@@ -48,7 +48,7 @@ def test_gen_starts_it_when_it_is_needed_and_only_then(made: Made, tmp_path: Pat
     assert done.returncode in (0, 3)
     assert "vLLM is ready" in done.stderr
     assert "tokens/s" in done.stderr
-    assert set(below(os.getpid())) <= before
+    assert set(descendants(os.getpid())) <= before
     log = tmp_path / "run" / "2-generate" / "vllm.log"
     assert log.stat().st_size > 0
     spent = json.loads(distill(tmp_path, "status", "run", "--json").stdout)["spent"]
@@ -62,7 +62,7 @@ def test_gen_starts_it_when_it_is_needed_and_only_then(made: Made, tmp_path: Pat
 
 
 def test_eval_serves_base_and_adapter_and_scores_them_alike(made: Made, tmp_path: Path) -> None:
-    before = set(below(os.getpid()))
+    before = set(descendants(os.getpid()))
     distill(tmp_path, "init", "shop")
     (tmp_path / "train.toml").write_text(
         f"[train]\nstudent = {json.dumps(str(made.model))}\nepochs = 1\nmax_length = 8192\n"
@@ -84,7 +84,7 @@ def test_eval_serves_base_and_adapter_and_scores_them_alike(made: Made, tmp_path
             arm: [each.raw for each in read_records(folder / f"{arm}.jsonl", Prediction)]
             for arm in ("base", "tuned")
         }
-    assert set(below(os.getpid())) <= before
+    assert set(descendants(os.getpid())) <= before
     for arm in ("base", "tuned"):
         pairs = list(zip(raw["transformers"][arm], raw["vllm"][arm], strict=True))
         same = sum(one == other for one, other in pairs)
