@@ -25,7 +25,8 @@ Stages meet on disk: each one reads files that an earlier one wrote. A file appe
 all (temporary file, fsync, rename), and `manifest.json` is written last. JSON Lines files hold one
 JSON object a line, in UTF-8. What you write yourself is explained in
 [your own workflow](../how-to/workflow.md); the JSON Schema of gold rows, and of the files given to
-`distill eval --data`, is {download}`gold.schema.json <../../schemas/formats/gold.schema.json>`.
+`distill eval RUN --data FILE`, is
+{download}`gold.schema.json <../../schemas/formats/gold.schema.json>`.
 
 ## Run folder"""
 

@@ -110,3 +110,26 @@ def distill(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random causal model of two layers, in a folder as the hub would have it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from distill.students import load_student
+
+    folder = tmp_path_factory.mktemp("students") / "tiny"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=30522,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=2048,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    load_student("embedded", ()).tokenizer.save_pretrained(folder)
+    return folder

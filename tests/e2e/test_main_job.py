@@ -25,29 +25,6 @@ SCORES = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random causal model of two layers, in a folder as the hub would have it."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from distill.students import load_student
-
-    folder = tmp_path_factory.mktemp("students") / "tiny"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=30522,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    load_student("embedded", ()).tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def run_all(desk: Path, distill: Run, tiny_student: Path) -> Callable[..., str]:
     def run(*arguments: object) -> str:
@@ -136,13 +113,6 @@ def test_training_goes_on_after_a_kill(
     assert distill("train", "killed").returncode == 0
     again = (tmp_path / "killed" / "7-train" / "adapter" / "adapter_model.safetensors").read_bytes()
     assert again == whole
-
-
-def test_the_help_in_the_readme_is_the_help(distill: Run) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    said = distill("--help").stdout.partition("Commands:\n")[2]
-    for line in said.splitlines():
-        assert line.rstrip() in readme, "the README's list of commands is not what --help prints"
 
 
 @pytest.mark.parametrize(
