@@ -48,8 +48,9 @@ def _translated(decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except json.JSONDecodeError as error:
         hint = "correct it there; a JSON linter shows the spot"
         raise JsonError(error.msg, "is not valid JSON", hint, error.pos) from None
-    except RecursionError as error:
-        raise JsonError(str(error), "is nested too deeply to be read", "flatten it") from None
+    except RecursionError:
+        cause = "is nested too deeply to be read"
+        raise JsonError("nested too deeply", cause, "flatten it") from None
     except ValueError as error:  # int() converts a limited number of digits
         cause = "holds an integer with too many digits"
         raise JsonError(str(error), cause, "write a shorter number, or a string") from None

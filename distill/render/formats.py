@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from distill.records import Json, ToolCall
+from distill import strict_json
+from distill.records import ToolCall
 from distill.render import functiongemma
 from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnContent
+from distill.strict_json import JsonError
 
 
 @dataclass(frozen=True)
@@ -97,19 +99,11 @@ def _call_json(call: ToolCall, arguments_key: str) -> str:
 
 def _decode_json(text: str) -> tuple[Any, str]:
     """The JSON value at the start of the text, and the rest without leading whitespace."""
-    decoder = json.JSONDecoder(
-        parse_constant=_reject_constant,
-        parse_float=_finite_float,
-        object_pairs_hook=_reject_duplicate_keys,
-    )
     try:
-        value, end = decoder.raw_decode(text)
-    except json.JSONDecodeError as error:
-        raise MalformedError(f"not JSON: {error.msg} at {text[error.pos :][:30]!r}") from None
-    except RecursionError:
-        raise MalformedError(f"nested more than {MAX_DEPTH} deep") from None
-    except ValueError as error:
-        raise MalformedError(str(error)) from None
+        value, end = strict_json.decode_prefix(text)
+    except JsonError as error:
+        near = "" if error.offset is None else f" at {text[error.offset :][:30]!r}"
+        raise MalformedError(f"not JSON: {error}{near}") from None
     if _too_deep(value):
         raise MalformedError(f"nested more than {MAX_DEPTH} deep")
     return value, text[end:].lstrip()
@@ -127,24 +121,6 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
-
-
-def _finite_float(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise MalformedError(f"the number {digits} is too large")
-    return number
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise MalformedError(f"{name} is not a JSON number")
-
-
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> Json:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise MalformedError("an argument is given twice")
-    return fields
 
 
 def _tool_call(value: Any) -> ToolCall:
