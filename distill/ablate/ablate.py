@@ -129,7 +129,7 @@ def _measure(run: RunFolder, folder: RunFolder, student: Student, datasets: Data
         renderer = student_renderer(student, folder)
     except StudentError as error:
         return ModeResult(declarations=mode, problem=error.problems[0].cause)
-    max_length = Recipe.of(folder.config.train, student).max_length
+    max_length = Recipe.from_config(folder.config.train, student).max_length
     examples = read_records(run.path / layout.SPLITS["train"], Example)
     rows = render_rows(examples, renderer, max_length)
     problem = ""

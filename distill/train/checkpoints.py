@@ -1,4 +1,4 @@
-"""Going on after a kill: the newest checkpoint that is whole."""
+"""Resuming an interrupted training from its latest complete checkpoint."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ _STATE = "trainer_state.json"
 
 
 def latest_complete_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None to begin; torn ones newer than it are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
-    for checkpoint in found:
-        if _is_whole(checkpoint):
-            _relocate(checkpoint, folder)
+    """The checkpoint to resume from, or None; removes incomplete ones that are newer."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        if _is_complete(checkpoint):
+            _relocate_best(checkpoint, folder)
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
 
 
 def tokens_seen(checkpoint: Path) -> int:
-    """How many tokens the training had computed by then, as it logged them."""
+    """How many tokens had been trained on, according to the log history."""
     history = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["log_history"]
     return max((int(row["num_tokens"]) for row in history if "num_tokens" in row), default=0)
 
@@ -32,65 +31,64 @@ def _step(checkpoint: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether every part can be read to its end; the trainer writes its state last."""
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether every file is there and not truncated; the trainer writes its state last."""
     import zipfile
 
     from safetensors import SafetensorError
 
-    torn = (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile)
     try:
         json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        for weights in _weights(checkpoint):
-            _read_weights(weights)
-        for archive in _archives(checkpoint):
-            _read_archive(archive)
-    except torn:
+        for weights in _weight_files(checkpoint):
+            _check_weights(weights)
+        for archive in _torch_files(checkpoint):
+            _check_archive(archive)
+    except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile):
         return False
     return True
 
 
-def _weights(checkpoint: Path) -> list[Path]:
-    """The files of an adapter, of a full model, or of a full model in shards."""
+def _weight_files(checkpoint: Path) -> list[Path]:
+    """The safetensors files of an adapter, of a full model, or of a full model in shards."""
     adapter = checkpoint / "adapter_model.safetensors"
     index = checkpoint / "model.safetensors.index.json"
     if index.exists():
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         return [checkpoint / name for name in sorted(set(shards))]
-    if adapter.exists() or not sharded(checkpoint):
-        whole = checkpoint / "model.safetensors"
-        return [whole if whole.exists() else adapter]
+    if adapter.exists() or not _fsdp_files(checkpoint):
+        model = checkpoint / "model.safetensors"
+        return [model if model.exists() else adapter]
     return []
 
 
-def _archives(checkpoint: Path) -> list[Path]:
-    """What torch wrote: the optimizer, the schedule, and random states, one for each process."""
+def _torch_files(checkpoint: Path) -> list[Path]:
+    """The archives of optimizer, scheduler and random states, one state for each process."""
     states = sorted(checkpoint.glob("rng_state*.pth"))
     if not states:
         raise FileNotFoundError("no random state")
-    if not sharded(checkpoint):
+    if not _fsdp_files(checkpoint):
         return [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *states]
-    for folder in sharded(checkpoint):
-        # Of the parts of a folder, this one is written last.
-        (folder / ".metadata").stat() if folder.is_dir() else _read_archive(folder)
+    for path in _fsdp_files(checkpoint):
+        # FSDP writes .metadata last.
+        (path / ".metadata").stat() if path.is_dir() else _check_archive(path)
     return [checkpoint / "scheduler.pt", *states]
 
 
-def sharded(checkpoint: Path) -> list[Path]:
-    """The weights and the optimizer that FSDP wrote, if it did: folders of shards, or files."""
+def _fsdp_files(checkpoint: Path) -> list[Path]:
+    """Weights and optimizer as FSDP writes them, if it did: folders of shards, or files."""
     return sorted([*checkpoint.glob("pytorch_model_fsdp*"), *checkpoint.glob("optimizer[_.][0b]*")])
 
 
-def _read_weights(path: Path) -> None:
-    """Opening them compares the length of the file with what its head announces."""
+def _check_weights(path: Path) -> None:
+    """Opening a safetensors file compares its length with its header."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt"):
         pass
 
 
-def _read_archive(path: Path) -> None:
-    """A zip's directory stands at its end, and each of its files has a checksum."""
+def _check_archive(path: Path) -> None:
+    """A zip has its directory at the end, and a checksum for each member."""
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
@@ -98,8 +96,8 @@ def _read_archive(path: Path) -> None:
             raise zipfile.BadZipFile(path)
 
 
-def _relocate(checkpoint: Path, folder: Path) -> None:
-    """Point the state at the best checkpoint where it is now; a run folder may have been moved."""
+def _relocate_best(checkpoint: Path, folder: Path) -> None:
+    """Correct the path of the best checkpoint, in case the run folder was moved."""
     path = checkpoint / _STATE
     state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     best = state.get("best_model_checkpoint")

@@ -1,9 +1,9 @@
-"""Several processes that train one run: the first leads, the others follow.
+"""Several processes that train one run: rank 0 is the main process, the others are workers.
 
-`accelerate launch` and torchrun start the same command as many times as there are processes, and
-say in the environment which is which. A run folder has one writer, so the leader alone opens it,
-decides and writes. The followers wait until it calls them to train, or lets them go because there
-is nothing to do or something is wrong, which it says itself.
+`accelerate launch` and torchrun start the same command once per rank, and set RANK and WORLD_SIZE
+in the environment. A run folder has one writer, so only the main process opens it, decides and
+writes. The workers wait until it starts the training, or releases them because there is nothing to
+do or an error occurred, which it reports itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from distill.errors import StudentError, UsageError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)
-"""How long a process waits for another that lives; that one died is noticed by the launcher."""
+"""How long a process waits for another that is alive; the launcher notices one that died."""
 GRACE_SECONDS = 5.0
-"""Seconds in which a launcher ends the other processes once one has failed."""
-_OVER = "over"
-_SPOKEN = "distill: the leader failed, and says why"
+"""Time for a launcher to end the other processes once one has failed."""
+_RELEASE = "release"
+_MAIN_FAILED = "distill: the main process failed"
+"""A key of the store."""
 
 
 class ProcessRank(NamedTuple):
@@ -34,27 +35,28 @@ class ProcessRank(NamedTuple):
     rank: int
     world_size: int
     local_world_size: int = 1
-    """How many of them are on this machine."""
+    """Processes on this machine."""
     sharded: bool = False
-    """Whether the weights are spread over them (FSDP), instead of whole in each."""
+    """Whether the weights are sharded over the processes (FSDP), instead of replicated."""
 
 
 def process_rank() -> ProcessRank:
-    """What the launcher says of this process; alone where there is none."""
+    """From the environment that the launcher sets; rank 0 of 1 without a launcher."""
     if "LOCAL_RANK" not in os.environ:
         return ProcessRank(0, 1)
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    return ProcessRank(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), sharded)
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return ProcessRank(rank, world_size, local_world_size, sharded)
 
 
 def is_main_process() -> bool:
-    """Whether this process writes, and speaks."""
+    """Whether this process writes files and prints."""
     return process_rank().rank == 0
 
 
 def require_single_process(command: str) -> None:
-    """Raise UsageError in the first of several processes; the others leave without a word."""
+    """Raise UsageError in the main process of several; the workers exit silently."""
     if process_rank().world_size == 1:
         return
     if not is_main_process():
@@ -65,74 +67,79 @@ def require_single_process(command: str) -> None:
     )
 
 
-class _Calls:
-    """What was said between the processes so far."""
+class _State:
+    """The communication of this process with the others so far."""
 
-    made = False
-    """Whether the leader has called the others."""
-    heard: list[Any] = []
-    """What this follower was called with, until it gets to where the value is used."""
+    workers_started = False
+    """In the main process: whether the first broadcast was made, on which workers start."""
+    first_broadcast: list[Any] = []
+    """In a worker: the value of that broadcast, until `broadcast_from_main` returns it."""
     store: Any = None
-    """Keys and values that all processes see, and need not wait for one another to see."""
+    """torch's key-value store: unlike a broadcast, it can be read without waiting."""
 
 
 @contextmanager
 def main_process_scope() -> Iterator[None]:
-    """Around all that the leader does; whom it has not called by the end is let go."""
+    """Around all work of the main process; at the end, workers that never started are released."""
     if process_rank().world_size == 1:
         yield
         return
+    import torch.distributed as dist
+
     init_process_group()
     try:
         yield
     except BaseException:
-        # They may be gone as well, as after Ctrl-C.
+        # The workers may be gone as well, as after Ctrl-C.
         with suppress(RuntimeError):
-            _Calls.store.set(_SPOKEN, "1")
-            _let_go()
+            _State.store.set(_MAIN_FAILED, "1")
+            _release_workers()
         raise
-    _let_go()
-    _part()
+    _release_workers()
+    dist.destroy_process_group()
 
 
 def broadcast_from_main(make: Callable[[], T]) -> T:
-    """What the leader makes here, in every process; at first, it calls the others with it."""
+    """The value that `make` returns in the main process, in all; the first call starts workers."""
     if process_rank().world_size == 1:
         return make()
     if not is_main_process():
-        return cast(T, _Calls.heard.pop() if _Calls.heard else _broadcast(None))
-    made = make()
-    _Calls.made = True
-    return cast(T, _broadcast(made))
+        received = _State.first_broadcast.pop() if _State.first_broadcast else _broadcast(None)
+        return cast(T, received)
+    value = make()
+    _State.workers_started = True
+    return cast(T, _broadcast(value))
 
 
 def run_as_worker(work: Callable[[], object]) -> NoReturn:
-    """Do `work` when the leader calls, then leave; leave at once when it does not call.
+    """Run `work` when the main process starts the workers, then exit; exit at once on release.
 
-    What goes wrong is raised only when the leader, which as a rule meets the same, does not say it.
+    An error is only raised if the main process, which usually meets the same, does not report it.
     """
     try:
+        import torch.distributed as dist
+
         init_process_group()
-        said = _broadcast(None)
-        if said != _OVER:
-            _Calls.heard.append(said)
+        value = _broadcast(None)
+        if value != _RELEASE:
+            _State.first_broadcast.append(value)
             work()
-        _part()
+        dist.destroy_process_group()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        if not _leader_spoke():
+        if not _main_process_failed():
             raise
-        # No failure: a launcher that hears of one here would end the leader in mid-sentence.
+        # Exit 0: on a failure here, a launcher would kill the main process before its message.
     sys.exit(0)
 
 
-def _leader_spoke() -> bool:
-    """Whether the leader fails as well, before long; one that is gone has spoken."""
-    until = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < until:
+def _main_process_failed() -> bool:
+    """Whether the main process fails within the grace period, or is gone."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
         try:
-            if _Calls.store and _Calls.store.check([_SPOKEN]):
+            if _State.store and _State.store.check([_MAIN_FAILED]):
                 return True
         except RuntimeError:
             return True
@@ -142,11 +149,14 @@ def _leader_spoke() -> bool:
 
 @contextmanager
 def translate_connection_errors() -> Iterator[None]:
-    """Turn a broken connection to another process into a StudentError, unless that one spoke."""
+    """Raise StudentError where the connection to another process broke, after the grace period.
+
+    A launcher that has seen the other one fail ends this process within that time.
+    """
     try:
         yield
     except RuntimeError as error:
-        if process_rank().world_size == 1 or not _is_lost(error):
+        if process_rank().world_size == 1 or not _is_connection_error(error):
             raise
         time.sleep(GRACE_SECONDS)
         raise StudentError(
@@ -157,51 +167,45 @@ def translate_connection_errors() -> Iterator[None]:
 
 
 def init_process_group() -> None:
-    """Meet the other processes. accelerate takes the group that it finds."""
+    """Connect to the other processes, once; accelerate uses an existing process group."""
     import torch
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
     if dist.is_initialized():
         return
-    # Without it, accelerate would choose how many threads compute.
+    # If it is unset, accelerate sets the number of threads itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    _Calls.store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+    _State.store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=_Calls.store,
+        store=_State.store,
         rank=rank,
         world_size=world_size,
         timeout=TIMEOUT,
     )
 
 
-def _is_lost(error: RuntimeError) -> bool:
+def _is_connection_error(error: RuntimeError) -> bool:
     import torch.distributed as dist
 
-    said = str(error).lower()
+    message = str(error).lower()
     signs = ("gloo", "nccl", "connection closed by peer", "connection reset")
-    return isinstance(error, dist.DistError) or any(sign in said for sign in signs)
+    return isinstance(error, dist.DistError) or any(sign in message for sign in signs)
 
 
-def _let_go() -> None:
-    if not _Calls.made:
-        _broadcast(_OVER)
+def _release_workers() -> None:
+    if not _State.workers_started:
+        _broadcast(_RELEASE)
 
 
 def _broadcast(value: Any) -> Any:
     import torch
     import torch.distributed as dist
 
-    box = [value]
-    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-    return box[0]
-
-
-def _part() -> None:
-    import torch.distributed as dist
-
-    dist.destroy_process_group()
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]

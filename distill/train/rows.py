@@ -1,4 +1,4 @@
-"""Examples as the token ids that are trained on. What does not fit is rejected, never cut."""
+"""Examples as token ids to train on; what does not fit is rejected, never truncated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill.render import Rendered, Renderer, RenderError
 
 
 class Rows(NamedTuple):
-    """Conservation: the examples that came in = `kept` + `rejected`."""
+    """The examples that came in = `kept` + `rejected`."""
 
     kept: list[Rendered]
     rejected: list[Rejection]
@@ -23,15 +23,12 @@ def render_rows(examples: Iterable[Example], renderer: Renderer, max_length: int
         try:
             row = renderer.example(example.messages, example.target)
         except RenderError as error:
-            rows.rejected.append(_rejection(example, Reason.UNRENDERABLE, str(error)))
-            continue
-        if len(row.ids) > max_length:
+            reason, detail = Reason.UNRENDERABLE, str(error)
+        else:
+            if len(row.ids) <= max_length:
+                rows.kept.append(row)
+                continue
+            reason = Reason.TOO_LONG_FOR_STUDENT
             detail = f"{len(row.ids)} tokens, and {max_length} fit"
-            rows.rejected.append(_rejection(example, Reason.TOO_LONG_FOR_STUDENT, detail))
-            continue
-        rows.kept.append(row)
+        rows.rejected.append(Rejection(stage="train", reason=reason, detail=detail, item=example))
     return rows
-
-
-def _rejection(example: Example, reason: Reason, detail: str) -> Rejection:
-    return Rejection(stage="train", reason=reason, detail=detail, item=example)

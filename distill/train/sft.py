@@ -1,4 +1,4 @@
-"""Splits to tuned weights: LoRA by PEFT, the loop by TRL, on rows that distill rendered itself."""
+"""Supervised fine-tuning: LoRA by PEFT, the loop by TRL, on rows that distill has tokenized."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from distill.students.base import Student
 from distill.students.quiet import disable_telemetry, ignore_peft_warnings, silence_transformers
 from distill.train import processes
 from distill.train.recipe import Recipe as Recipe
-from distill.train.recipe import arguments, require_valid_world_size
+from distill.train.recipe import require_valid_world_size, sft_config
 from distill.train.rows import Rows, render_rows
-from distill.train.threads import adapt_threads
+from distill.train.threads import Progress, adapt_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distill.train.order import OrderedTrainer
-    from distill.train.watch import Curve, Progress
+    from distill.train.metrics import LossCurve
+    from distill.train.sampler import StepTrainer
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training did. Rows that came in = `trained` + `dev` + rejected ones."""
+    """The outcome of a training. Rows that came in = `trained` + `dev` + rejected ones."""
 
     trained: int
     dev: int
     rejected: list[Rejection]
     steps: int
     seconds: float
-    """Of this process; one that went on from a checkpoint counts from there."""
+    """Of this process; a resumed training counts from its checkpoint."""
     best_dev_loss: float | None
     """Of the adapter that was kept; None without dev rows."""
-    curve: Curve
+    curve: LossCurve
 
     @property
     def counts(self) -> Json:
@@ -57,7 +57,7 @@ class TrainResult:
         }
 
 
-class Job(NamedTuple):
+class TrainJob(NamedTuple):
     """One training, with everything that it needs."""
 
     student: Student
@@ -82,22 +82,22 @@ def train(
 ) -> TrainResult:
     """Tune `student` on `train` and keep the weights that are best on `dev`.
 
-    Writes adapter/, metrics.jsonl, loss.png and tensorboard/ into `folder`, and goes on from
-    checkpoints/ where there are any: they must be of the same settings and rows. With tuning
-    "full", adapter/ holds the whole model. Of several processes all call this, and the first
-    writes. Raises StudentError when no row is left to train on or the memory of the GPU is too
-    small, WriteError when the disk is full.
+    Writes adapter/, metrics.jsonl, loss.png and tensorboard/ into `folder`, and resumes from
+    checkpoints/ if there are any: they must be of the same settings and rows. With tuning "full",
+    adapter/ holds the whole model. Every process of a distributed training calls this; the main
+    process writes. Raises StudentError when no row is left to train on or the GPU runs out of
+    memory, WriteError when the disk is full.
     """
-    began = time.monotonic()
-    recipe = Recipe.of(settings, student)
+    started = time.monotonic()
+    recipe = Recipe.from_config(settings, student)
     rows = render_rows(train, renderer, recipe.max_length)
     dev_rows = render_rows(dev, renderer, recipe.max_length)
     _require_rows(rows, len(train), recipe.max_length)
     require_valid_world_size(processes.process_rank(), recipe)
     progress = adapt_threads(settings.threads, progress)
-    job = Job(student, recipe, rows.kept, dev_rows.kept, folder, progress, notice)
+    job = TrainJob(student, recipe, rows.kept, dev_rows.kept, folder, progress, notice)
     trainer = _run(job)
-    from distill.train.watch import loss_curve, plot_losses
+    from distill.train.metrics import loss_curve, plot_losses
 
     curve = loss_curve(trainer.state.log_history)
     if processes.is_main_process():
@@ -107,16 +107,16 @@ def train(
         dev=len(dev_rows.kept),
         rejected=rows.rejected + dev_rows.rejected,
         steps=trainer.state.global_step,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started,
         best_dev_loss=min((point.loss for point in curve.dev), default=None),
         curve=curve,
     )
 
 
-def _require_rows(rows: Rows, asked: int, max_length: int) -> None:
+def _require_rows(rows: Rows, examples: int, max_length: int) -> None:
     if rows.kept:
         return
-    if not asked:
+    if not examples:
         raise StudentError(
             "there is no example to train on",
             place=layout.SPLITS["train"],
@@ -124,34 +124,35 @@ def _require_rows(rows: Rows, asked: int, max_length: int) -> None:
         )
     first = rows.rejected[0]
     raise StudentError(
-        f"none of the {asked} training examples fits the student: {first.reason}: {first.detail}",
+        f"none of the {examples} training examples fits the student: "
+        f"{first.reason}: {first.detail}",
         place=layout.SPLITS["train"],
         hint=f"raise max_length above {max_length}, shorten the declarations, "
         "or choose a student with more positions",
     )
 
 
-def _run(job: Job) -> OrderedTrainer:
-    """Train to the end, and save what was tuned whole or not at all."""
+def _run(job: TrainJob) -> StepTrainer:
+    """Train, from the latest checkpoint if there is one, and save atomically."""
     from distill.train.checkpoints import latest_complete_checkpoint, tokens_seen
 
-    with _failures_explained(job.folder), processes.translate_connection_errors():
-        model = _tuned(job.student.load_weights(), job.recipe)
-        # From here on the other processes take part: what they would all stumble over is above.
-        start = processes.broadcast_from_main(
+    with _translate_errors(job.folder), processes.translate_connection_errors():
+        model = _trainable(job.student.load_weights(), job.recipe)
+        # Workers start here: an error that all would meet was raised above, in one process.
+        checkpoint = processes.broadcast_from_main(
             lambda: latest_complete_checkpoint(job.folder / "checkpoints")
         )
         trainer = _trainer(model, job)
-        if start:
-            # TRL counts them anew in each process.
-            trainer._total_train_tokens = tokens_seen(start)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        if checkpoint:
+            # TRL starts counting at zero in each process.
+            trainer._total_train_tokens = tokens_seen(checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _save(trainer, job.folder / "adapter")
     return trainer
 
 
 @contextmanager
-def _failures_explained(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
 
@@ -174,8 +175,8 @@ def _failures_explained(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _tuned(model: PreTrainedModel, recipe: Recipe) -> Any:
-    """The model with what is trained of it: LoRA's matrices beside it, or every weight."""
+def _trainable(model: PreTrainedModel, recipe: Recipe) -> Any:
+    """The model with LoRA adapters, or with every weight trainable."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
@@ -194,80 +195,79 @@ def _tuned(model: PreTrainedModel, recipe: Recipe) -> Any:
         return get_peft_model(model, config)
 
 
-def _trainer(model: Any, job: Job) -> OrderedTrainer:
+def _trainer(model: Any, job: TrainJob) -> StepTrainer:
     disable_telemetry()
     silence_transformers()
     from transformers import PrinterCallback
 
     from distill.sharing import bidirectional_start_ids
-    from distill.train.order import OrderedTrainer
+    from distill.train.sampler import StepTrainer
 
     process, recipe = processes.process_rank(), job.recipe
-    trainer = OrderedTrainer(
+    trainer = StepTrainer(
         model=model,
-        args=arguments(recipe, job.folder, len(job.rows), process, has_dev=bool(job.dev)),
+        args=sft_config(recipe, job.folder, len(job.rows), process, has_dev=bool(job.dev)),
         train_dataset=_dataset(job.rows),
         eval_dataset=_dataset(job.dev) if job.dev else None,
         processing_class=job.student.tokenizer,
-        callbacks=_watchers(job) if processes.is_main_process() else [],
+        callbacks=_callbacks(job) if processes.is_main_process() else [],
     )
-    trainer.process, trainer.part, trainer.rows_per_step = (
-        process,
-        recipe.part(process),
-        recipe.batch_size,
-    )
+    trainer.process = process
+    trainer.rows_per_step = recipe.batch_size
+    trainer.rows_per_micro_batch = recipe.micro_batch_size(process)
     trainer.first_token_weight = recipe.defaults.first_token_weight
     trainer.prefix_sharing, trainer.rows_at_once = recipe.prefix_sharing, recipe.rows_at_once
-    # A prefix ends before what the embedded student reads in both directions.
     trainer.bidirectional_start_ids = bidirectional_start_ids(model)
     trainer.notice = job.notice
-    # It prints each log on stdout, which belongs to results.
+    # It prints each log event on stdout, which is for results.
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _watchers(job: Job) -> list[Any]:
+def _callbacks(job: TrainJob) -> list[Any]:
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations.integration_utils import TensorBoardCallback
 
-    from distill.train.watch import Watch
+    from distill.train.metrics import MetricsCallback
 
-    # Neither has types.
+    # Untyped.
     writer: Any = SummaryWriter
     callback: Any = TensorBoardCallback
     board = callback(writer(str(job.folder / "tensorboard")))
-    return [Watch(job.progress, job.folder / "metrics.jsonl"), board]
+    return [MetricsCallback(job.progress, job.folder / "metrics.jsonl"), board]
 
 
 def _dataset(rows: Sequence[Rendered]) -> Any:
-    """The rows for the trainer, and one without a label behind them; see `order.BLANK`."""
+    """The rows as the trainer takes them, and the dummy row; see `sampler.DUMMY_ROW`."""
     from datasets import Dataset  # type: ignore[import-untyped]
 
+    from distill.sharing import IGNORE_INDEX
+
     labels = [
-        [token if said else -100 for token, said in zip(row.ids, row.mask, strict=True)]
+        [token if label else IGNORE_INDEX for token, label in zip(row.ids, row.mask, strict=True)]
         for row in rows
     ]
-    blank = rows[0].ids[:2]
+    dummy = rows[0].ids[:2]
     return Dataset.from_dict(
         {
-            "input_ids": [*(row.ids for row in rows), blank],
-            "labels": [*labels, [-100] * len(blank)],
+            "input_ids": [*(row.ids for row in rows), dummy],
+            "labels": [*labels, [IGNORE_INDEX] * len(dummy)],
         }
     )
 
 
-def _save(trainer: OrderedTrainer, adapter: Path) -> None:
-    """Write what was tuned, and the tokenizer; processes that hold parts of it gather them."""
-    draft = adapter.with_name(".adapter.part")
+def _save(trainer: StepTrainer, adapter: Path) -> None:
+    """Write the trained weights and the tokenizer; shards of FSDP are gathered."""
+    partial = adapter.with_name(".adapter.part")
     if processes.is_main_process():
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(draft))
+    trainer.save_model(str(partial))
     if not processes.is_main_process():
         return
-    # PEFT's card is an empty form that names the folder the weights came from.
+    # PEFT's model card is an empty template with the local path of the base model.
     for unwanted in ("README.md", "training_args.bin"):
-        (draft / unwanted).unlink(missing_ok=True)
+        (partial / unwanted).unlink(missing_ok=True)
     shutil.rmtree(adapter, ignore_errors=True)
-    draft.rename(adapter)
+    partial.rename(adapter)

@@ -9,15 +9,15 @@ from distill.train.processes import process_rank
 
 
 def load_run_student(run: RunFolder) -> Student:
-    """The run's student, as it is read to be asked."""
+    """The run's student for inference."""
     settings = run.config.train
     return load_student(settings.student, run.workflow.tools, attention=settings.attention)
 
 
 def load_student_for_training(run: RunFolder) -> Student:
-    """The run's student, as it is read to be trained."""
+    """The run's student with weights in the dtype that training needs."""
     settings = run.config.train
-    # FSDP shards weights that are of one type, and an adapter's are fp32.
+    # FSDP shards weights of one dtype, and an adapter's are fp32.
     fp32 = settings.tuning == "full" or process_rank().sharded
     return load_student(
         settings.student, run.workflow.tools, attention=settings.attention, fp32=fp32

@@ -13,7 +13,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from distill.sharing import flat_loss, group_by_prefix, shared_loss
 from distill.sharing.plain import plain_loss
-from distill.train.tally import Tally
+from distill.train.label_loss import LabelLoss
 
 pytestmark = pytest.mark.gpu
 
@@ -70,7 +70,7 @@ def model_of(family: str, attention: str, device: str) -> Any:
 
 
 def found(model: Any, way: str, device: str, *, bf16: bool) -> Found:
-    score, rows = Tally(), batch(device)
+    score, rows = LabelLoss(), batch(device)
     model.zero_grad()
     with torch.autocast(device, torch.bfloat16, enabled=bf16):
         if way == "off":

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from distill.config import TrainConfig
 from distill.train.processes import ProcessRank
-from distill.train.recipe import Recipe, arguments
+from distill.train.recipe import Recipe, sft_config
 
 pytestmark = pytest.mark.gpu
 
@@ -93,8 +93,8 @@ def test_a_training_learns_with_weights_of_full_precision(
 
 
 def test_one_process_takes_one_gpu(tmp_path: Path) -> None:
-    recipe = Recipe.of(TrainConfig(), tiny_student())
-    found = arguments(recipe, tmp_path, 10, ProcessRank(0, 1), has_dev=False)
+    recipe = Recipe.from_config(TrainConfig(), tiny_student())
+    found = sft_config(recipe, tmp_path, 10, ProcessRank(0, 1), has_dev=False)
     assert found.n_gpu <= 1
     assert found.bf16 == (torch.cuda.is_available() and torch.cuda.is_bf16_supported(False))
 

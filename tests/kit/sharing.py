@@ -119,7 +119,7 @@ def jobs(out: Path) -> dict[str, Any]:
         # A weight that nothing uses, for which no gradient comes.
         model.idle = torch.nn.Parameter(torch.ones(2))
         trainer = trained(RoutingTrainer, out, model=model, steps=2, **settings)
-        assert trainer.way == settings.get("prefix_sharing", "cache")
+        assert trainer.sharing_mode == settings.get("prefix_sharing", "cache")
         weights = [w.detach().flatten() for w in trainer.model.parameters() if w.requires_grad]
         found[name] = {"log": log_of(trainer), "weights": torch.cat(weights)}
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from distill.sharing import flat_loss, group_by_prefix, prefix_cache, shared_loss
 from distill.sharing.flat import attention_masks
 from distill.sharing.plain import plain_loss, to_padded
-from distill.train.tally import Tally
+from distill.train.label_loss import LabelLoss
 
 # gemma3-16: a window within the prefix; gemma3-100: one beyond it.
 DECODERS = ["gemma3-16", "gemma3-100", "qwen3", "llama", "mistral"]
@@ -24,10 +24,12 @@ WAYS: dict[str, Callable[[Any, Any, Any], Tensor]] = {
 }
 
 
-def computed(model: Any, loss_of: Callable[[Any], Tensor], tally: Tally) -> tuple[float, Tensor]:
+def computed(
+    model: Any, loss_of: Callable[[Any], Tensor], loss_fn: LabelLoss
+) -> tuple[float, Tensor]:
     """The loss, and the gradient of all that is trained, one after the other."""
     model.zero_grad()
-    loss = loss_of(tally)
+    loss = loss_of(loss_fn)
     loss.backward()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in trained]
@@ -38,7 +40,7 @@ def assert_same(
     model: Any, way: str, rows: list[Row], *, bidirectional_start_ids: Any = (), left: bool = False
 ) -> None:
     table = padded_rows(rows, left=left)
-    weight, plainly, shared = 3.0, Tally(3.0), Tally(3.0)
+    weight, plainly, shared = 3.0, LabelLoss(3.0), LabelLoss(3.0)
     batches = group_by_prefix(*table, bidirectional_start_ids)
     loss, gradient = computed(
         model, lambda score: plain_loss(model, *padded_rows(rows), score), plainly
@@ -74,10 +76,10 @@ def test_a_prefix_into_what_is_read_both_ways_would_be_wrong() -> None:
     model = tiny("minilm")
     same = [4] * 70 + [OPENS, 5, 6, 7]
     rows = [Row([*same, at, HEADS, 9], [-100] * 76 + [9]) for at in range(20, 24)]
-    loss, _ = computed(model, lambda s: plain_loss(model, *padded_rows(rows), s), Tally())
+    loss, _ = computed(model, lambda s: plain_loss(model, *padded_rows(rows), s), LabelLoss())
     for bidirectional_start_ids, right in (((OPENS,), True), ((), False)):
         batches = group_by_prefix(*padded_rows(rows), bidirectional_start_ids)
-        found, _ = computed(model, lambda s, b=batches: WAYS["cache"](model, b, s), Tally())
+        found, _ = computed(model, lambda s, b=batches: WAYS["cache"](model, b, s), LabelLoss())
         assert (abs(found - loss) < 1e-6 * loss) == right
 
 
@@ -98,7 +100,7 @@ def test_a_batch_without_a_label_has_a_loss_of_zero_that_reaches_the_weights(way
     model = tiny("llama").train()
     rows = [Row(row.ids, [-100] * len(row.ids)) for row in mixed_rows()]
     loss, gradient = computed(
-        model, lambda s: WAYS[way](model, group_by_prefix(*padded_rows(rows)), s), Tally()
+        model, lambda s: WAYS[way](model, group_by_prefix(*padded_rows(rows)), s), LabelLoss()
     )
     assert loss == 0
     assert not gradient.any()
@@ -107,7 +109,7 @@ def test_a_batch_without_a_label_has_a_loss_of_zero_that_reaches_the_weights(way
 def test_a_weight_that_nothing_uses_has_no_gradient() -> None:
     model = tiny("llama").train()
     model.idle = torch.nn.Parameter(torch.ones(3))
-    WAYS["chunks"](model, group_by_prefix(*padded_rows(mixed_rows())), Tally()).backward()
+    WAYS["chunks"](model, group_by_prefix(*padded_rows(mixed_rows())), LabelLoss()).backward()
     assert model.idle.grad is None
     assert model.lm_head.weight.grad is not None
 
@@ -115,8 +117,8 @@ def test_a_weight_that_nothing_uses_has_no_gradient() -> None:
 def test_the_chunks_give_the_gradient_times_what_comes_after() -> None:
     model = tiny("llama").train()
     batches = group_by_prefix(*padded_rows(mixed_rows()))
-    _, once = computed(model, lambda s: WAYS["chunks"](model, batches, s), Tally())
-    _, thrice = computed(model, lambda s: 3 * WAYS["chunks"](model, batches, s), Tally())
+    _, once = computed(model, lambda s: WAYS["chunks"](model, batches, s), LabelLoss())
+    _, thrice = computed(model, lambda s: 3 * WAYS["chunks"](model, batches, s), LabelLoss())
     assert thrice.allclose(3 * once, rtol=1e-6)
 
 
@@ -125,13 +127,13 @@ def test_autocast_to_bfloat16(way: str) -> None:
     """The weights are cast once, and used by every chunk; the gradient is that of bfloat16."""
     model = tiny("qwen3").train()
     table = padded_rows(mixed_rows())
-    exact, right = computed(model, lambda s: plain_loss(model, *table, s), Tally())
+    exact, right = computed(model, lambda s: plain_loss(model, *table, s), LabelLoss())
 
     def cast(score: Any) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             return WAYS[way](model, group_by_prefix(*table), score)
 
-    loss, found = computed(model, cast, Tally())
+    loss, found = computed(model, cast, LabelLoss())
     assert loss == pytest.approx(exact, rel=0.01)
     assert (found - right).norm() < 0.05 * right.norm()
 
@@ -180,7 +182,9 @@ def test_chunks_keep_no_more_for_more_rows(rows_at_once: int, growth: float) -> 
         ]
         batches = group_by_prefix(*padded_rows(table))
         assert len(batches) == 3
-        return kept_bytes(lambda: shared_loss(model, batches, Tally(), rows_at_once=rows_at_once))
+        return kept_bytes(
+            lambda: shared_loss(model, batches, LabelLoss(), rows_at_once=rows_at_once)
+        )
 
     few, more = kept(8), kept(32)
     assert (more <= growth * few) == (rows_at_once == 2)
@@ -193,7 +197,7 @@ def test_what_cannot_go_the_flat_way_says_so(name: str) -> None:
     if name == "flash":
         model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match=r"both directions|takes no ready mask"):
-        flat_loss(model, batches, Tally())
+        flat_loss(model, batches, LabelLoss())
 
 
 def test_layers_of_an_unknown_kind_take_no_mask() -> None:

@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.sft_trainer import SFTTrainer
 
 from distill.sharing import group_by_prefix
-from distill.train.selfcheck import difference
+from distill.train.selfcheck import compare_with_plain
+from distill.train.sharing_mode import choose_sharing_mode
 from distill.train.trainer import RoutingTrainer
-from distill.train.ways import choose
 
 Log = list[dict[str, float]]
 
@@ -61,7 +61,7 @@ def test_steps_and_evaluations_are_those_of_trl(
     assert "eval_loss" in log[-1]
     assert_like(log, trl_log[: len(log)])
     expected = "flat" if way.get("checkpointing") else way.get("prefix_sharing", "cache")
-    assert trainer.way == expected
+    assert trainer.sharing_mode == expected
 
 
 def test_the_first_token_weighs_as_much_on_every_way(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_model_that_would_be_trained_wrongly_is_trained_plainly(tmp_path: Path
     trainer = trained(RoutingTrainer, tmp_path, model=forgetful(), notice=heard.append, steps=SHORT)
     plain = trained(RoutingTrainer, tmp_path, model=forgetful(), prefix_sharing="off", steps=SHORT)
     assert_like(log_of(trainer), log_of(plain))
-    assert trainer.way == "off"
+    assert trainer.sharing_mode == "off"
     assert len(heard) == 1
     assert "prefix sharing is off" in heard[0]
     assert "losses differ by" in heard[0]
@@ -123,7 +123,7 @@ def test_the_check_leaves_autocast_its_gradients(tmp_path: Path) -> None:
     model = tiny("llama").train()
     table = padded_rows(mixed_rows())
     with torch.autocast("cpu", torch.bfloat16):
-        assert difference(model, group_by_prefix(*table), "cache").size < 1
+        assert compare_with_plain(model, group_by_prefix(*table), "cache").ratio < 1
         assert model.training
         model(input_ids=table[0]).logits.sum().backward()
     assert all(weight.grad is not None for weight in model.parameters())
@@ -131,8 +131,8 @@ def test_the_check_leaves_autocast_its_gradients(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["cache", "flat"])
 def test_the_check_measures_rounding(way: str) -> None:
-    found = difference(tiny("gemma3-16"), group_by_prefix(*padded_rows(mixed_rows())), way)
-    assert 0 <= found.size < 0.1
+    found = compare_with_plain(tiny("gemma3-16"), group_by_prefix(*padded_rows(mixed_rows())), way)
+    assert 0 <= found.ratio < 0.1
 
 
 def test_the_check_waits_for_rows_that_share_something(tmp_path: Path) -> None:
@@ -140,11 +140,11 @@ def test_the_check_waits_for_rows_that_share_something(tmp_path: Path) -> None:
     table = padded_rows([row for row in mixed_rows() if len(row.ids) < 20])
     lone = dict(zip(("input_ids", "attention_mask", "labels"), table, strict=True))
     trainer.compute_loss(trainer.model, lone)
-    assert trainer.way == "cache"
+    assert trainer.sharing_mode == "cache"
 
 
 @pytest.mark.parametrize(
-    ("asked", "one_pass", "both_ways", "some_logits", "way", "said"),
+    ("requested", "single_pass", "bidirectional", "logits_to_keep", "mode", "reason"),
     [
         ("auto", "", False, True, "cache", ""),
         ("auto", "sharding", False, True, "flat", ""),
@@ -157,13 +157,23 @@ def test_the_check_waits_for_rows_that_share_something(tmp_path: Path) -> None:
         ("off", "sharding", True, False, "off", ""),
     ],
 )
-def test_which_way_is_gone(
-    asked: str, one_pass: str, both_ways: bool, some_logits: bool, way: str, said: str
+def test_which_mode_is_chosen(
+    requested: str,
+    single_pass: str,
+    bidirectional: bool,
+    logits_to_keep: bool,
+    mode: str,
+    reason: str,
 ) -> None:
-    found = choose(asked, one_pass=one_pass, both_ways=both_ways, some_logits=some_logits)
-    assert found.name == way
-    assert said in found.why
-    assert bool(said) == bool(found.why)
+    found = choose_sharing_mode(
+        requested,
+        single_pass_reason=single_pass,
+        bidirectional=bidirectional,
+        logits_to_keep=logits_to_keep,
+    )
+    assert found.name == mode
+    assert reason in found.reason
+    assert bool(reason) == bool(found.reason)
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:

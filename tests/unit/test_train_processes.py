@@ -19,21 +19,21 @@ from distill.cli.main import cli
 from distill.config import TrainConfig
 from distill.errors import StudentError, UsageError
 from distill.train import processes
-from distill.train.order import BLANK, Shares, share, steps
 from distill.train.processes import ProcessRank
 from distill.train.recipe import Recipe, require_valid_world_size
+from distill.train.sampler import DUMMY_ROW, StepSampler, epoch_steps, micro_batches
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_is_every_row_once_in_steps_of_one_size(rows: int, size: int, seed: int) -> None:
-    found = steps(rows, size, seed)
+    found = epoch_steps(rows, size, seed)
     assert sorted(row for step in found for row in step) == list(range(rows))
     assert {len(step) for step in found[:-1]} <= {size}
-    assert found == steps(rows, size, seed)
+    assert found == epoch_steps(rows, size, seed)
 
 
 def test_another_epoch_has_another_order() -> None:
-    shares = Shares([9] * 50, 5, ProcessRank(0, 1), 5, seed=0)
+    shares = StepSampler([9] * 50, 5, ProcessRank(0, 1), 5, seed=0)
     first = list(shares)
     assert first == list(shares)
     shares.set_epoch(1)
@@ -41,28 +41,29 @@ def test_another_epoch_has_another_order() -> None:
 
 
 def test_without_a_seed_rows_are_in_order_of_length() -> None:
-    shares = Shares([3, 1, 2], 2, ProcessRank(0, 1), 2, seed=None)
+    shares = StepSampler([3, 1, 2], 2, ProcessRank(0, 1), 2, seed=None)
     assert list(shares) == [[1, 2], [0]]
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 9))
 def test_processes_share_a_step_without_loss_and_in_step(rows: int, of: int, at_once: int) -> None:
-    shares = [share(range(rows), ProcessRank(rank, of), at_once) for rank in range(of)]
-    parts = [part for own in shares for part in own]
-    computed = Counter(row for part in parts for row in part if row != BLANK)
+    shares = [micro_batches(range(rows), ProcessRank(rank, of), at_once) for rank in range(of)]
+    parts = [part for share in shares for part in share]
+    computed = Counter(row for part in parts for row in part if row != DUMMY_ROW)
     assert computed == Counter(range(rows))
     assert len({len(own) for own in shares}) == 1
-    assert all(len(part) <= at_once and (BLANK not in part or len(part) == 1) for part in parts)
+    assert all(len(part) <= at_once for part in parts)
+    assert all(DUMMY_ROW not in part or len(part) == 1 for part in parts)
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
 def test_a_sampler_knows_how_many_parts_it_has(rows: int, size: int, of: int, at_once: int) -> None:
-    shares = Shares([5] * rows, size, ProcessRank(0, of), at_once, seed=1)
+    shares = StepSampler([5] * rows, size, ProcessRank(0, of), at_once, seed=1)
     assert len(shares) == len(list(shares))
 
 
 @pytest.mark.parametrize(
-    ("settings", "place", "part", "parts"),
+    ("settings", "process", "size", "steps"),
     [
         ({}, ProcessRank(0, 1), 64, 1),
         ({}, ProcessRank(0, 3), 22, 1),
@@ -73,16 +74,17 @@ def test_a_sampler_knows_how_many_parts_it_has(rows: int, size: int, of: int, at
     ],
 )
 def test_rows_are_cut_into_parts_where_no_cache_is_kept(
-    settings: dict[str, object], place: ProcessRank, part: int, parts: int
+    settings: dict[str, object], process: ProcessRank, size: int, steps: int
 ) -> None:
     given = TrainConfig.model_validate({"batch_size": 64, **settings})
-    recipe = Recipe.of(given, tiny_student())
-    assert (recipe.part(place), recipe.parts(place)) == (part, parts)
-    assert len(share(range(64), place, part)) == parts
+    recipe = Recipe.from_config(given, tiny_student())
+    assert recipe.micro_batch_size(process) == size
+    assert recipe.accumulation_steps(process) == steps
+    assert len(micro_batches(range(64), process, size)) == steps
 
 
 def test_more_processes_than_rows_are_refused() -> None:
-    recipe = Recipe.of(TrainConfig(batch_size=2), tiny_student())
+    recipe = Recipe.from_config(TrainConfig(batch_size=2), tiny_student())
     require_valid_world_size(ProcessRank(0, 2), recipe)
     with pytest.raises(StudentError, match="3 processes cannot share steps of 2 rows"):
         require_valid_world_size(ProcessRank(0, 3), recipe)
@@ -90,7 +92,7 @@ def test_more_processes_than_rows_are_refused() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="accelerate shards weights on GPUs")
 def test_sharding_on_processors_is_refused() -> None:
-    recipe = Recipe.of(TrainConfig(), tiny_student())
+    recipe = Recipe.from_config(TrainConfig(), tiny_student())
     with pytest.raises(StudentError, match="on accelerators only"):
         require_valid_world_size(ProcessRank(0, 2, sharded=True), recipe)
 

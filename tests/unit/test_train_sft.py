@@ -216,9 +216,11 @@ def test_activations_computed_twice_change_nothing(
 
 def test_weights_that_were_trained_before_take_smaller_steps() -> None:
     student = tiny_student()
-    assert Recipe.of(TrainConfig(tuning="full"), student).learning_rate == pytest.approx(2e-3)
+    assert Recipe.from_config(TrainConfig(tuning="full"), student).learning_rate == pytest.approx(
+        2e-3
+    )
     given = TrainConfig(tuning="full", learning_rate=1.0)
-    assert Recipe.of(given, student).learning_rate == 1.0
+    assert Recipe.from_config(given, student).learning_rate == 1.0
 
 
 def test_a_full_memory_has_a_way_out(tmp_path: Path) -> None:
@@ -271,16 +273,16 @@ def test_a_disk_that_refuses_is_a_write_error(tmp_path: Path) -> None:
 
 def test_settings_win_over_the_student_s_defaults() -> None:
     student = tiny_student()
-    recipe = Recipe.of(TrainConfig(lora_r=8, epochs=0.5, batch_size=6), student)
+    recipe = Recipe.from_config(TrainConfig(lora_r=8, epochs=0.5, batch_size=6), student)
     assert (recipe.lora_r, recipe.lora_alpha) == (8, 16)
     assert (recipe.epochs, recipe.batch_size) == (0.5, 6)
     assert recipe.learning_rate == DEFAULTS.learning_rate
-    assert Recipe.of(TrainConfig(lora_alpha=5), student).lora_alpha == 5
+    assert Recipe.from_config(TrainConfig(lora_alpha=5), student).lora_alpha == 5
 
 
 def test_a_long_default_is_cut_to_the_positions() -> None:
     roomy = replace(tiny_student(), defaults=replace(DEFAULTS, max_length=2048))
-    assert Recipe.of(TrainConfig(), roomy).max_length == 64
+    assert Recipe.from_config(TrainConfig(), roomy).max_length == 64
 
 
 def test_an_interrupted_write_of_the_adapter_leaves_none(

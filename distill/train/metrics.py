@@ -1,52 +1,49 @@
-"""What is seen of a training: progress, metrics.jsonl, TensorBoard and the loss plot."""
+"""What a training reports: progress, metrics.jsonl and the loss plot."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distill.files import write_text
-
-Progress = Callable[[int, int, str], None]
+from distill.train.threads import Progress
 
 
 class LossPoint(NamedTuple):
-    """A loss after so many steps: nats per token, the first weighted as the student has it."""
+    """The loss at an optimizer step, in nats per token, with the student's first_token_weight."""
 
     step: int
     loss: float
 
 
-class Curve(NamedTuple):
-    """How the loss fell."""
-
+class LossCurve(NamedTuple):
     train: list[LossPoint]
     dev: list[LossPoint]
 
 
-class Watch(TrainerCallback):
-    """Tells `progress` of each step, and keeps metrics.jsonl, one line for each log event."""
+class MetricsCallback(TrainerCallback):
+    """Reports each step to `progress`, and appends each log event to metrics.jsonl."""
 
-    def __init__(self, progress: Progress, metrics: Path) -> None:
+    def __init__(self, progress: Progress, metrics_file: Path) -> None:
         self.progress = progress
-        self.metrics = metrics
+        self.metrics_file = metrics_file
         self.latest: dict[str, float] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        # A training that goes on from a checkpoint repeats what came after it.
-        write_text(self.metrics, "".join(map(_line, state.log_history)))
-        self.progress(state.global_step, state.max_steps, self._note())
+        # A resumed training repeats the events after its checkpoint: they are written anew.
+        write_text(self.metrics_file, "".join(map(_metrics_line, state.log_history)))
+        self._report(state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.progress(state.global_step, state.max_steps, self._note())
+        self._report(state)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -54,36 +51,37 @@ class Watch(TrainerCallback):
         for name, label in (("loss", "loss"), ("eval_loss", "dev")):
             if name in state.log_history[-1]:
                 self.latest[label] = state.log_history[-1][name]
-        with open(self.metrics, "a", encoding="utf-8", newline="\n") as file:
-            file.write(_line(state.log_history[-1]))
+        with open(self.metrics_file, "a", encoding="utf-8", newline="\n") as file:
+            file.write(_metrics_line(state.log_history[-1]))
 
-    def _note(self) -> str:
-        return ", ".join(f"{name} {loss:.3f}" for name, loss in self.latest.items())
+    def _report(self, state: TrainerState) -> None:
+        losses = ", ".join(f"{name} {loss:.3f}" for name, loss in self.latest.items())
+        self.progress(state.global_step, state.max_steps, losses)
 
 
-def loss_curve(history: Sequence[Mapping[str, Any]]) -> Curve:
-    """The losses in a trainer's log."""
+def loss_curve(history: Sequence[Mapping[str, Any]]) -> LossCurve:
+    """The losses in a trainer's log history."""
 
     def points(name: str) -> list[LossPoint]:
         return [LossPoint(int(row["step"]), float(row[name])) for row in history if name in row]
 
-    return Curve(points("loss"), points("eval_loss"))
+    return LossCurve(points("loss"), points("eval_loss"))
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    """A log event as a line of metrics.jsonl, without what depends on the machine's speed.
+def _metrics_line(row: Mapping[str, Any]) -> str:
+    """A log event as a line of metrics.jsonl, without timings, so that equal runs are equal bytes.
 
-    The trainer's closing summary is left out: it sums over this process, not over the training.
+    The trainer's final summary is left out: it covers this process only, not a resumed training.
     """
     if "train_runtime" in row:
         return ""
-    timed = ("_runtime", "_per_second")
-    kept = {name: value for name, value in row.items() if not name.endswith(timed)}
+    timings = ("_runtime", "_per_second")
+    kept = {name: value for name, value in row.items() if not name.endswith(timings)}
     return json.dumps(kept, sort_keys=True) + "\n"
 
 
-def plot_losses(curve: Curve, path: Path) -> None:
-    """Training and dev loss over the steps, as a PNG."""
+def plot_losses(curve: LossCurve, path: Path) -> None:
+    """Write a PNG of training and dev loss over the optimizer steps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
