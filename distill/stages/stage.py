@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from distill.config import Config
 from distill.files import iter_records, read_records, write_records
 from distill.prompts import prompt_digest
 from distill.records import Cell, Json, Record
@@ -19,6 +20,7 @@ R = TypeVar("R", bound=Record)
 Section = Literal["workflow", "data", "teacher", "prompts", "routing", "train", "evaluate"]
 DATA: tuple[Section, ...] = ("workflow", "data", "teacher", "prompts")
 """What training data follows from."""
+TABLES = frozenset(Config.model_fields)
 # What is said to a teacher that writes, and to one that routes.
 WRITING = ("write", "batch", "again", "schema")
 ROUTING = ("route", "again", "schema")
@@ -120,7 +122,9 @@ def stage_status(stage: Stage, run: RunFolder) -> StageStatus:
     altered = [name for name, value in entry.outputs.items() if now.get(name) != value]
     if altered:
         return StageStatus(stage.name, "altered", ", ".join(altered))
-    stale = changes(entry.settings, settings_of(stage, run))
+    # A setting that came with a later version: the default is what was done before it.
+    defaults = {name: getattr(Config(), name).identity() for name in TABLES & {*stage.settings}}
+    stale = changes({**flatten(defaults), **entry.settings}, settings_of(stage, run))
     stale += [
         f"{name} changed"
         for name, value in run.digests(stage.reads).items()
