@@ -67,7 +67,7 @@ INSTEAD = {
     HUB: "--student {student} --epochs 1",
 }
 """What is added to a command, so that it takes seconds and reaches nothing but this machine."""
-QUICK = "[evaluate]\nmax_new_tokens = 32\n"
+QUICK = "[evaluate]\nmax_new_tokens = 48\n"
 TINY = "[train]\nepochs = 1\n[evaluate]\nmax_new_tokens = 8\n"
 # The local server writes words at random, so few rows are accepted: the quotas are not met.
 EXIT_CODES = {f"distill gen {API}": 3}
