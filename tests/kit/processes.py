@@ -1,15 +1,17 @@
-"""Processes in /proc; zombies do not count as running."""
+"""Processes by psutil, on Linux and macOS; zombies do not count as running."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
+
+import psutil
 
 
 def alive(pids: Iterable[int]) -> list[int]:
     """Those of `pids` that are running."""
-    return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
+    return [pid for pid in pids if _is_running(pid)]
 
 
 def wait_for_exit(pids: Iterable[int], seconds: float = 60.0) -> float:
@@ -23,35 +25,29 @@ def wait_for_exit(pids: Iterable[int], seconds: float = 60.0) -> float:
 
 
 def descendants(parent: int) -> list[int]:
-    """The pids of all descendants of `parent`."""
-    parents = {
-        int(path.parent.name): int(fields[1])
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if (fields := _fields(path)) and fields[0] not in ("Z", "X")
-    }
-    found = [parent]
-    for pid in found:
-        found += [child for child, above in parents.items() if above == pid]
-    return found[1:]
+    """The pids of all running descendants of `parent`."""
+    try:
+        found = psutil.Process(parent).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return alive(process.pid for process in found)
 
 
 def in_session(leader: int) -> list[int]:
     """The pids of a session: orphans stay in it."""
-    return [
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if (fields := _fields(path)) and fields[0] not in ("Z", "X") and int(fields[3]) == leader
-    ]
+
+    def session(pid: int) -> int:
+        try:
+            return os.getsid(pid)
+        except (ProcessLookupError, PermissionError):
+            return -1
+
+    return alive(pid for pid in psutil.pids() if session(pid) == leader)
 
 
-def _state(pid: int) -> str:
-    fields = _fields(Path(f"/proc/{pid}/stat"))
-    return fields[0] if fields else ""
-
-
-def _fields(path: Path) -> list[str]:
-    """State, parent, group, session and so on; nothing for a process that is gone."""
+def _is_running(pid: int) -> bool:
     try:
-        return path.read_text("latin-1").rpartition(")")[2].split()
-    except OSError:
-        return []
+        status = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return False
+    return status not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)

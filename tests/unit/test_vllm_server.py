@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,8 +113,9 @@ def test_the_child_sees_no_key_and_no_telemetry(
     monkeypatch.setenv("HF_TOKEN", "theirs")
     with bench.server() as server:
         (pid,) = bench.pids()
-        environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-        names = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        server_process = psutil.Process(pid)
+        environment = [f"{name}={value}" for name, value in server_process.environ().items()]
+        names = server_process.cmdline()
     assert "sk-secret" not in str(environment)
     wanted = [
         "VLLM_NO_USAGE_STATS=1",
@@ -559,7 +560,6 @@ def test_every_error_has_a_way_out(bench: Bench) -> None:
 def test_only_loopback_is_bound(bench: Bench) -> None:
     with bench.server() as server:
         port = int(server.url.split(":")[2].removesuffix("/v1"))
-        rows = Path("/proc/net/tcp").read_text().split("\n")[1:-1]
-        bound = {row.split()[1] for row in rows if row.split()[1].endswith(f":{port:04X}")}
-        assert bound <= {f"{socket.htonl(0x7F000001):08X}:{port:04X}"}
-        assert bound
+        sockets = [one for pid in bench.pids() for one in psutil.Process(pid).net_connections()]
+        bound = {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
+        assert bound == {("127.0.0.1", port)}
