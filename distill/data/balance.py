@@ -15,11 +15,11 @@ def balance(examples: Iterable[Example], quotas: Mapping[Cell, int], seed: int) 
     Both lists come back in the order of ids, whatever the order of `examples`.
     """
     sifted: Sifted[Example] = Sifted([], [])
-    for cell, members in sorted(_grouped(examples).items()):
+    for cell, members in sorted(_by_cell(examples).items()):
         quota = quotas.get(cell, 0)
-        turns = list(_in_turn(members, seed))
+        turns = list(_round_robin(members, seed))
         sifted.kept.extend(turns[:quota])
-        sifted.rejected.extend(_over(example, cell, quota) for example in turns[quota:])
+        sifted.rejected.extend(_over_quota(example, cell, quota) for example in turns[quota:])
     sifted.kept.sort(key=lambda example: example.id)
     sifted.rejected.sort(key=lambda rejection: rejection.item.id)
     return sifted
@@ -31,14 +31,14 @@ def deficits(kept: Iterable[Example], quotas: Mapping[Cell, int]) -> dict[Cell, 
     return {cell: quota - have[cell] for cell, quota in quotas.items() if have[cell] < quota}
 
 
-def _grouped(examples: Iterable[Example]) -> dict[Cell, list[Example]]:
+def _by_cell(examples: Iterable[Example]) -> dict[Cell, list[Example]]:
     groups: dict[Cell, list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.scenario.cell].append(example)
     return groups
 
 
-def _in_turn(members: Iterable[Example], seed: int) -> Iterator[Example]:
+def _round_robin(members: Iterable[Example], seed: int) -> Iterator[Example]:
     """Round after round one example of each family, of the style that was least taken so far."""
     taken: Counter[str] = Counter()
     families = _shuffled_families(members, seed)
@@ -60,6 +60,6 @@ def _shuffled_families(members: Iterable[Example], seed: int) -> list[dict[str, 
     return [families[name] for name in sorted(families, key=lambda f: digest([seed, f]))]
 
 
-def _over(example: Example, cell: Cell, quota: int) -> Rejection:
+def _over_quota(example: Example, cell: Cell, quota: int) -> Rejection:
     detail = f"{cell} has its quota of {quota}" if quota else f"{cell} has no quota"
     return Rejection(stage="balance", reason=Reason.OVER_QUOTA, detail=detail, item=example)

@@ -82,7 +82,7 @@ _BAD = re.compile(
 
 
 def _bad_characters(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
-    for place, text in _texts(candidate):
+    for place, text in _trained_texts(candidate):
         found = _BAD.search(text)
         if found:
             code = f"U+{ord(found.group()):04X}"
@@ -103,14 +103,17 @@ def _wrong_target(candidate: Candidate, workflow: Workflow, data: DataConfig) ->
     scenario, target = candidate.scenario, candidate.target
     if target.kind != scenario.target:
         return Reason.WRONG_TARGET, f"{target.kind} where {scenario.target} was asked for"
-    specs = _specs(candidate, workflow)
+    specs = _required_calls(candidate, workflow)
     wanted = [spec.tool for spec in specs]
     called = [call.name for call in target.calls]
     if called != wanted:
-        return Reason.WRONG_TARGET, f"calls {_list(called)} where the rule calls {_list(wanted)}"
+        return (
+            Reason.WRONG_TARGET,
+            f"calls {_comma_separated(called)} where the rule calls {_comma_separated(wanted)}",
+        )
     for spec, call in zip(specs, target.calls, strict=True):
         for name, value in spec.arguments.items():
-            if not _follows(value, call.arguments.get(name)):
+            if not _matches_template(value, call.arguments.get(name)):
                 given = (
                     canonical_json(call.arguments[name]) if name in call.arguments else "missing"
                 )
@@ -129,11 +132,13 @@ def _invalid_arguments(candidate: Candidate, workflow: Workflow, data: DataConfi
 
 def _ungrounded_argument(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
     heard = candidate.conversation.said
-    for spec, call in zip(_specs(candidate, workflow), candidate.target.calls, strict=True):
+    for spec, call in zip(
+        _required_calls(candidate, workflow), candidate.target.calls, strict=True
+    ):
         for name, argument in call.arguments.items():
-            allowed = _allowed(name, spec, candidate, workflow)
+            allowed = _trusted_values(name, spec, candidate, workflow)
             for path, value in leaves(argument, (name,)):
-                if any(_same(value, other) for other in allowed.values):
+                if any(_json_equal(value, other) for other in allowed.values):
                     continue
                 if not is_grounded(value, f"{heard}\n{allowed.words}"):
                     detail = f"{call.name}: {path_text(path)}: {canonical_json(value)} was not said"
@@ -163,35 +168,37 @@ def argument_problem(call: ToolCall, tool: Tool) -> str | None:
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
-def _specs(candidate: Candidate, workflow: Workflow) -> tuple[CallSpec, ...]:
+def _required_calls(candidate: Candidate, workflow: Workflow) -> tuple[CallSpec, ...]:
     """The calls that the rule demands of this candidate."""
     rule = workflow.by_id[candidate.scenario.rule]
     return rule.then.calls if candidate.scenario.target == "call" else ()
 
 
-def _follows(template: JsonValue, value: JsonValue) -> bool:
+def _matches_template(template: JsonValue, value: JsonValue) -> bool:
     """Whether `value` is what a rule says; a text with a placeholder leaves it to the teacher."""
     if isinstance(template, str) and _PLACEHOLDER.search(template):
         return value is not None
     if isinstance(template, dict) and isinstance(value, dict):
-        return all(_follows(part, value.get(name)) for name, part in template.items())
+        return all(_matches_template(part, value.get(name)) for name, part in template.items())
     if isinstance(template, list) and isinstance(value, list):
-        return len(template) == len(value) and all(map(_follows, template, value))
-    return _same(template, value)
+        return len(template) == len(value) and all(map(_matches_template, template, value))
+    return _json_equal(template, value)
 
 
-def _same(one: JsonValue, other: JsonValue) -> bool:
+def _json_equal(one: JsonValue, other: JsonValue) -> bool:
     """Equality as JSON has it: true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-class _Allowed(NamedTuple):
+class _TrustedValues(NamedTuple):
     values: list[JsonValue]
     words: str
     """The words around a rule's placeholders."""
 
 
-def _allowed(name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow) -> _Allowed:
+def _trusted_values(
+    name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow
+) -> _TrustedValues:
     """What the argument `name` may be without having been said."""
     rule = workflow.by_id[candidate.scenario.rule]
     fixed = [value for _, value in leaves(spec.arguments.get(name))]
@@ -205,10 +212,10 @@ def _allowed(name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow
     schema = schema_of(workflow.by_name[spec.tool])
     stated = schema.stated_values(schema.properties.get(name))
     values = [*constants, *(value for _, value in leaves(trusted)), *stated]
-    return _Allowed(values, " ".join(_PLACEHOLDER.sub(" ", text) for text in templates))
+    return _TrustedValues(values, " ".join(_PLACEHOLDER.sub(" ", text) for text in templates))
 
 
-def _texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
+def _trained_texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
     """Every text that would be trained on, with a name for it."""
     for number, message in enumerate(candidate.messages, start=1):
         yield f"turn {number}", message.content
@@ -219,7 +226,7 @@ def _texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
                 yield f"{call.name}: {path_text(path)}", value
 
 
-def _list(names: Iterable[str]) -> str:
+def _comma_separated(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"
 
 

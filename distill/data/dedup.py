@@ -2,7 +2,7 @@
 
 A conversation is compared by its key: a single request as it stands, else all of its turns. Near
 duplicates are keys whose sets of character 3-grams overlap: on short requests characters
-find what words miss. MinHash proposes, the true Jaccard similarity decides.
+find what words miss. MinHash finds candidates, the exact Jaccard similarity decides.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]
 from distill.config import DataConfig
 from distill.records import Case, Example, Reason, Rejection, Sifted, Target, canonical_json
 
-GRAM = 3
+GRAM_LENGTH = 3
 PERMUTATIONS = 256
 SEED = 1
-MISS = 1e-4
-"""The chance, at most, that MinHash does not propose a pair that is just at the threshold."""
+MAX_MISS = 1e-4
+"""Upper bound of the probability that MinHash misses a pair at the threshold."""
 
 
 def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -> Sifted[Example]:
@@ -34,7 +34,7 @@ def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -
     index = PromptIndex(data.near_duplicate)
     sifted: Sifted[Example] = Sifted([], [])
     for example in sorted(examples, key=lambda e: e.id):
-        rejection = _in_gold(example, gold, held_out) or _repeated(example, sifted.kept, index)
+        rejection = _in_gold(example, gold, held_out) or _duplicate(example, sifted.kept, index)
         if rejection:
             sifted.rejected.append(rejection)
         else:
@@ -44,11 +44,11 @@ def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -
 
 
 class PromptIndex:
-    """Prompts, numbered as they are added, and which of them are near a given one."""
+    """An index of prompts by number, for exact and near-duplicate lookups (MinHash LSH)."""
 
     def __init__(self, threshold: float) -> None:
         """`threshold`: the Jaccard similarity of character 3-grams from which on two are near."""
-        bands = _Bands.of(threshold)
+        bands = _LshBands.of(threshold)
         self._threshold = threshold
         self._permutations = bands.rows * bands.number
         self._lsh = RMinHashLSH(threshold, self._permutations, bands.number)
@@ -64,7 +64,7 @@ class PromptIndex:
         self._grams.append(grams)
 
     def exact(self, prompt: str) -> int | None:
-        """The first number whose prompt normalises as `prompt` does."""
+        """The first number with the same normalised prompt, or None."""
         return self._exact.get(normalise(prompt))
 
     def near(self, prompt: str) -> list[int]:
@@ -90,11 +90,11 @@ def near_pairs(prompts: Sequence[str], threshold: float) -> list[tuple[int, int]
 
 
 def normalise(prompt: str) -> str:
-    """The prompt without what does not make it another one: case, width, blanks, punctuation."""
+    """The prompt without case, width, repeated blanks and punctuation."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", prompt).casefold())
     # Lone surrogates have no UTF-8, which MinHash needs.
     folded = folded.encode("utf-8", "backslashreplace").decode("utf-8")
-    words = "".join(" " if _folds(char) else char for char in folded).split()
+    words = "".join(" " if _is_ignored(char) else char for char in folded).split()
     return " ".join(words) or folded.strip()
 
 
@@ -104,12 +104,12 @@ def similarity(one: str, other: str) -> float:
     return len(a & b) / len(a | b)
 
 
-def _folds(char: str) -> bool:
+def _is_ignored(char: str) -> bool:
     return not char.isalnum() and unicodedata.category(char)[0] in "PZC"
 
 
 def _grams(text: str) -> frozenset[str]:
-    return frozenset(text[i : i + GRAM] for i in range(max(1, len(text) - GRAM + 1)))
+    return frozenset(text[i : i + GRAM_LENGTH] for i in range(max(1, len(text) - GRAM_LENGTH + 1)))
 
 
 def _similar(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
@@ -120,17 +120,17 @@ def _similar(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
     return shared >= threshold * (small + large - shared)
 
 
-class _Bands(NamedTuple):
-    """How a sketch is cut: two prompts are proposed when they agree in all rows of one band."""
+class _LshBands(NamedTuple):
+    """LSH banding: prompts whose sketches agree in all rows of one band are candidates."""
 
     rows: int
     number: int
 
     @classmethod
-    def of(cls, threshold: float) -> _Bands:
-        """The longest bands: the longer, the fewer pairs are proposed in vain."""
+    def of(cls, threshold: float) -> _LshBands:
+        """The longest bands within MAX_MISS: the longer, the fewer false candidates."""
         fitting = (cls(rows, PERMUTATIONS // rows) for rows in range(PERMUTATIONS, 1, -1))
-        enough = (b for b in fitting if (1 - threshold**b.rows) ** b.number <= MISS)
+        enough = (b for b in fitting if (1 - threshold**b.rows) ** b.number <= MAX_MISS)
         return next(enough, cls(1, PERMUTATIONS))
 
 
@@ -146,7 +146,7 @@ def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Reje
     return Rejection(stage="dedup", reason=Reason.IN_GOLD, detail=detail, item=example)
 
 
-def _repeated(example: Example, kept: Sequence[Example], index: PromptIndex) -> Rejection | None:
+def _duplicate(example: Example, kept: Sequence[Example], index: PromptIndex) -> Rejection | None:
     found = index.exact(example.conversation.key)
     reason, how = Reason.EXACT_DUPLICATE, "the same prompt as"
     if found is None:
@@ -156,14 +156,14 @@ def _repeated(example: Example, kept: Sequence[Example], index: PromptIndex) -> 
         found, reason, how = near[0], Reason.NEAR_DUPLICATE, "nearly the prompt of"
     first = kept[found]
     detail = f"{how} {first.id}: {_quoted(first.conversation.last_user)}"
-    if _disagree(example.target, first.target, exact=reason is Reason.EXACT_DUPLICATE):
+    if _labels_differ(example.target, first.target, exact=reason is Reason.EXACT_DUPLICATE):
         detail += f"; the labels disagree: {_label(first.target)} there, "
         detail += f"{_label(example.target)} here"
     return Rejection(stage="dedup", reason=reason, detail=detail, item=example)
 
 
-def _disagree(one: Target, other: Target, *, exact: bool) -> bool:
-    """Whether the labels differ; prompts that only resemble each other may differ in arguments."""
+def _labels_differ(one: Target, other: Target, *, exact: bool) -> bool:
+    """Whether the labels differ; near duplicates may differ in argument values."""
     # Arguments are compared as prompts are: their case follows how the user typed.
     arguments_differ = normalise(_label(one)) != normalise(_label(other))
     return _tools(one) != _tools(other) or (exact and arguments_differ)

@@ -1,7 +1,7 @@
-"""Whether a value was said: words compared without case, accents and endings, numbers by value.
+"""Grounding: whether a value occurs in a text, comparing stemmed words and numeric values.
 
-It is a screen against invented arguments, not a judge of meaning: half of a string's content words
-must have been said, and all of its numbers.
+A heuristic against invented arguments: half of a string's content words and all of its numbers must
+occur. Case, accents and English endings do not count.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ENDINGS = (
 
 
 def is_grounded(value: object, text: str) -> bool:
-    """Whether `text` says `value`, a JSON scalar; null and booleans need not be said."""
+    """Whether `value`, a JSON scalar, occurs in `text`; null and booleans always do."""
     if value is None or isinstance(value, bool):
         return True
-    heard = _listen(text)
+    source = _indexed(text)
     if isinstance(value, int | float):
-        return abs(Decimal(str(value))) in heard.numbers
-    return _says(heard, str(value))
+        return abs(Decimal(str(value))) in source.numbers
+    return _contains(source, str(value))
 
 
 def content_words(text: str) -> list[str]:
@@ -63,7 +63,7 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
 
-class _Heard(NamedTuple):
+class _Source(NamedTuple):
     text: str
     folded: str
     words: frozenset[str]
@@ -71,23 +71,27 @@ class _Heard(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _listen(text: str) -> _Heard:
+def _indexed(text: str) -> _Source:
     folded = fold(text)
     words = _words(folded)
     joined = (re.sub(r"\W", "", found) for found in _COMPOUND.findall(folded))
     said = frozenset(stem(word) for word in (*words, *joined))
-    return _Heard(text, folded, said, frozenset((*_digits(folded), *_spoken(words))))
+    return _Source(
+        text, folded, said, frozenset((*_numbers_in_digits(folded), *_numbers_in_words(words)))
+    )
 
 
-def _says(heard: _Heard, value: str) -> bool:
+def _contains(source: _Source, value: str) -> bool:
     words = set(content_words(value))
     if not words:
         plain = fold(value).strip()
         # Of a mark such as ¨ nothing is left by folding.
         return (
-            plain in heard.folded if plain else bool(value.strip()) and value.strip() in heard.text
+            plain in source.folded
+            if plain
+            else bool(value.strip()) and value.strip() in source.text
         )
-    said = {word for word in words if word in heard.words or _number(word) in heard.numbers}
+    said = {word for word in words if word in source.words or _number(word) in source.numbers}
     # An identifier or an amount is wrong when one digit is.
     unsaid_digits = any(char.isdigit() for word in words - said for char in word)
     return not unsaid_digits and 2 * len(said) >= len(words)
@@ -115,7 +119,7 @@ _UNITS = {word: n for n, words in enumerate(_TEENS.split()) for word in words.sp
 _UNITS |= {word: 10 * n for n, word in enumerate(_TENS.split(), start=2)}
 
 
-def _digits(folded: str) -> Iterator[Decimal]:
+def _numbers_in_digits(folded: str) -> Iterator[Decimal]:
     """Every reading of the numbers in digits: `1,200` is 1200 and 1.2, `3k` is 3 and 3000."""
     for digits, suffix in _DIGITS.findall(folded):
         parts = re.split("[.,]", digits)
@@ -128,14 +132,14 @@ def _digits(folded: str) -> Iterator[Decimal]:
             yield reading * factor
 
 
-def _spoken(words: Iterable[str]) -> Iterator[Decimal]:
+def _numbers_in_words(words: Iterable[str]) -> Iterator[Decimal]:
     """Numbers in English words: `twenty five`, `two hundred and six`, `three thousand`."""
     number, group, last = 0, 0, ""
     for word in (*words, ""):
         if word == "and" and last in _SCALES:
             continue
         unit = _UNITS.get(word)
-        if last and (word not in _SCALES) and not _continues(last, unit):
+        if last and (word not in _SCALES) and not _extends_number(last, unit):
             yield Decimal(number + group)
             number, group, last = 0, 0, ""
         if unit is not None:
@@ -146,7 +150,7 @@ def _spoken(words: Iterable[str]) -> Iterator[Decimal]:
                 number, group = number + group, 0
 
 
-def _continues(last: str, unit: int | None) -> bool:
+def _extends_number(last: str, unit: int | None) -> bool:
     """Whether `unit` belongs to the number that ended in `last` so far."""
     if unit is None:
         return False

@@ -1,4 +1,4 @@
-"""examples -> train, dev and test, by family: what resembles each other never parts."""
+"""examples -> train, dev and test, split by family: near duplicates stay together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distill.records import Cell, Example, digest
 
 
 class Splits(NamedTuple):
-    """The three parts, each in the order of ids, and what there is to say about them."""
+    """Train, dev and test, each sorted by id, and notes on cells that miss a part."""
 
     train: list[Example]
     dev: list[Example]
@@ -21,7 +21,7 @@ class Splits(NamedTuple):
 
 
 class Leak(NamedTuple):
-    """Two prompts of different parts that are exact or near duplicates."""
+    """An exact or near duplicate across two splits."""
 
     one: Example
     other: Example
@@ -36,12 +36,12 @@ def split(examples: Iterable[Example], data: DataConfig) -> Splits:
     """
     ordered = sorted(examples, key=lambda example: example.id)
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
-    for groups in _by_cell(_joined(ordered, data.near_duplicate)).values():
-        for name, members in _deal(groups, data):
+    for groups in _by_cell(_merge_near_duplicates(ordered, data.near_duplicate)).values():
+        for name, members in _assign_parts(groups, data):
             parts[name].extend(members)
     for part in parts.values():
         part.sort(key=lambda example: example.id)
-    return Splits(**parts, notes=tuple(_notes(ordered, parts)))
+    return Splits(**parts, notes=tuple(_missing_parts(ordered, parts)))
 
 
 def leaks(a: Sequence[Example], b: Sequence[Example], threshold: float) -> list[Leak]:
@@ -51,8 +51,8 @@ def leaks(a: Sequence[Example], b: Sequence[Example], threshold: float) -> list[
     return [Leak(both[i], both[j]) for i, j in pairs if i < len(a) <= j]
 
 
-def _joined(examples: Sequence[Example], threshold: float) -> list[list[Example]]:
-    """Families, those with near-duplicate prompts joined (union-find over families)."""
+def _merge_near_duplicates(examples: Sequence[Example], threshold: float) -> list[list[Example]]:
+    """Families, merged where prompts are near duplicates (union-find)."""
     parent = {example.scenario.family: example.scenario.family for example in examples}
 
     def root(family: str) -> str:
@@ -70,7 +70,7 @@ def _joined(examples: Sequence[Example], threshold: float) -> list[list[Example]
 
 
 def _by_cell(groups: Iterable[list[Example]]) -> dict[Cell, list[list[Example]]]:
-    """Groups under the cell that most of their examples are of, cells in order."""
+    """Groups by the cell of most of their examples, sorted."""
     cells: dict[Cell, list[list[Example]]] = defaultdict(list)
     for group in groups:
         counts = Counter(example.scenario.cell for example in group)
@@ -78,7 +78,7 @@ def _by_cell(groups: Iterable[list[Example]]) -> dict[Cell, list[list[Example]]]
     return dict(sorted(cells.items()))
 
 
-def _deal(groups: list[list[Example]], data: DataConfig) -> list[tuple[str, list[Example]]]:
+def _assign_parts(groups: list[list[Example]], data: DataConfig) -> list[tuple[str, list[Example]]]:
     """Each group and its part: held out where that brings the part closer to its share.
 
     The largest group is always trained on.
@@ -98,7 +98,9 @@ def _deal(groups: list[list[Example]], data: DataConfig) -> list[tuple[str, list
     return dealt
 
 
-def _notes(examples: Sequence[Example], parts: Mapping[str, Sequence[Example]]) -> list[str]:
+def _missing_parts(
+    examples: Sequence[Example], parts: Mapping[str, Sequence[Example]]
+) -> list[str]:
     families: dict[Cell, set[str]] = defaultdict(set)
     for example in examples:
         families[example.scenario.cell].add(example.scenario.family)

@@ -22,7 +22,7 @@ from distill.records import (
     digest,
 )
 from distill.strict_json import JsonError
-from distill.workflow.model import Raw, Tool
+from distill.workflow.model import Tool, ToolDefinition
 from distill.workflow.problems import Problems, did_you_mean, listed, start_of
 from distill.workflow.tools import make_tools
 from distill.workflow.values import SlipError, argument_faults
@@ -35,7 +35,7 @@ _ROLES = {"developer": "system", "function": "tool"}
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Context:
     """What rows may name. None: anything."""
 
     tools: dict[str, Tool] | None
@@ -56,7 +56,7 @@ def read_cases(
     Raises InputFileError for a file that cannot be read, WorkflowError with every wrong row.
     """
     problems = Problems(path)
-    known = _Known(
+    known = _Context(
         {tool.name: tool for tool in tools} if tools is not None else None,
         tuple(rules) if rules is not None else None,
     )
@@ -67,7 +67,7 @@ def read_cases(
         rows += 1
         try:
             case = _case(row, known, f"{path.name}:{line}")
-            _refuse_repeat(case, line, first)
+            _reject_repeat(case, line, first)
         except SlipError as fault:
             problems.add(line, f"the row {fault.cause}", fault.hint)
         else:
@@ -79,7 +79,7 @@ def read_cases(
     return tuple(cases)
 
 
-def _case(row: Any, known: _Known, place: str) -> Case:
+def _case(row: Any, known: _Context, place: str) -> Case:
     if not isinstance(row, dict):
         raise SlipError("is not a JSON object", FORMS)
     own = _own_tools(row.get("tools"))
@@ -99,7 +99,7 @@ def _case(row: Any, known: _Known, place: str) -> Case:
     return Case(id=digest(draft.model_dump(mode="json", exclude={"id"})), place=place, **fields)
 
 
-def _refuse_repeat(case: Case, line: int, first: dict[str, int]) -> None:
+def _reject_repeat(case: Case, line: int, first: dict[str, int]) -> None:
     said = " ".join(case.conversation.key.split()).casefold()
     key = digest([said, list(case.tools or ())])
     if key in first:
@@ -116,13 +116,13 @@ def _own_tools(value: Any) -> tuple[Tool, ...] | None:
     if not isinstance(value, list):
         raise SlipError("has tools that are no list", "give a list of OpenAI function schemas")
     problems = Problems(Path())
-    tools = make_tools([Raw(schema, 0) for schema in value], problems)
+    tools = make_tools([ToolDefinition(schema, 0) for schema in value], problems)
     if problems.found:
         raise SlipError(f"offers: {problems.found[0].cause}", problems.found[0].hint)
     return tools
 
 
-def _rule(row: Json, known: _Known) -> str | None:
+def _rule(row: Json, known: _Context) -> str | None:
     rule = row.get("rule")
     if rule is None:
         return None
@@ -145,7 +145,7 @@ def _from_prompt(
         raise SlipError("has a tool_name that is not text", FORMS)
     messages = (Message(role="user", content=prompt),)
     if name is None:
-        return messages, _Expected(_wordy_kind(kind))
+        return messages, _Expected(_reply_kind(kind))
     if kind not in (None, "call"):
         raise SlipError(
             f'names the tool "{name}" and the target "{kind}"', 'keep one, or set "target": "call"'
@@ -167,7 +167,7 @@ def _kind(row: Json) -> TargetKind | None:
     )
 
 
-def _wordy_kind(kind: TargetKind | None) -> TargetKind:
+def _reply_kind(kind: TargetKind | None) -> TargetKind:
     if kind is None or kind == "call":
         raise SlipError(
             "names no tool" + (", and its target is call" if kind else " and no target"),
@@ -232,7 +232,7 @@ def _expected_turn(
     if not calls and not _content(turn).strip():
         raise SlipError("ends with an empty turn", "give the last message tool_calls or content")
     if not calls:
-        return _Expected(_wordy_kind(kind or "answer"))
+        return _Expected(_reply_kind(kind or "answer"))
     if kind not in (None, "call"):
         raise SlipError(f'ends with a tool call and has the target "{kind}"', "keep one")
     expected = tuple(_expected_call(name, given, offered) for name, given in calls)

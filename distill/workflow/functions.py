@@ -13,13 +13,13 @@ from typing import Any
 
 from distill.errors import MissingExtraError, WorkflowError
 from distill.files import read_text
-from distill.workflow.model import Raw
+from distill.workflow.model import ToolDefinition
 from distill.workflow.problems import Problems
 
 GOOGLE_STYLE = "write a Google-style docstring: a summary, then Args: with a line for each argument"
 
 
-def read_functions(path: Path, problems: Problems) -> list[Raw]:
+def read_functions(path: Path, problems: Problems) -> list[ToolDefinition]:
     """The OpenAI schemas of the public functions that the file itself defines, in source order.
 
     The file is executed. Raises WorkflowError when it fails or defines no such function.
@@ -31,7 +31,7 @@ def read_functions(path: Path, problems: Problems) -> list[Raw]:
         line = function.__code__.co_firstlineno
         schema = _schema(function, line, to_schema, problems)
         if schema is not None:
-            found.append(Raw(schema, line))
+            found.append(ToolDefinition(schema, line))
     if not functions:
         raise WorkflowError(
             "defines no public function",

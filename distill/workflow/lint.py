@@ -1,4 +1,4 @@
-"""Advice on a workflow that is correct: what is thin, doubled or unused in it."""
+"""Warnings about a valid workflow: too few words, repeated or unused entries."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def _thin_tools(workflow: Workflow) -> Iterator[Problem]:
             )
             continue
         had = {
-            "things": sum(_fillings(rule.words, rule.words.things) for rule in rules),
-            "actions": sum(_fillings(rule.words, rule.words.actions) for rule in rules),
+            "things": sum(_count_combinations(rule.words, rule.words.things) for rule in rules),
+            "actions": sum(_count_combinations(rule.words, rule.words.actions) for rule in rules),
             "examples": sum(len(rule.examples) for rule in rules),
         }
         if any(had[name] < ENOUGH[name] for name in ENOUGH):
@@ -47,7 +47,7 @@ def _thin_tools(workflow: Workflow) -> Iterator[Problem]:
             )
 
 
-def _bare_rules(workflow: Workflow) -> Iterator[Problem]:
+def _rules_without_examples(workflow: Workflow) -> Iterator[Problem]:
     for rule in workflow.rules:
         if not rule.examples:
             yield Problem(
@@ -60,7 +60,7 @@ def _bare_rules(workflow: Workflow) -> Iterator[Problem]:
 def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
     for rule in workflow.rules:
         for call in rule.then.calls:
-            open_names = _open(rule, call, workflow.by_name[call.tool])
+            open_names = _unfilled_arguments(rule, call, workflow.by_name[call.tool])
             if open_names:
                 yield Problem(
                     _place(workflow, rule.line),
@@ -70,7 +70,7 @@ def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
                 )
 
 
-def _doubled_examples(workflow: Workflow) -> Iterator[Problem]:
+def _repeated_examples(workflow: Workflow) -> Iterator[Problem]:
     first: dict[str, Rule] = {}
     for rule in workflow.rules:
         for example in rule.examples:
@@ -155,9 +155,9 @@ def _gold(workflow: Workflow) -> Iterator[Problem]:
 
 CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _thin_tools,
-    _bare_rules,
+    _rules_without_examples,
     _open_arguments,
-    _doubled_examples,
+    _repeated_examples,
     _claimed_counter_examples,
     _unwon_counter_examples,
     _unused_slots,
@@ -178,14 +178,14 @@ def _calls(rule: Rule, tool: Tool) -> bool:
     return any(call.tool == tool.name for call in rule.then.calls)
 
 
-def _fillings(words: Words, entries: Iterable[str]) -> int:
-    """How many different texts the entries make with their slots filled."""
+def _count_combinations(words: Words, entries: Iterable[str]) -> int:
+    """The number of distinct texts that the entries expand to."""
     return sum(
         math.prod(len(words.slots.get(name, ())) for name in slots_in(entry)) for entry in entries
     )
 
 
-def _open(rule: Rule, call: CallSpec, tool: Tool) -> list[str]:
+def _unfilled_arguments(rule: Rule, call: CallSpec, tool: Tool) -> list[str]:
     """Required arguments that neither the rule, nor a slot list, nor the schema gives values for.
 
     One of them may be free text, and takes what the request is about.

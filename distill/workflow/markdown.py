@@ -48,7 +48,7 @@ class Label(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A Markdown file, read."""
+    """A parsed Markdown file."""
 
     path: Path
     front: dict[str, Any]
@@ -159,7 +159,7 @@ def part_name(text: str) -> str:
 
 
 def joined(text: str) -> str:
-    """A paragraph as one line."""
+    """A paragraph joined into one line."""
     return " ".join(line.strip(" \t") for line in text.split("\n")).strip()
 
 
@@ -221,7 +221,7 @@ def _item(item: SyntaxTreeNode, lines: list[str]) -> Iterator[Block]:
 
 
 def _at_labels(block: Block) -> Iterator[Block]:
-    """Part a block where a line starts with a bold label: authors forget the blank line."""
+    """Split a block at lines that start with a bold label: authors forget the blank line."""
     lines = block.text.split("\n")
     starts = [n for n, line in enumerate(lines) if n and _starts_part(block, line)]
     for start, end in pairwise([0, *starts, len(lines)]):

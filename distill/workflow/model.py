@@ -1,4 +1,4 @@
-"""What the team owns, once read: tools, rules, words and gold, with the lines they came from."""
+"""The parsed workflow: tools, rules, words and gold cases, with their line numbers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Tool(Record):
         return {"type": "function", "function": function}
 
 
-class Raw(NamedTuple):
-    """One tool as a file gives it, and the line where it starts."""
+class ToolDefinition(NamedTuple):
+    """A tool as a file defines it, unchecked, and the line where it starts."""
 
     schema: Any
     line: int

@@ -1,4 +1,4 @@
-"""Collecting what is wrong, so that all of it is reported together, with near misses named."""
+"""Collects problems so that all are reported together, with suggestions for misspelled names."""
 
 from __future__ import annotations
 

@@ -12,7 +12,13 @@ from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
 from distill.workflow.problems import Problems, did_you_mean, near, slug, start_of
 from distill.workflow.then import USAGE, read_then
 from distill.workflow.values import SlipError, argument_faults, read_arguments, slots_in
-from distill.workflow.words import LISTS, Lists, read_list, refuse_stray, refuse_unknown
+from distill.workflow.words import (
+    LISTS,
+    Lists,
+    read_list,
+    reject_text_outside_lists,
+    reject_unknown_heading,
+)
 
 _HEADING = re.compile(r"`?([a-z0-9][a-z0-9_-]*)`?\s*:\s+(\S.*)", re.DOTALL)
 _ARROW = re.compile(r"(?:^|(?<=\s))(?:→|->)(?=\s|$)")
@@ -35,7 +41,7 @@ class Arrow(NamedTuple):
 
 
 def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> list[Draft]:
-    """Every rule that can be read; what is wrong with the others goes to `problems`."""
+    """Every rule that parses; errors in the others are added to `problems`."""
     found = sections(page)
     if not found:
         problems.add(
@@ -63,7 +69,7 @@ def rule_ids(page: Page) -> list[str]:
 
 
 def split_arrow(text: str, *, last: bool = False) -> Arrow:
-    """Part an item at its first (or last) arrow that stands between blanks."""
+    """Split an item at its first (or last) arrow between blanks."""
     arrows = list(_ARROW.finditer(text))
     if not arrows:
         return Arrow(_plain(text), None)
@@ -139,7 +145,7 @@ def _read_word_parts(rule_id: str, found: list[Part], lists: Lists, problems: Pr
     for number, part in enumerate(found):
         if part.name == "words":
             depth = part.depth
-            refuse_stray(part, problems)
+            reject_text_outside_lists(part, problems)
         elif part.name in LISTS:
             read_list(part.name, part.blocks, lists, problems)
         elif part.name in _TEXT_PARTS or not part.name or depth is None or part.depth <= depth:
@@ -147,7 +153,7 @@ def _read_word_parts(rule_id: str, found: list[Part], lists: Lists, problems: Pr
             _check_heading(rule_id, part, problems)
             continue
         else:
-            refuse_unknown(part, problems)
+            reject_unknown_heading(part, problems)
         worded.add(number)
     return worded
 
@@ -213,7 +219,7 @@ def _sole(rule_id: str, name: str, found: list[Part], problems: Problems) -> Par
 
 
 def _items(name: str, found: list[Part], problems: Problems) -> list[Block]:
-    """The list items of the parts called `name`; anything else there would be lost."""
+    """The list items of the parts called `name`; other content there is reported."""
     items = []
     for block in (block for part in found if part.name == name for block in part.blocks):
         if block.kind == "item" and block.text.strip():
@@ -311,7 +317,7 @@ def _check_winners(found: list[Section], ids: Collection[str], problems: Problem
 
 
 def _text(page: Page, section: Section, found: list[Part], worded: set[int]) -> str:
-    """The section as it stands in the file, without its words."""
+    """The section's source text without its words."""
     ends = [*(part.line for part in found[1:]), section.end]
     spans = [
         page.source(part.line, end)

@@ -8,7 +8,13 @@ from distill.records import Json
 from distill.workflow.model import CallSpec, Tool
 from distill.workflow.problems import Problems, did_you_mean, start_of
 from distill.workflow.rules import Draft
-from distill.workflow.values import SlipError, argument_faults, fits, slots_in, typed_argument
+from distill.workflow.values import (
+    SlipError,
+    argument_faults,
+    is_valid_argument,
+    slots_in,
+    typed_argument,
+)
 from distill.workflow.words import Lists
 
 TOPIC = "topic"
@@ -61,7 +67,7 @@ def _value_faults(call: CallSpec, lists: Lists, tool: Tool) -> Iterator[SlipErro
 
 def _list_faults(tool: Tool, name: str, slot: str, lists: Lists) -> Iterator[SlipError]:
     for item in lists.slots[slot]:
-        if not fits(tool, name, typed_argument(tool, name, item.text)):
+        if not is_valid_argument(tool, name, typed_argument(tool, name, item.text)):
             yield SlipError(
                 f'fills "{name}" of {tool.name} from the slot {{{slot}}}, '
                 f'whose "{item.text}" is not valid there',

@@ -1,4 +1,4 @@
-"""A tool's arguments as strict structured output takes them, and what comes back, undone.
+"""A tool's schema for strict structured output, and the reverse mapping of replies.
 
 Strict mode wants every object closed and each of its properties required. So an optional argument
 becomes one that must be given and may be null, and its null is dropped again when the reply is

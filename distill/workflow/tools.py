@@ -14,7 +14,7 @@ from jsonschema.exceptions import SchemaError
 from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json
-from distill.workflow.model import Raw, Tool
+from distill.workflow.model import Tool, ToolDefinition
 from distill.workflow.problems import Problems, did_you_mean
 from distill.workflow.schema import ArgumentsSchema
 
@@ -42,7 +42,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
     return tools
 
 
-def make_tools(found: list[Raw], problems: Problems) -> tuple[Tool, ...]:
+def make_tools(found: list[ToolDefinition], problems: Problems) -> tuple[Tool, ...]:
     """The tools that are right; each that is not adds to `problems`."""
     tools: dict[str, Tool] = {}
     first: dict[str, int] = {}
@@ -61,7 +61,7 @@ def make_tools(found: list[Raw], problems: Problems) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def _json_tools(path: Path) -> Iterator[Raw]:
+def _json_tools(path: Path) -> Iterator[ToolDefinition]:
     text = read_text(path)
     value = parse_json(text, path)
     if isinstance(value, dict) and "tools" in value:
@@ -77,7 +77,7 @@ def _json_tools(path: Path) -> Iterator[Raw]:
         )
     lines = _element_lines(text, opening.end()) if opening else []
     for number, schema in enumerate(value):
-        yield Raw(schema, lines[number] if number < len(lines) else 1)
+        yield ToolDefinition(schema, lines[number] if number < len(lines) else 1)
 
 
 def _element_lines(text: str, position: int) -> list[int]:
@@ -94,7 +94,7 @@ def _element_lines(text: str, position: int) -> list[int]:
         _, position = decoder.raw_decode(text, position)
 
 
-def _make_tool(raw: Raw, problems: Problems) -> Tool | None:
+def _make_tool(raw: ToolDefinition, problems: Problems) -> Tool | None:
     schema = raw.schema
     if isinstance(schema, dict) and isinstance(schema.get("function"), dict):
         schema = schema["function"]

@@ -24,7 +24,7 @@ _PAIR = re.compile(r"`?([A-Za-z_][\w.-]*)`?\s*[:=]\s*")
 
 
 class SlipError(Exception):
-    """A slip in what somebody wrote: a predicate ("calls no tool"), and the way out."""
+    """A mistake in what a user wrote: a predicate ("calls no tool") and a hint."""
 
     def __init__(self, cause: str, hint: str) -> None:
         self.cause = cause
@@ -32,8 +32,8 @@ class SlipError(Exception):
         super().__init__(cause)
 
 
-class Scanned(NamedTuple):
-    """A value, and where in the text it ends."""
+class ParsedValue(NamedTuple):
+    """A parsed value and its end offset."""
 
     value: Any
     end: int
@@ -54,7 +54,7 @@ def slots_in(value: Any) -> Iterator[str]:
 def sole_text_argument(tool: Tool) -> str | None:
     """The tool's one required argument, if it takes a string: it needs no name in an example."""
     names = schema_of(tool).required
-    if len(names) == 1 and fits(tool, names[0], "text"):
+    if len(names) == 1 and is_valid_argument(tool, names[0], "text"):
         return names[0]
     return None
 
@@ -69,10 +69,10 @@ def typed_argument(tool: Tool, name: str, text: str) -> Any:
         value = strict_json.decode(written)
     except JsonError:
         return text
-    return value if fits(tool, name, value) else text
+    return value if is_valid_argument(tool, name, value) else text
 
 
-def fits(tool: Tool, name: str, value: Any) -> bool:
+def is_valid_argument(tool: Tool, name: str, value: Any) -> bool:
     """Whether the argument `name` alone may have this value."""
     return not schema_of(tool).errors({name: value}, partial=True)
 
@@ -113,24 +113,24 @@ def read_arguments(text: str, tool: Tool) -> Json:
     return {sole: scan_value(text, 0, tool, sole).value if text.startswith('"') else text}
 
 
-def scan_value(text: str, start: int, tool: Tool, name: str, stop: str = r"\Z") -> Scanned:
+def scan_value(text: str, start: int, tool: Tool, name: str, stop: str = r"\Z") -> ParsedValue:
     """One value from `start` on: JSON, `code`, or bare words up to `stop`."""
     if text[start : start + 1] in ("`", "“"):
         close = text.find("`" if text[start] == "`" else "”", start + 1)
         if close > 0:
             inner = text[start + 1 : close]
             value = inner if text[start] == "“" else scan_value(inner, 0, tool, name).value
-            return Scanned(value, close + 1)
+            return ParsedValue(value, close + 1)
     if text[start : start + 1] in ('"', "[", "{") and not _SLOT.match(text, start):
         return _json_value(text, start)
     end = re.compile(stop).search(text, start)
     bare = text[start : end.start() if end else len(text)]
-    return Scanned(typed_argument(tool, name, bare.strip()), start + len(bare))
+    return ParsedValue(typed_argument(tool, name, bare.strip()), start + len(bare))
 
 
-def _json_value(text: str, start: int) -> Scanned:
+def _json_value(text: str, start: int) -> ParsedValue:
     try:
-        return Scanned(*strict_json.decode_prefix(text, start))
+        return ParsedValue(*strict_json.decode_prefix(text, start))
     except JsonError:
         raise SlipError(
             f"has a value that is not complete JSON: {truncate(text[start:], MAX_QUOTED)}",

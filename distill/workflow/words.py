@@ -27,7 +27,7 @@ _SLOT_LINE = re.compile(r"`?\{?([^\W\d]\w*)\}?`?\s*:\s*(.*)", re.DOTALL)
 
 
 class Item(NamedTuple):
-    """One entry of a list, and where it stands."""
+    """One list entry and its line."""
 
     text: str
     path: Path
@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What stands in one section: entries by list, each with its line."""
+    """The lists of one section: entries by list name."""
 
     things: list[Item]
     actions: list[Item]
@@ -47,23 +47,23 @@ class Lists(NamedTuple):
         return cls([], [], [], {})
 
     def texts(self) -> list[Item]:
-        """Every entry that may hold slots."""
+        """Every entry that may contain slots."""
         return [*self.things, *self.actions, *self.phrases]
 
     def add(self, other: Lists) -> None:
-        """Take in another section's entries."""
+        """Add another section's entries."""
         for mine, theirs in zip(self[:3], other[:3], strict=True):
             mine.extend(theirs)
         for name, values in other.slots.items():
             self.slots.setdefault(name, []).extend(values)
 
     def words(self) -> Words:
-        """As a record; an entry that stands there twice counts once."""
+        """The lists as a record, without repeated entries."""
         return Words(
-            things=_once(self.things),
-            actions=_once(self.actions),
-            phrases=_once(self.phrases),
-            slots={name: _once(values) for name, values in self.slots.items()},
+            things=_without_repeats(self.things),
+            actions=_without_repeats(self.actions),
+            phrases=_without_repeats(self.phrases),
+            slots={name: _without_repeats(values) for name, values in self.slots.items()},
         )
 
 
@@ -120,13 +120,13 @@ def _read_part(part: Part, into: Lists, problems: Problems) -> None:
     if part.name in LISTS:
         read_list(part.name, part.blocks, into, problems)
     elif not part.name or part.name == "words":
-        refuse_stray(part, problems)
+        reject_text_outside_lists(part, problems)
     else:
-        refuse_unknown(part, problems)
+        reject_unknown_heading(part, problems)
 
 
-def refuse_stray(part: Part, problems: Problems) -> None:
-    """Entries that stand under none of LISTS would be lost."""
+def reject_text_outside_lists(part: Part, problems: Problems) -> None:
+    """Report text outside of LISTS, which would be ignored."""
     for block in part.blocks:
         if block.kind == "item":
             problems.add(
@@ -136,8 +136,8 @@ def refuse_stray(part: Part, problems: Problems) -> None:
             )
 
 
-def refuse_unknown(part: Part, problems: Problems) -> None:
-    """A heading among words that is none of LISTS."""
+def reject_unknown_heading(part: Part, problems: Problems) -> None:
+    """Report a heading that is none of LISTS."""
     hint = did_you_mean(part.title, [name.title() for name in LISTS], "lists")
     problems.add(part.line, f'unknown list of words "{part.title}"', hint)
 
@@ -209,5 +209,5 @@ def _unbalanced(text: str, pair: str) -> str | None:
     return f'does not close its "{pair[0]}"' if depth else None
 
 
-def _once(items: Iterable[Item]) -> tuple[str, ...]:
+def _without_repeats(items: Iterable[Item]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item.text for item in items))

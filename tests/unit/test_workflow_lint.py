@@ -72,7 +72,7 @@ SPOILT = {
         ("words.md", "- track order {order}; see what is in order {order}; find my parcel {order}",
          "- track my order", '"find_order" has 168 things, 1 actions, 10 examples'),
     ],
-    "_bare_rules": [
+    "_rules_without_examples": [
         ("rules.md", "- Will it rain in the Alps tomorrow?", "### Notes\n- rain", "no examples"),
     ],
     "_open_arguments": [
@@ -80,7 +80,7 @@ SPOILT = {
         ("rules.md", 'call `find_order` with `order_id` = "{order}"', "call `find_order`",
          "goes into order_id of find_order"),
     ],
-    "_doubled_examples": [
+    "_repeated_examples": [
         ("rules.md", "- are you open today", "- where is my PARCEL",
          'rules "which-order" and "opening-hours" both have the example "where is my PARCEL"'),
     ],
