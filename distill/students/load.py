@@ -1,10 +1,10 @@
-"""From what the user calls a student to a Student."""
+"""Find a student by its name, folder or hub id."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
-KNOWN = (
+SUGGESTED = (
     EMBEDDED,
     "google/functiongemma-270m-it",
     "google/gemma-3-270m-it",
@@ -29,7 +29,7 @@ KNOWN = (
     "HuggingFaceTB/SmolLM2-135M-Instruct",
     "HuggingFaceTB/SmolLM2-360M-Instruct",
 )
-"""Students to suggest when a name is mistyped; any other causal model is as welcome."""
+"""Names to suggest when one is mistyped; any other causal language model works as well."""
 
 DEFAULTS = TrainDefaults(
     epochs=3,
@@ -39,14 +39,13 @@ DEFAULTS = TrainDefaults(
     lora_r=16,
     lora_alpha=32,
 )
-_WEIGHTS = ("*.safetensors", "*.bin")
 
 
-class Reading(NamedTuple):
-    """How weights are read, whatever they are."""
+class LoadOptions(NamedTuple):
+    """How transformers loads weights."""
 
     attention: str | None
-    """What transformers is told to compute it with; None: what it takes itself."""
+    """attn_implementation; None: the default of transformers."""
     fp32: bool
 
 
@@ -55,10 +54,9 @@ def load_student(
 ) -> Student:
     """The student called `spec`: "embedded", a folder, or a hub id.
 
-    attention: what computes it, as [train] attention; fp32: read the weights in fp32 wherever
-    they are used, as training every one of them needs.
-    Raises StudentError with a way out when there is none, and MissingExtraError when the packages
-    for it are not installed.
+    attention: as the setting [train] attention; fp32: load the weights in fp32 also on a GPU, as
+    full tuning needs. Raises StudentError when there is no such student or it cannot be used,
+    MissingExtraError when packages for it are not installed.
     """
     disable_telemetry()
     try:
@@ -68,18 +66,18 @@ def load_student(
         raise MissingExtraError.needing(error.name or "torch", "train", "a student") from None
     silence_transformers()
     _require_attention(attention, spec)
-    chosen = None if attention == "auto" else attention
+    implementation = None if attention == "auto" else attention
     if spec == EMBEDDED:
         from distill.students.embedded import embedded_student
 
-        return embedded_student(tools, attention=chosen)
-    reading = Reading(chosen, fp32)
+        return embedded_student(tools, attention=implementation)
+    options = LoadOptions(implementation, fp32)
     folder = Path(spec).expanduser()
     if folder.is_dir():
-        return _published(spec, str(folder), _folder_fingerprint(folder), reading)
+        return _pretrained_student(spec, str(folder), _folder_fingerprint(folder), options)
     if folder.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise StudentError("there is no such student", place=spec, hint=_suggestion(spec))
-    return _published(spec, spec, None, reading)
+    return _pretrained_student(spec, spec, None, options)
 
 
 def _require_attention(attention: str, spec: str) -> None:
@@ -102,15 +100,15 @@ def _require_attention(attention: str, spec: str) -> None:
         )
 
 
-def _published(name: str, source: str, fingerprint: str | None, reading: Reading) -> Student:
-    """A student in the Hugging Face layout, from a folder or the hub."""
+def _pretrained_student(
+    name: str, source: str, fingerprint: str | None, options: LoadOptions
+) -> Student:
+    """A student from a folder, whose fingerprint is given, or from the hub."""
     from transformers import AutoConfig, AutoTokenizer
 
-    config = _asked(partial(AutoConfig.from_pretrained, source), name)
+    config = _call(partial(AutoConfig.from_pretrained, source), name)
     _require_causal(config, name)
-    tokenizer: PreTrainedTokenizerBase = _asked(
-        partial(AutoTokenizer.from_pretrained, source), name
-    )
+    tokenizer: PreTrainedTokenizerBase = _call(partial(AutoTokenizer.from_pretrained, source), name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     context = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
@@ -122,31 +120,33 @@ def _published(name: str, source: str, fingerprint: str | None, reading: Reading
         defaults=DEFAULTS,
         fingerprint=fingerprint or f"{source}@{revision}",
         context_length=context,
-        load_weights=partial(_read, source, name, None if fingerprint else revision, reading),
+        load_weights=partial(
+            _load_weights, source, name, None if fingerprint else revision, options
+        ),
     )
 
 
-def _read(
-    source: str, name: str, revision: str | None, reading: Reading, tuned: Path | None = None
+def _load_weights(
+    source: str, name: str, revision: str | None, options: LoadOptions, tuned: Path | None = None
 ) -> PreTrainedModel:
-    """The weights of `source`, or of `tuned`, in this machine's memory.
+    """The model with the weights of `source`, or of the folder `tuned`, on the CPU.
 
-    A frozen weight is read in bf16 where a GPU computes so: an adapter is trained beside it in
-    fp32. A weight that is itself trained has to be fp32, and is cast in each step: one in bf16 has
-    eight bits, and most updates of a late step would be rounded away.
+    Frozen weights are bf16 where the GPU supports it; the adapter is fp32. Weights that are trained
+    themselves have to be fp32, and are cast in each step: bf16 has eight bits of mantissa, and most
+    updates of a late step would be rounded away.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    half = gpu_supports_bf16() and not reading.fp32
-    ask = partial(
+    bf16 = gpu_supports_bf16() and not options.fp32
+    load = partial(
         AutoModelForCausalLM.from_pretrained,
         source if tuned is None else str(tuned),
-        dtype=torch.bfloat16 if half else torch.float32,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
         revision=None if tuned else revision,
-        attn_implementation=reading.attention,
+        attn_implementation=options.attention,
     )
-    return _asked(ask, name if tuned is None else str(tuned))  # type: ignore[no-any-return]
+    return _call(load, name if tuned is None else str(tuned))  # type: ignore[no-any-return]
 
 
 def _require_causal(config: PreTrainedConfig, name: str) -> None:
@@ -161,25 +161,25 @@ def _require_causal(config: PreTrainedConfig, name: str) -> None:
         )
 
 
-def _asked(ask: Any, name: str) -> Any:
-    """What `ask` returns; what goes wrong in transformers, as a StudentError."""
+def _call(load: Any, name: str) -> Any:
+    """The result of `load`; errors of transformers are raised as StudentError."""
     from safetensors import SafetensorError
 
-    quiet = logging.getLogger("huggingface_hub")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        return ask()
+        return load()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise _explained(error, name) from None
+        raise _student_error(error, name) from None
     finally:
-        quiet.setLevel(level)
+        logger.setLevel(level)
 
 
-def _explained(error: BaseException, name: str) -> StudentError:
-    causes = list(_chain(error))
-    kinds = {type(cause).__name__ for cause in causes}
-    if kinds & {"GatedRepoError"}:
+def _student_error(error: BaseException, name: str) -> StudentError:
+    # By name, as the classes are of huggingface_hub and of its HTTP library.
+    kinds = {type(cause).__name__ for cause in _causes(error)}
+    if "GatedRepoError" in kinds:
         return StudentError(
             "is gated: its owner asks you to accept a licence first",
             place=name,
@@ -200,21 +200,21 @@ def _explained(error: BaseException, name: str) -> StudentError:
     )
 
 
-def _chain(error: BaseException | None) -> Any:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _suggestion(name: str, otherwise: str = "give a hub id such as owner/name, or a folder") -> str:
-    near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(name, SUGGESTED, n=1, cutoff=0.75)
     if near and near[0] != name:
         return f'did you mean "{near[0]}"?'
     return f"{otherwise}, or use --student {EMBEDDED}"
 
 
 def _folder_fingerprint(folder: Path) -> str:
-    """The digest of the weights and of what they are read with."""
-    kinds = (*_WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
-    files = sorted({path for kind in kinds for path in folder.glob(kind)})
+    """The digest of weights, config and tokenizer."""
+    patterns = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return digest([[path.name, file_digest(path)] for path in files])

@@ -1,4 +1,4 @@
-"""Keeping libraries from talking: to their makers, and to the user about each other."""
+"""Turning off the telemetry, log messages and warnings of libraries."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 
 def disable_telemetry() -> None:
-    """Turn off what huggingface_hub and TRL report home. Call it before they are used."""
+    """Disable the telemetry of huggingface_hub and TRL; to be called before they are used."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if "huggingface_hub.constants" in sys.modules:
-        # It reads the environment once, when it is imported.
+        # The environment is read on import.
         sys.modules["huggingface_hub.constants"].HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
 
 
 def silence_transformers() -> None:
-    """Errors alone; progress is shown by distill itself."""
+    """Log errors only, and show no progress bars: distill has its own."""
     from transformers.utils import logging
 
-    quieten: Any = logging
-    quieten.set_verbosity_error()
-    quieten.disable_progress_bar()
+    untyped: Any = logging
+    untyped.set_verbosity_error()
+    untyped.disable_progress_bar()
 
 
 @contextmanager
 def ignore_peft_warnings() -> Iterator[None]:
-    """PEFT asks transformers for a property that transformers has renamed."""
+    """PEFT uses a property that transformers has deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
         yield

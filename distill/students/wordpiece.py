@@ -1,16 +1,17 @@
-"""A lossless tokenizer over MiniLM's WordPiece vocabulary, for writing as well as reading.
+"""A tokenizer over MiniLM's WordPiece vocabulary whose decoding gives the text back.
 
-BERT's own tokenizer throws blanks away and cannot write "node.js" or "c++" back. This one keeps
-MiniLM's token ids and changes only how text is cut and put together:
+BERT's own tokenizer drops spaces and cannot decode to "node.js" or "c++". This one keeps MiniLM's
+token ids and changes only how text is split and joined:
 
-- A piece stands for a word with the blank before it (`Ġmeal`, MiniLM's "meal"), or for what is
-  glued to the piece before (`##s`, written `s`). No two ids share an embedding.
-- Text is lower-cased and loses Latin, Greek and Cyrillic accents, as MiniLM was trained. That is
-  all that is lost: text is cut as UTF-8 bytes, and bytes that no piece covers have ids of their
-  own among MiniLM's unused ones, so nothing becomes [UNK].
-- The first word of a text, and a word behind a line break, bracket, quote, hyphen or slash, is cut
-  as MiniLM read it: as a word of its own. A blank put in there is taken out again by the decoder.
-- Markers, and the starts of calls of the workflow's tools, are single tokens.
+- A piece is a word with the space before it (`Ġmeal`, MiniLM's "meal"), or continues the piece
+  before it (`##s`, here `s`). No two ids share an embedding.
+- Text is lower-cased and loses Latin, Greek and Cyrillic accents, as in MiniLM's pretraining.
+  Nothing else is lost: text is split as UTF-8 bytes, and bytes that no piece covers have ids among
+  MiniLM's unused ones, so nothing becomes [UNK].
+- The first word of a text, and a word after a line break, bracket, quote, hyphen or slash, is a
+  word of its own, as in MiniLM's pretraining. The normalizer inserts a space there, which the
+  decoder removes.
+- Special markers, and the starts of calls of the workflow's tools, are single tokens.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN = "<pad>", "<unk>"
-BLANK = "Ġ"
-"""A blank in the byte alphabet."""
+SPACE = "Ġ"
+"""A space in the byte alphabet."""
 
 _STARTS_WORD = "\n(\"'-/_#@&{>"
-"""Characters behind which a word is a word of its own, although no blank stands there."""
+"""Characters after which a word is a word of its own, although there is no space."""
 
 _OPENERS = "([{<$#@&+=~*"
-"""Marks that mostly follow a blank; all others mostly follow a word."""
+"""Punctuation that mostly follows a space; all other mostly follows a word."""
 
 _ACCENTS = "[\u0300-\u036f]"
-_LONGEST_PIECE = 48
+_MAX_PIECE_LENGTH = 48
 _ROLES = ("user", "model", "developer")
 
 
@@ -48,7 +49,7 @@ def load_tokenizer(vocabulary: Path, tools: Sequence[Tool]) -> PreTrainedTokeniz
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=_tokenizer(read_pieces(vocabulary), phrases(tools)),
+        tokenizer_object=_tokenizer(read_vocabulary(vocabulary), added_tokens(tools)),
         pad_token=PAD,
         eos_token=TURN[1],
         model_max_length=512,
@@ -57,31 +58,31 @@ def load_tokenizer(vocabulary: Path, tools: Sequence[Tool]) -> PreTrainedTokeniz
     )
 
 
-def read_pieces(vocabulary: Path) -> list[str]:
-    """The pieces of a vocab.txt; a piece's place is its token id."""
+def read_vocabulary(vocabulary: Path) -> list[str]:
+    """The pieces of a vocab.txt, by token id."""
     return read_text(vocabulary).removesuffix("\n").split("\n")
 
 
-def phrases(tools: Iterable[Tool]) -> list[str]:
-    """The strings that are one token each: markers, heads of turns, starts of calls, arguments.
+def added_tokens(tools: Iterable[Tool]) -> list[str]:
+    """The strings that are one token each: markers, and the starts of turns, calls and arguments.
 
-    Each ends in a character behind which a word starts, or is followed by another of them.
+    Each ends in a character after which a word starts, or is followed by another of them.
     """
     found = [*MARKERS]
     for role in _ROLES:
-        found += turn_heads(role)
+        found += turn_starts(role)
     found.append(f"{ESCAPE}}}{CALL[1]}")
     for tool in tools:
         found.append(f"{CALL[0]}call:{tool.name}{{")
         properties = tool.parameters.get("properties")
         names = properties if isinstance(properties, dict) else ()
         found += [f"{name}:{ESCAPE}" for name in names]
-    # The decoder works on bytes written as characters, where others would be mistaken for bytes.
+    # The decoder works in the byte alphabet, which has a different meaning for other characters.
     return [text for text in dict.fromkeys(found) if text.isascii()]
 
 
-def turn_heads(role: str) -> tuple[str, str]:
-    """What opens a turn of `role`: the first of a conversation, and a later one."""
+def turn_starts(role: str) -> tuple[str, str]:
+    """The start of a turn of `role`: the first of a conversation, and a later one."""
     return f"{TURN[0]}{role}\n", f"\n{TURN[0]}{role}\n"
 
 
@@ -104,16 +105,16 @@ def _tokenizer(pieces: Sequence[str], added: Sequence[str]) -> Tokenizer:
             normalizers.ByteLevel(),
         ]
     )
-    # Pieces of bounded length, as WordPiece's time is the cube of it.
-    pattern = Regex(f"{BLANK}?[^{BLANK}]{{1,{_LONGEST_PIECE}}}|{BLANK}")
+    # Pieces of bounded length, as WordPiece takes cubic time.
+    pattern = Regex(f"{SPACE}?[^{SPACE}]{{1,{_MAX_PIECE_LENGTH}}}|{SPACE}")
     tokenizer.pre_tokenizer = Split(pattern, "isolated")
     marks = "".join(f"\\{mark}" for mark in _STARTS_WORD if mark != "\n")
-    put_in = Regex(f"(?:(?<=[{_letters(bytes([10]))}{marks}])|\\A){BLANK}")
+    inserted_space = Regex(f"(?:(?<=[{_letters(bytes([10]))}{marks}])|\\A){SPACE}")
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("\n", _letters(b"\n")),
             decoders.Fuse(),
-            decoders.Replace(put_in, ""),
+            decoders.Replace(inserted_space, ""),
             decoders.ByteLevel(),
         ]
     )
@@ -122,40 +123,41 @@ def _tokenizer(pieces: Sequence[str], added: Sequence[str]) -> Tokenizer:
 
 
 def _vocabulary(pieces: Sequence[str], added: Sequence[str]) -> dict[str, int]:
-    """Each piece, in the byte alphabet, with its row of MiniLM's embeddings."""
-    row = {piece: index for index, piece in enumerate(pieces)}
-    vocabulary = {PAD: row["[PAD]"], UNKNOWN: row["[UNK]"]}
-    for piece, index in row.items():
+    """Each piece, in the byte alphabet, with its token id in MiniLM."""
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    vocabulary = {PAD: ids["[PAD]"], UNKNOWN: ids["[UNK]"]}
+    for piece, index in ids.items():
         if not piece.startswith("[") or len(piece) == 1:
-            vocabulary[_written(piece, row)] = index
-    spare = spare_rows(pieces)
+            vocabulary[_to_byte_alphabet(piece, ids)] = index
+    unused = unused_ids(pieces)
     missing = [letter for letter in BYTES if letter not in vocabulary]
-    vocabulary.update({text: next(spare) for text in (*missing, *added)})
+    vocabulary.update({text: next(unused) for text in (*missing, *added)})
     return vocabulary
 
 
-def spare_rows(pieces: Sequence[str]) -> Iterator[int]:
-    """The rows that MiniLM never used, in order."""
+def unused_ids(pieces: Sequence[str]) -> Iterator[int]:
+    """The token ids that MiniLM never used, in order."""
     return (index for index, piece in enumerate(pieces) if piece.startswith("[unused"))
 
 
-def _written(piece: str, row: dict[str, int]) -> str:
-    """How the text that a piece of MiniLM's stands for is written in the byte alphabet."""
-    glued = piece.startswith("##") and len(piece) > 2
-    text = piece[2:] if glued else piece
-    # MiniLM saw a mark behind a word as a word of its own, and its glued form never.
-    if len(text) == 1 and _follows_word(text) and f"##{text}" in row:
-        glued = not glued
-    return _letters(text.encode()) if glued else BLANK + _letters(text.encode())
+def _to_byte_alphabet(piece: str, ids: dict[str, int]) -> str:
+    """The text of a piece of MiniLM's in the byte alphabet, with the space before a word."""
+    continues = piece.startswith("##") and len(piece) > 2
+    text = piece[2:] if continues else piece
+    # MiniLM saw punctuation after a word as a word of its own, and its ## form never.
+    if len(text) == 1 and _follows_word(text) and f"##{text}" in ids:
+        continues = not continues
+    return _letters(text.encode()) if continues else SPACE + _letters(text.encode())
 
 
-def _follows_word(mark: str) -> bool:
-    ideograph = "\u4e00" <= mark <= "\u9fff"
-    return ideograph or (unicodedata.category(mark)[0] in "PS" and mark not in _OPENERS)
+def _follows_word(character: str) -> bool:
+    if "\u4e00" <= character <= "\u9fff":  # CJK ideographs
+        return True
+    return unicodedata.category(character)[0] in "PS" and character not in _OPENERS
 
 
 def _byte_letters() -> list[str]:
-    """A printable letter for each byte: the byte alphabet of GPT-2 and its heirs."""
+    """A printable character for each byte: GPT-2's byte alphabet."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = {byte: chr(byte) for byte in plain}
     others = [byte for byte in range(256) if byte not in letters]

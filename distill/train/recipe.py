@@ -62,7 +62,7 @@ class Recipe:
             defaults=defaults,
             seed=settings.seed,
             epochs=resolved("epochs"),
-            learning_rate=defaults.rate(settings.tuning) if rate is None else rate,
+            learning_rate=defaults.peak_learning_rate(settings.tuning) if rate is None else rate,
             batch_size=resolved("batch_size"),
             max_length=min(max_length, student.context_length),
             lora_r=resolved("lora_r"),

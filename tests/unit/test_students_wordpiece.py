@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distill.records import Message, Target, ToolCall
 from distill.render import MARKERS, Renderer
 from distill.students.embedded import verified_folder
-from distill.students.wordpiece import PAD, UNKNOWN, load_tokenizer, phrases, read_pieces
+from distill.students.wordpiece import PAD, UNKNOWN, added_tokens, load_tokenizer, read_vocabulary
 from distill.workflow.model import Tool
 
 SEARCH = Tool(
@@ -82,7 +82,7 @@ def test_any_script_comes_through(said: str) -> None:
 
 
 def test_pieces_keep_the_ids_that_minilm_trained() -> None:
-    pieces = read_pieces(verified_folder() / "vocab.txt")
+    pieces = read_vocabulary(verified_folder() / "vocab.txt")
     row = {piece: index for index, piece in enumerate(pieces)}
     expected = ["travel", "meal", "##s", "?", "don", "'", "t"]
     assert ids("Travel meals? Don't")[:1] == [row["travel"]]
@@ -96,7 +96,7 @@ def test_each_piece_has_an_id_of_its_own() -> None:
 
 
 def test_markers_and_calls_are_single_tokens() -> None:
-    for phrase in (*MARKERS, *phrases([SEARCH])):
+    for phrase in (*MARKERS, *added_tokens([SEARCH])):
         assert len(ids(phrase)) == 1, phrase
     call = "<start_function_call>call:search_google{query:<escape>x<escape>}<end_function_call>"
     assert len(ids(call)) == 4
