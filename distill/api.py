@@ -81,7 +81,7 @@ def make_data(
     evaluate: Table | None = None,
     config: PathLike | None = None,
     redo: bool = False,
-    progress: bool | Watcher = True,
+    progress: bool | Watcher | None = True,
 ) -> Run:
     """Generate, validate, deduplicate, balance and split training data, as `distill gen` does.
 
@@ -97,6 +97,10 @@ def make_data(
     if not isinstance(workflow, Workflow):
         workflow = load_workflow(workflow)
     tables = {"data": data, "teacher": teacher, "train": train, "evaluate": evaluate}
+    for name, table in tables.items():
+        if table is not None and not isinstance(table, Mapping):
+            cause = f"is a table of settings, not {type(table).__name__}"
+            raise UsageError(cause, place=name, hint='give a dictionary, as {"target": 500}')
     settings = {name: table for name, table in tables.items() if table}
     run = planned_run(workflow, out, config, settings)
     require_teacher(run)
@@ -166,7 +170,7 @@ class Run:
         )
 
     def train(
-        self, *, redo: bool = False, progress: bool | Watcher = True, **settings: Any
+        self, *, redo: bool = False, progress: bool | Watcher | None = True, **settings: Any
     ) -> None:
         """Tune a student on the training split, as `distill train` does.
 
@@ -182,7 +186,7 @@ class Run:
         data: PathLike | None = None,
         *,
         redo: bool = False,
-        progress: bool | Watcher = True,
+        progress: bool | Watcher | None = True,
         **settings: Any,
     ) -> dict[str, dict[str, Scores]]:
         """Scores by data set (gold, test) and arm (base, tuned, baselines), as `distill eval`.
@@ -240,7 +244,7 @@ def run_stage_of(
     *,
     config: Path | None = None,
     redo: bool = False,
-    progress: bool | Watcher = True,
+    progress: bool | Watcher | None = True,
 ) -> RunFolder:
     """Run a stage of a run that has its data, unless it is done."""
     with locked(path), _watched(progress) as watcher:
@@ -258,7 +262,7 @@ def score(
     *,
     config: Path | None = None,
     redo: bool = False,
-    progress: bool | Watcher = True,
+    progress: bool | Watcher | None = True,
 ) -> list[str]:
     """Evaluate every arm on gold and test, or on a file; the names of the data sets scored."""
     if data is None:
@@ -300,8 +304,8 @@ def spending(run: RunFolder) -> list[LedgerEntry]:
 
 
 @contextmanager
-def _watched(progress: bool | Watcher) -> Iterator[Watcher]:
-    if not isinstance(progress, bool):
+def _watched(progress: bool | Watcher | None) -> Iterator[Watcher]:
+    if progress is not None and not isinstance(progress, bool):
         yield progress
     elif progress:
         with progress_watcher() as watcher:

@@ -140,7 +140,9 @@ def _from_prompt(
     if not isinstance(prompt, str) or not prompt.strip():
         raise SlipError("has no user message", FORMS)
     kind = _kind(row)
-    name = row.get("tool_name") or None
+    name = row.get("tool_name")
+    if name == "":
+        name = None
     if name is not None and not isinstance(name, str):
         raise SlipError("has a tool_name that is not text", FORMS)
     messages = (Message(role="user", content=prompt),)

@@ -19,6 +19,7 @@ from distill.config import Config
 from distill.errors import StaleRunError, UsageError, WorkflowError
 from distill.records import Example
 from distill.run import layout
+from distill.testing.server import ChatServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,6 +160,8 @@ def test_errors_are_those_of_the_command_line(made: distill.Run, tmp_path: Path)
         distill.make_data(rules, made.path, data={"target": 41}, progress=False)
     with pytest.raises(UsageError, match="tagret"):
         distill.make_data(rules, tmp_path / "run", data={"tagret": 41}, progress=False)
+    with pytest.raises(UsageError, match="data: is a table of settings, not list"):
+        distill.make_data(rules, tmp_path / "run", data=[1], progress=None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="epoch"):
         made.train(epoch=1, progress=False)
     (tmp_path / "rules.md").write_text("# Nothing\n")
@@ -166,6 +169,34 @@ def test_errors_are_those_of_the_command_line(made: distill.Run, tmp_path: Path)
         distill.load_workflow(tmp_path / "rules.md")
     with pytest.raises(distill.DistillError, match="no student was trained"):
         made.route("where is my parcel?")
+
+
+def test_a_server_is_asked_from_within_a_running_loop(
+    made: distill.Run, tmp_path: Path, chat_server: ChatServer
+) -> None:
+    """Its replies are random words: none is accepted, each is kept, and a second call asks none."""
+
+    async def cell() -> None:
+        for _ in range(2):
+            with pytest.raises(distill.DistillError, match="examples were accepted"):
+                distill.make_data(
+                    made.path.parent / "shop" / "rules.md",
+                    tmp_path / "run",
+                    data={"target": 7, "max_rounds": 1},
+                    teacher={
+                        "kind": "openai",
+                        "model": "m",
+                        "base_url": chat_server.url,
+                        "gate": 0,
+                    },
+                    progress=False,
+                )
+            asked.append(chat_server.count)
+
+    asked: list[int] = []
+    asyncio.run(cell())
+    assert asked[0] == asked[1] > 0
+    assert (tmp_path / "run" / layout.REPLIES).exists()
 
 
 def test_examples_are_a_dataset_that_keeps_every_value(made: distill.Run, tmp_path: Path) -> None:

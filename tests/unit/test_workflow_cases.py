@@ -129,6 +129,7 @@ SLIPS = {
     "blank prompt": (row(user_content=" "), "no user message", "user_content"),
     "tool": (row(tool_name="find_oder"), 'names unknown tool "find_oder"', 'mean "find_order"?'),
     "tool kind": (row(tool_name=3), "tool_name that is not text", "tool_name"),
+    "tool falsy": (row(tool_name=0, target="answer"), "tool_name that is not text", "tool_name"),
     "own tool": (row(tools=[OTHER.openai()]), 'unknown tool "find_order"', "other"),
     "own tools no list": (row(tools=3), "tools that are no list", "OpenAI"),
     "own tools wrong": (row(tools=[{"name": "x"}]), '"x" has no description', "sentence"),
