@@ -221,7 +221,8 @@ def _evaluate(
 def _predict(context: Context, student: Student, datasets: Datasets) -> Json:
     """Predict and score every data set; the tool accuracies for the manifest."""
     run = context.run
-    progress = adapt_threads(run.config.train.threads, context.watcher.progress)
+    watcher = context.watcher
+    progress = adapt_threads(run.config.train.threads, watcher.progress, watcher.notice)
     all_cases = [case for cases in datasets.values() for case in cases]
     remaining = iter(predict_student(run, student, ARM, all_cases, progress))
     accuracies: Json = {}

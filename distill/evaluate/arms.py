@@ -50,7 +50,7 @@ def score_arms(
     Raises RunError where no student was trained yet.
     """
     require_adapter(run)
-    progress = adapt_threads(run.config.train.threads, progress)
+    progress = adapt_threads(run.config.train.threads, progress, notice)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
     all_cases = [case for cases in datasets.values() for case in cases]
     for arm, predictions in _predict_arms(run, all_cases, progress, notice):

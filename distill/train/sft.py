@@ -94,7 +94,7 @@ def train(
     dev_rows = render_rows(dev, renderer, recipe.max_length)
     _require_rows(rows, len(train), recipe.max_length)
     require_valid_world_size(processes.process_rank(), recipe)
-    progress = adapt_threads(settings.threads, progress)
+    progress = adapt_threads(settings.threads, progress, notice)
     job = TrainJob(student, recipe, rows.kept, dev_rows.kept, folder, progress, notice)
     trainer = _run(job)
     from distill.train.metrics import loss_curve, plot_losses

@@ -43,22 +43,30 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads or usable_cpus())
 
 
-def adapt_threads(threads: int, progress: Progress) -> Progress:
+def adapt_threads(threads: int, progress: Progress, notice: Callable[[str], None]) -> Progress:
     """`set_threads`, and a `progress` that follows the machine's load as often as it is called.
 
     It has to be called by the thread that computes. A fixed number of threads stays as it is, and
-    so it does in one of several processes: each would take the others for a load.
+    so it does in one of several processes: each would take the others for a load. The first time
+    that threads are given up is a `notice`: sums in another order are rounded otherwise.
     """
     set_threads(threads)
     if threads or processes.process_rank().world_size > 1:
         return progress
-    last, due = cpu_times(), time.monotonic() + FIRST
+    last, due, told = cpu_times(), time.monotonic() + FIRST, False
 
     def adapting(done: int, total: int, note: str) -> None:
-        nonlocal last, due
+        nonlocal last, due, told
         if time.monotonic() >= due:
-            now = cpu_times()
-            set_threads(free_threads(last, now, usable_cpus()))
+            now, most = cpu_times(), usable_cpus()
+            free = free_threads(last, now, most)
+            set_threads(free)
+            if free < most and not told:
+                told = True
+                notice(
+                    f"other processes are busy: {free} of {most} threads compute for now; "
+                    f"for the same bits each time: --threads {most}"
+                )
             last, due = now, time.monotonic() + PERIOD
         progress(done, total, note)
 

@@ -28,7 +28,9 @@ SCORES = {
 @pytest.fixture
 def run_all(desk: Path, distill: Run, tiny_student: Path) -> Callable[..., str]:
     def run(*arguments: object) -> str:
-        settings = "[train]\nbatch_size = 8\nepochs = 2\n[evaluate]\nmax_new_tokens = 16\n"
+        # A fixed number of threads: the bytes of two trainings are compared.
+        settings = "[train]\nbatch_size = 8\nepochs = 2\nthreads = 1\n"
+        settings += "[evaluate]\nmax_new_tokens = 16\n"
         (desk / "distill.toml").write_text(settings)
         common = ("--rules", desk / "rules.md", "--target", 40, "--student", tiny_student)
         done = distill("run", *common, "--out", "run", *arguments)

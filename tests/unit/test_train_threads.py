@@ -94,7 +94,8 @@ def test_threads_are_given_up_and_taken_back(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(threads, "usable_cpus", lambda: 4)
     monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
     seen: list[tuple[int, int, str]] = []
-    progress = adapt_threads(0, lambda *row: seen.append(row))
+    notices: list[str] = []
+    progress = adapt_threads(0, lambda *row: seen.append(row), notices.append)
     counts = []
     for others in (0.0, 3.0, 3.0, 1.0, 0.0):
         later(threads.PERIOD, others)
@@ -105,6 +106,9 @@ def test_threads_are_given_up_and_taken_back(monkeypatch: pytest.MonkeyPatch) ->
     progress(2, 2, "end")
     assert torch.get_num_threads() == 4, "it does not look at every call"
     assert seen[-1] == (2, 2, "end")
+    assert len(notices) == 1
+    assert "1 of 4 threads" in notices[0]
+    assert "--threads 4" in notices[0]
 
 
 def test_a_fixed_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +116,7 @@ def test_a_fixed_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def progress(done: int, total: int, note: str) -> None: ...
 
-    assert adapt_threads(3, progress) is progress
+    assert adapt_threads(3, progress, pytest.fail) is progress
     assert torch.get_num_threads() == 3
 
 
@@ -127,7 +131,7 @@ def test_processes_of_one_training_divide_the_cpus(
 
     def progress(done: int, total: int, note: str) -> None: ...
 
-    assert (adapt_threads(0, progress) is progress) == (processes > 1)
+    assert (adapt_threads(0, progress, pytest.fail) is progress) == (processes > 1)
     assert torch.get_num_threads() == expected
 
 
