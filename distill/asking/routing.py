@@ -16,8 +16,8 @@ from distill.records import TARGET_KINDS, Case, Json, Message, Record, TargetKin
 from distill.render import Parsed
 from distill.teachers.base import ChatRequest, RouteTask
 from distill.workflow.model import Tool, Workflow
-from distill.workflow.problems import listed, start_of
-from distill.workflow.strict import closed, strict_call, without_nulls
+from distill.workflow.problems import comma_list, excerpt
+from distill.workflow.strict import closed_object, drop_nulls, strict_call_schema
 
 
 def route_request(case: Case, workflow: Workflow, settings: TeacherConfig) -> ChatRequest:
@@ -48,24 +48,24 @@ def read_route(text: str, case: Case, workflow: Workflow) -> Parsed:
     route = validate_record(_Route, extract_json_object(text))
     offered = {tool.name: tool for tool in _tools(case, workflow)}
     if route.rule is not None and route.rule not in workflow.by_id:
-        known = listed(workflow.by_id)
-        raise MalformedReplyError(f'rule: there is no "{start_of(route.rule)}"; there are {known}')
+        known = comma_list(workflow.by_id)
+        raise MalformedReplyError(f'rule: there is no "{excerpt(route.rule)}"; there are {known}')
     if (route.action == "call") != bool(route.calls):
         raise MalformedReplyError(
             f"the action is {route.action} and calls has {len(route.calls)} calls"
         )
     for index, call in enumerate(route.calls):
         if call.name not in offered:
-            known = listed(offered) or "none"
+            known = comma_list(offered) or "none"
             raise MalformedReplyError(
                 f'calls[{index}].name: no tool "{call.name}"; there are {known}'
             )
     calls = tuple(
-        ToolCall(name=call.name, arguments=without_nulls(offered[call.name], call.arguments))
+        ToolCall(name=call.name, arguments=drop_nulls(offered[call.name], call.arguments))
         for call in route.calls
     )
     decided = f"rule {route.rule}" if route.rule else "no rule"
-    because = f": {start_of(route.because, 200)}" if route.because.strip() else ""
+    because = f": {excerpt(route.because, 200)}" if route.because.strip() else ""
     return Parsed(calls, route.reply, detail=f"{route.action} by {decided}{because}")
 
 
@@ -119,8 +119,8 @@ def _reply_schema(workflow: Workflow, tools: Sequence[Tool]) -> Json:
         },
     }
     if tools:
-        calls = [strict_call(tool, definitions) for tool in tools]
+        calls = [strict_call_schema(tool, definitions) for tool in tools]
         items: Json = calls[0] if len(calls) == 1 else {"anyOf": list(calls)}
         properties["calls"] = {"type": "array", "items": items}
     properties["reply"] = {"type": "string", "description": "the words to the person, if any"}
-    return closed(properties, definitions)
+    return closed_object(properties, definitions)

@@ -26,8 +26,8 @@ from distill.records import (
 )
 from distill.teachers.base import BatchTask, ChatReply, ChatRequest, Usage, WriteTask
 from distill.workflow.model import CallSpec, Workflow
-from distill.workflow.strict import closed, strict_call, without_nulls
-from distill.workflow.values import argument_faults, slots_in
+from distill.workflow.strict import closed_object, drop_nulls, strict_call_schema
+from distill.workflow.values import argument_errors, slots_in
 
 # Few-shot examples in one prompt.
 MAX_EXAMPLES = 4
@@ -99,10 +99,12 @@ def reply_schema(task: WriteTask) -> Json:
     """
     user: Json = {"type": "string", "description": "the person's message"}
     if task.scenario.target != "call":
-        return closed({"user": user, "reply": {"type": "string", "description": "the answer"}})
+        return closed_object(
+            {"user": user, "reply": {"type": "string", "description": "the answer"}}
+        )
     definitions: Json = {}
     expected = [
-        strict_call(
+        strict_call_schema(
             task.workflow.by_name[call.tool], definitions, _constant_arguments(call), call.arguments
         )
         for call in task.rule.then.calls
@@ -114,7 +116,7 @@ def reply_schema(task: WriteTask) -> Json:
         "minItems": len(expected),
         "maxItems": len(expected),
     }
-    return closed({"user": user, "calls": calls}, definitions)
+    return closed_object({"user": user, "calls": calls}, definitions)
 
 
 def read_reply(text: str, task: WriteTask, teacher: str) -> Candidate:
@@ -152,7 +154,7 @@ def _batch_schema(schemas: Sequence[Json]) -> Json:
         parts[str(number)] = {key: value for key, value in schema.items() if key != "$defs"}
         found = schema.get("$defs")
         definitions |= found if isinstance(found, dict) else {}
-    return closed(parts, definitions)
+    return closed_object(parts, definitions)
 
 
 def _split_usage(usage: Usage, count: int) -> list[Usage]:
@@ -192,7 +194,7 @@ def _checked_calls(calls: list[ToolCall], task: WriteTask) -> Iterable[ToolCall]
 def _checked_call(spec: CallSpec, call: ToolCall, task: WriteTask, place: str) -> ToolCall:
     tool = task.workflow.by_name[spec.tool]
     constants = _constant_arguments(spec)
-    arguments = without_nulls(tool, call.arguments)
+    arguments = drop_nulls(tool, call.arguments)
     # A null that the rule itself states is a value.
     arguments |= {name: None for name in constants if call.arguments.get(name, constants) is None}
     for name in spec.arguments:
@@ -200,6 +202,6 @@ def _checked_call(spec: CallSpec, call: ToolCall, task: WriteTask, place: str) -
             raise MalformedReplyError(f"{place}.{name} is missing")
         if name in constants and arguments[name] != constants[name]:
             raise MalformedReplyError(f"{place}.{name} must be {canonical_json(constants[name])}")
-    for fault in argument_faults(tool, arguments):
+    for fault in argument_errors(tool, arguments):
         raise MalformedReplyError(f"{place}: {fault.cause}; {fault.hint}")
     return ToolCall(name=tool.name, arguments=arguments)

@@ -79,7 +79,7 @@ class PromptIndex:
         return sketch
 
 
-def near_pairs(prompts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
+def near_duplicate_pairs(prompts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
     """Positions of every two prompts that are exact or near duplicates, the smaller first."""
     index = PromptIndex(threshold)
     pairs = []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from distill.config import DataConfig
-from distill.data.dedup import near_pairs
+from distill.data.dedup import near_duplicate_pairs
 from distill.records import Cell, Example, digest
 
 
@@ -47,7 +47,7 @@ def split(examples: Iterable[Example], data: DataConfig) -> Splits:
 def leaks(a: Sequence[Example], b: Sequence[Example], threshold: float) -> list[Leak]:
     """Every exact or near duplicate between two parts."""
     both = [*a, *b]
-    pairs = near_pairs([example.conversation.key for example in both], threshold)
+    pairs = near_duplicate_pairs([example.conversation.key for example in both], threshold)
     return [Leak(both[i], both[j]) for i, j in pairs if i < len(a) <= j]
 
 
@@ -60,7 +60,7 @@ def _merge_near_duplicates(examples: Sequence[Example], threshold: float) -> lis
             parent[family] = family = parent[parent[family]]
         return family
 
-    for i, j in near_pairs([example.conversation.key for example in examples], threshold):
+    for i, j in near_duplicate_pairs([example.conversation.key for example in examples], threshold):
         one, other = root(examples[i].scenario.family), root(examples[j].scenario.family)
         parent[max(one, other)] = min(one, other)
     groups: dict[str, list[Example]] = defaultdict(list)

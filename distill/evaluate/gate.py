@@ -26,7 +26,7 @@ from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.teachers.base import DrainingError, ReplyError, Teacher
 from distill.workflow.model import Workflow
-from distill.workflow.problems import start_of
+from distill.workflow.problems import excerpt
 
 ARM = "teacher"
 
@@ -203,9 +203,9 @@ def _describe(wrong: Prediction) -> str:
     chosen = " and ".join(call.name for call in wrong.calls) or "no tool"
     if wrong.malformed:
         chosen = "no usable reply"
-    detail = f" ({start_of(wrong.detail, 160)})" if wrong.detail else ""
+    detail = f" ({excerpt(wrong.detail, 160)})" if wrong.detail else ""
     expected = tools or f"no tool ({wrong.kind})"
-    return f'"{start_of(wrong.prompt)}": expected {expected}, got {chosen}{detail}'
+    return f'"{excerpt(wrong.prompt)}": expected {expected}, got {chosen}{detail}'
 
 
 def _hints(predictions: Sequence[Prediction], right: int) -> Iterator[str]:

@@ -23,9 +23,9 @@ from distill.records import (
 )
 from distill.strict_json import JsonError
 from distill.workflow.model import Tool, ToolDefinition
-from distill.workflow.problems import Problems, did_you_mean, listed, start_of
+from distill.workflow.problems import Problems, comma_list, did_you_mean, excerpt
 from distill.workflow.tools import make_tools
-from distill.workflow.values import SlipError, argument_faults
+from distill.workflow.values import InvalidInputError, argument_errors
 
 FORMS = (
     'write {"user_content": "…", "tool_name": "…", "tool_arguments": {…}}'
@@ -68,7 +68,7 @@ def read_cases(
         try:
             case = _case(row, known, f"{path.name}:{line}")
             _reject_repeat(case, line, first)
-        except SlipError as fault:
+        except InvalidInputError as fault:
             problems.add(line, f"the row {fault.cause}", fault.hint)
         else:
             cases.append(case)
@@ -81,7 +81,7 @@ def read_cases(
 
 def _case(row: Any, known: _Context, place: str) -> Case:
     if not isinstance(row, dict):
-        raise SlipError("is not a JSON object", FORMS)
+        raise InvalidInputError("is not a JSON object", FORMS)
     own = _own_tools(row.get("tools"))
     offered = {tool.name: tool for tool in own} if own is not None else known.tools
     if "messages" in row:
@@ -103,8 +103,8 @@ def _reject_repeat(case: Case, line: int, first: dict[str, int]) -> None:
     said = " ".join(case.conversation.key.split()).casefold()
     key = digest([said, list(case.tools or ())])
     if key in first:
-        raise SlipError(
-            f'repeats the prompt of line {first[key]}: "{start_of(case.conversation.last_user)}"',
+        raise InvalidInputError(
+            f'repeats the prompt of line {first[key]}: "{excerpt(case.conversation.last_user)}"',
             "remove one of the two, so that no prompt counts twice",
         )
     first[key] = line
@@ -114,11 +114,13 @@ def _own_tools(value: Any) -> tuple[Tool, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise SlipError("has tools that are no list", "give a list of OpenAI function schemas")
+        raise InvalidInputError(
+            "has tools that are no list", "give a list of OpenAI function schemas"
+        )
     problems = Problems(Path())
     tools = make_tools([ToolDefinition(schema, 0) for schema in value], problems)
     if problems.found:
-        raise SlipError(f"offers: {problems.found[0].cause}", problems.found[0].hint)
+        raise InvalidInputError(f"offers: {problems.found[0].cause}", problems.found[0].hint)
     return tools
 
 
@@ -127,9 +129,11 @@ def _rule(row: Json, known: _Context) -> str | None:
     if rule is None:
         return None
     if not isinstance(rule, str):
-        raise SlipError("has a rule that is not text", "give the rule's id")
+        raise InvalidInputError("has a rule that is not text", "give the rule's id")
     if known.rules is not None and rule not in known.rules:
-        raise SlipError(f'names unknown rule "{rule}"', did_you_mean(rule, known.rules, "rules"))
+        raise InvalidInputError(
+            f'names unknown rule "{rule}"', did_you_mean(rule, known.rules, "rules")
+        )
     return rule
 
 
@@ -138,18 +142,18 @@ def _from_prompt(
 ) -> tuple[tuple[Message, ...], _Expected]:
     prompt = row.get("user_content")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise SlipError("has no user message", FORMS)
+        raise InvalidInputError("has no user message", FORMS)
     kind = _kind(row)
     name = row.get("tool_name")
     if name == "":
         name = None
     if name is not None and not isinstance(name, str):
-        raise SlipError("has a tool_name that is not text", FORMS)
+        raise InvalidInputError("has a tool_name that is not text", FORMS)
     messages = (Message(role="user", content=prompt),)
     if name is None:
         return messages, _Expected(_reply_kind(kind))
     if kind not in (None, "call"):
-        raise SlipError(
+        raise InvalidInputError(
             f'names the tool "{name}" and the target "{kind}"', 'keep one, or set "target": "call"'
         )
     call = _expected_call(name, row.get("tool_arguments"), offered)
@@ -163,7 +167,7 @@ def _kind(row: Json) -> TargetKind | None:
     for known in TARGET_KINDS:
         if kind == known:
             return known
-    raise SlipError(
+    raise InvalidInputError(
         f"has the unknown target {json.dumps(kind, ensure_ascii=False)}",
         did_you_mean(str(kind), TARGET_KINDS, "targets"),
     )
@@ -171,7 +175,7 @@ def _kind(row: Json) -> TargetKind | None:
 
 def _reply_kind(kind: TargetKind | None) -> TargetKind:
     if kind is None or kind == "call":
-        raise SlipError(
+        raise InvalidInputError(
             "names no tool" + (", and its target is call" if kind else " and no target"),
             'add "tool_name", or "target": "ask", "answer" or "refuse" where no tool may be called',
         )
@@ -180,10 +184,12 @@ def _reply_kind(kind: TargetKind | None) -> TargetKind:
 
 def _expected_call(name: str, arguments: Any, offered: dict[str, Tool] | None) -> ExpectedCall:
     if offered is not None and name not in offered:
-        raise SlipError(f'names unknown tool "{name}"', did_you_mean(name, offered, "tools"))
+        raise InvalidInputError(
+            f'names unknown tool "{name}"', did_you_mean(name, offered, "tools")
+        )
     read = _arguments(arguments)
     if read is not None and offered is not None:
-        for fault in argument_faults(offered[name], read):
+        for fault in argument_errors(offered[name], read):
             raise fault
     return ExpectedCall(name=name, arguments=read)
 
@@ -197,13 +203,13 @@ def _arguments(value: Any) -> Json | None:
         try:
             value = strict_json.decode(value)
         except JsonError:
-            raise SlipError(
-                f"has arguments that are not JSON: {start_of(str(value))}",
+            raise InvalidInputError(
+                f"has arguments that are not JSON: {excerpt(str(value))}",
                 'write an object, as: "tool_arguments": {"query": "…"}',
             ) from None
     if not isinstance(value, dict):
-        raise SlipError(
-            f"has arguments that are no JSON object: {start_of(json.dumps(value))}",
+        raise InvalidInputError(
+            f"has arguments that are no JSON object: {excerpt(json.dumps(value))}",
             'write an object, as: "tool_arguments": {"query": "…"}',
         )
     return value
@@ -214,16 +220,16 @@ def _from_messages(
 ) -> tuple[tuple[Message, ...], _Expected]:
     said = row["messages"]
     if not isinstance(said, list) or not all(isinstance(message, dict) for message in said):
-        raise SlipError("has messages that are no list of objects", FORMS)
+        raise InvalidInputError("has messages that are no list of objects", FORMS)
     if not said or said[-1].get("role") != "assistant":  # type: ignore[union-attr]
-        raise SlipError(
+        raise InvalidInputError(
             "does not end with the assistant's turn that is expected",
             "make the last message the assistant's, with tool_calls or content",
         )
     turns = cast("list[dict[str, Any]]", said)
     messages = tuple(_messages(turns[:-1]))
     if not any(m.role == "user" and m.content.strip() for m in messages):
-        raise SlipError("has no user message", FORMS)
+        raise InvalidInputError("has no user message", FORMS)
     return messages, _expected_turn(turns[-1], _kind(row), offered)
 
 
@@ -232,11 +238,13 @@ def _expected_turn(
 ) -> _Expected:
     calls = [_function(call) for call in turn.get("tool_calls") or ()]
     if not calls and not _content(turn).strip():
-        raise SlipError("ends with an empty turn", "give the last message tool_calls or content")
+        raise InvalidInputError(
+            "ends with an empty turn", "give the last message tool_calls or content"
+        )
     if not calls:
         return _Expected(_reply_kind(kind or "answer"))
     if kind not in (None, "call"):
-        raise SlipError(f'ends with a tool call and has the target "{kind}"', "keep one")
+        raise InvalidInputError(f'ends with a tool call and has the target "{kind}"', "keep one")
     expected = tuple(_expected_call(name, given, offered) for name, given in calls)
     return _Expected("call", expected)
 
@@ -248,7 +256,9 @@ def _messages(turns: list[dict[str, Any]]) -> list[Message]:
         role = _ROLES.get(str(turn.get("role")), turn.get("role"))
         if role not in ("system", "user", "assistant", "tool"):
             roles = ("system", "user", "assistant", "tool")
-            raise SlipError(f'has a message of role "{role}"', f"use one of {listed(roles)}")
+            raise InvalidInputError(
+                f'has a message of role "{role}"', f"use one of {comma_list(roles)}"
+            )
         calls = []
         for call in turn.get("tool_calls") or ():
             name, arguments = _function(call)
@@ -276,14 +286,14 @@ def _content(turn: dict[str, Any]) -> str:
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "".join(cast("list[str]", texts))
-    raise SlipError("has a message whose content is not text", 'give "content" as a string')
+    raise InvalidInputError("has a message whose content is not text", 'give "content" as a string')
 
 
 def _function(call: Any) -> tuple[str, Any]:
     """A tool call's name, and its arguments as they were given."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise SlipError(
+        raise InvalidInputError(
             "has a tool call without a name",
             'write {"function": {"name": "…", "arguments": "{…}"}}',
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill.errors import Problem
 from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
-from distill.workflow.problems import listed, start_of
+from distill.workflow.problems import comma_list, excerpt
 from distill.workflow.schema import schema_of
 from distill.workflow.values import slots_in
 
@@ -65,7 +65,7 @@ def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
                 yield Problem(
                     _place(workflow, rule.line),
                     f'rule "{rule.id}" leaves to the teacher what goes into '
-                    f"{listed(open_names)} of {call.tool}; the grammar teacher cannot know",
+                    f"{comma_list(open_names)} of {call.tool}; the grammar teacher cannot know",
                     'give it in Then, as `name` = "{topic}", or add a slot list of that name',
                 )
 
@@ -79,7 +79,7 @@ def _repeated_examples(workflow: Workflow) -> Iterator[Problem]:
                 yield Problem(
                     _place(workflow, example.line),
                     f'rules "{other.id}" and "{rule.id}" both have the example '
-                    f'"{start_of(example.text)}"',
+                    f'"{excerpt(example.text)}"',
                     "keep it where it belongs, and name it under ### Not in the other rule",
                 )
 
@@ -92,7 +92,7 @@ def _claimed_counter_examples(workflow: Workflow) -> Iterator[Problem]:
             if owner != example.winner:
                 yield Problem(
                     _place(workflow, example.line),
-                    f'"{start_of(example.text)}" goes to "{example.winner}" here, and is an '
+                    f'"{excerpt(example.text)}" goes to "{example.winner}" here, and is an '
                     f'example of "{owner}"',
                     "decide for one of the two",
                 )
@@ -107,7 +107,7 @@ def _unwon_counter_examples(workflow: Workflow) -> Iterator[Problem]:
             if not any(_stems([example.text]) & known[winner] for example in cases):
                 yield Problem(
                     _place(workflow, cases[0].line),
-                    f'rule "{winner}" wins "{start_of(cases[0].text)}" and has no examples or '
+                    f'rule "{winner}" wins "{excerpt(cases[0].text)}" and has no examples or '
                     "words like it",
                     f'add such requests to the Examples or Words of "{winner}"',
                 )
@@ -139,7 +139,7 @@ def _gold(workflow: Workflow) -> Iterator[Problem]:
         if rule is not None:
             yield Problem(
                 str(_gold_file(workflow).with_name(case.place)),
-                f'"{start_of(case.conversation.last_user)}" is gold and an example of '
+                f'"{excerpt(case.conversation.last_user)}" is gold and an example of '
                 f'rule "{rule.id}"',
                 "change one of the two: gold is never trained on, so the example is lost",
             )
@@ -148,7 +148,7 @@ def _gold(workflow: Workflow) -> Iterator[Problem]:
     if missing and named != {None}:
         yield Problem(
             f"{_gold_file(workflow)}:1",
-            f"no gold case names the rules {listed(missing)}",
+            f"no gold case names the rules {comma_list(missing)}",
             "add some for each, so that the scores by rule cover all rules",
         )
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from distill.errors import WorkflowError
 from distill.files import read_text
 from distill.workflow.cases import read_cases
-from distill.workflow.markdown import Page, front_line, preamble, read_page, sections
+from distill.workflow.markdown import Page, front_matter_line, preamble, read_page, sections
 from distill.workflow.model import Rule, Tool, Workflow
-from distill.workflow.problems import Problems, by_line, did_you_mean, slug
+from distill.workflow.problems import Problems, did_you_mean, slug, sorted_by_line
 from distill.workflow.rules import Draft, read_rules, rule_ids
 from distill.workflow.slots import check_slots
 from distill.workflow.tools import read_tools
-from distill.workflow.words import SHARED, merged, read_words
+from distill.workflow.words import SHARED, merge_lists, read_words
 
 KEYS = ("title", "tools", "gold", "words")
 
@@ -38,7 +38,7 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
     drafts = read_rules(page, known, problems)
     read = _with_words(page, drafts, words_file, known, problems)
     if problems.found:
-        raise WorkflowError.of(by_line(problems.found))
+        raise WorkflowError.of(sorted_by_line(problems.found))
     ids = [rule.id for rule in read]
     cases = read_cases(gold_file, tools=list(known.values()), rules=ids) if gold_file else ()
     sources = (rules, tools_file, words_file, gold_file)
@@ -57,7 +57,7 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
 def _check_front(page: Page) -> None:
     problems = Problems(page.path)
     for key, value in page.front.items():
-        line = front_line(page.path, str(key))
+        line = front_matter_line(page.path, str(key))
         if key not in KEYS:
             problems.add(
                 line,
@@ -83,7 +83,7 @@ def _named(page: Page, key: str) -> Path | None:
         beside = [item.name for item in page.path.parent.iterdir() if item.is_file()]
         raise WorkflowError(
             f'the front matter\'s "{key}" names "{page.front[key]}", which is no file',
-            place=f"{page.path}:{front_line(page.path, key)}",
+            place=f"{page.path}:{front_matter_line(page.path, key)}",
             hint=did_you_mean(page.front[key], sorted(beside), "files beside it"),
         )
     return path
@@ -117,7 +117,7 @@ def _with_words(
     found = read_words(words_file, ids, problems) if words_file else {}
     rules = []
     for draft in drafts:
-        lists = merged(draft.lists, found.get(draft.rule.id), found.get(SHARED))
+        lists = merge_lists(draft.lists, found.get(draft.rule.id), found.get(SHARED))
         check_slots(draft, lists, tools, problems)
         rules.append(draft.rule.model_copy(update={"words": lists.words()}))
     return tuple(rules)

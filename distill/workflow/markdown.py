@@ -135,10 +135,10 @@ def _label_here(block: Block, part: str) -> Label | None:
     # In a list of examples or words, an item is content whatever it starts with.
     if block.kind == "other" or (block.kind == "item" and part not in ("", "when", "then")):
         return None
-    return label_of(block.text)
+    return parse_label(block.text)
 
 
-def front_line(path: Path, key: str) -> int:
+def front_matter_line(path: Path, key: str) -> int:
     """The line of the front matter on which `key` stands."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if re.match(rf"[\"']?{re.escape(key)}[\"']?\s*:", line):
@@ -146,7 +146,7 @@ def front_line(path: Path, key: str) -> int:
     return 1
 
 
-def label_of(text: str) -> Label | None:
+def parse_label(text: str) -> Label | None:
     """The label that a paragraph or a list item starts with."""
     found = _BOLD_LABEL.match(text) or _PLAIN_LABEL.match(text)
     return Label(part_name(found[1]), found[2]) if found else None
@@ -158,7 +158,7 @@ def part_name(text: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def joined(text: str) -> str:
+def join_lines(text: str) -> str:
     """A paragraph joined into one line."""
     return " ".join(line.strip(" \t") for line in text.split("\n")).strip()
 

@@ -29,7 +29,7 @@ class Problems:
         return Problems(path, self.found)
 
 
-def by_line(found: Iterable[Problem]) -> list[Problem]:
+def sorted_by_line(found: Iterable[Problem]) -> list[Problem]:
     """Problems in the order in which they are met when reading, file by file."""
     items = list(found)
     files = list(dict.fromkeys(problem.place.rpartition(":")[0] for problem in items))
@@ -41,7 +41,7 @@ def by_line(found: Iterable[Problem]) -> list[Problem]:
     return sorted(items, key=position)
 
 
-def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def closest_match(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name that `name` is most likely a slip of."""
     by_fold = {item.casefold(): item for item in known}
     close = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=cutoff)
@@ -51,13 +51,13 @@ def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
     """A hint for an unknown `name`: the nearest known one, or all of them."""
     names = list(known)
-    close = near(name, names)
+    close = closest_match(name, names)
     if close is not None:
         return f'did you mean "{close}"?'
-    return f"known {what}: {listed(names)}" if names else f"there are no {what} yet"
+    return f"known {what}: {comma_list(names)}" if names else f"there are no {what} yet"
 
 
-def listed(names: Iterable[str]) -> str:
+def comma_list(names: Iterable[str]) -> str:
     """Names for a message; a long list says how many it leaves out."""
     items = list(names)
     more = len(items) - MAX_LISTED
@@ -75,6 +75,6 @@ def truncate(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-def start_of(text: str, limit: int = 60) -> str:
+def excerpt(text: str, limit: int = 60) -> str:
     """The start of a text, as one line for a message."""
     return truncate(" ".join(text.split()), limit)

@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from distill.records import Json
-from distill.workflow.markdown import Block, Page, Part, Section, joined, parts, sections
+from distill.workflow.markdown import Block, Page, Part, Section, join_lines, parts, sections
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
-from distill.workflow.problems import Problems, did_you_mean, near, slug, start_of
+from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
 from distill.workflow.then import USAGE, read_then
-from distill.workflow.values import SlipError, argument_faults, read_arguments, slots_in
+from distill.workflow.values import InvalidInputError, argument_errors, read_arguments, slots_in
 from distill.workflow.words import (
     LISTS,
-    Lists,
+    WordLists,
     read_list,
     reject_text_outside_lists,
     reject_unknown_heading,
@@ -29,7 +29,7 @@ class Draft(NamedTuple):
     """A rule, and the words of its section; words.md may add to them."""
 
     rule: Rule
-    lists: Lists
+    lists: WordLists
     then_line: int
 
 
@@ -119,7 +119,7 @@ def _read_rule(
 ) -> Draft | None:
     """The rule, as far as it can be read, for its problems; None where it has no action."""
     found = parts(section)
-    lists = Lists.empty()
+    lists = WordLists.empty()
     worded = _read_word_parts(rule_id, found, lists, problems)
     when = _when(rule_id, section, found, problems)
     then, then_line = _then(rule_id, section, found, tools, problems)
@@ -138,7 +138,9 @@ def _read_rule(
     return Draft(rule, lists, then_line)
 
 
-def _read_word_parts(rule_id: str, found: list[Part], lists: Lists, problems: Problems) -> set[int]:
+def _read_word_parts(
+    rule_id: str, found: list[Part], lists: WordLists, problems: Problems
+) -> set[int]:
     """Fill `lists`; the numbers of the parts that are words."""
     worded: set[int] = set()
     depth: int | None = None
@@ -161,7 +163,7 @@ def _read_word_parts(rule_id: str, found: list[Part], lists: Lists, problems: Pr
 def _check_heading(rule_id: str, part: Part, problems: Problems) -> None:
     """A heading that is no part of a rule is a note for the reader, unless it is a slip."""
     names = [*_TEXT_PARTS, "words"]
-    if part.name and part.name not in names and (close := near(part.name, names, 0.8)):
+    if part.name and part.name not in names and (close := closest_match(part.name, names, 0.8)):
         problems.add(
             part.line,
             f'rule "{rule_id}" has the unknown part "{part.title}"',
@@ -184,7 +186,7 @@ def _when(rule_id: str, section: Section, found: list[Part], problems: Problems)
 def _as_prose(block: Block) -> str:
     if block.kind == "other":
         return block.text
-    return ("- " if block.kind == "item" else "") + joined(block.text)
+    return ("- " if block.kind == "item" else "") + join_lines(block.text)
 
 
 def _then(
@@ -202,7 +204,7 @@ def _then(
         return None, line
     try:
         return read_then(block.text, tools), block.line
-    except SlipError as fault:
+    except InvalidInputError as fault:
         problems.add(block.line, f'rule "{rule_id}" {fault.cause}', fault.hint)
         return None, block.line
 
@@ -223,11 +225,11 @@ def _items(name: str, found: list[Part], problems: Problems) -> list[Block]:
     items = []
     for block in (block for part in found if part.name == name for block in part.blocks):
         if block.kind == "item" and block.text.strip():
-            items.append(block._replace(text=joined(block.text)))
+            items.append(block._replace(text=join_lines(block.text)))
         elif block.text.strip() and not _introduces(block):
             problems.add(
                 block.line,
-                f'"{start_of(block.text)}" is not understood in {name.title()}',
+                f'"{excerpt(block.text)}" is not understood in {name.title()}',
                 "write each request as one bullet, without bullets inside of it",
             )
     return items
@@ -243,7 +245,7 @@ def _examples(
     examples = []
     for item in _items("examples", found, problems):
         text, right = split_arrow(item.text)
-        subject = f'rule "{rule_id}", example "{start_of(text)}"'
+        subject = f'rule "{rule_id}", example "{excerpt(text)}"'
         if not text or right == "":
             missing = "the request" if not text else "the arguments"
             problems.add(
@@ -254,7 +256,7 @@ def _examples(
             continue
         try:
             arguments = _arguments(right, then, tools) if right else None
-        except SlipError as fault:
+        except InvalidInputError as fault:
             problems.add(item.line, f"{subject} {fault.cause}", fault.hint)
             continue
         examples.append(RuleExample(text=text, arguments=arguments, line=item.line))
@@ -264,7 +266,7 @@ def _examples(
 def _arguments(text: str, then: Then, tools: Mapping[str, Tool]) -> Json:
     """The first call's arguments: the example's own, and those that the rule fixes."""
     if not then.calls:
-        raise SlipError(
+        raise InvalidInputError(
             f"gives arguments, and the rule says {then.kind}, not call",
             "remove the arrow and what follows; an arrow in the text itself is written as \\->",
         )
@@ -274,11 +276,11 @@ def _arguments(text: str, then: Then, tools: Mapping[str, Tool]) -> Json:
     own = read_arguments(text, tool)
     for name, value in fixed.items():
         if name in own and own[name] != value:
-            raise SlipError(
+            raise InvalidInputError(
                 f'gives "{name}" another value than the rule does', "change one of the two"
             )
     arguments = {**fixed, **own}
-    for fault in argument_faults(tool, arguments):
+    for fault in argument_errors(tool, arguments):
         raise fault
     return arguments
 
@@ -290,7 +292,7 @@ def _counter_examples(rule_id: str, found: list[Part], problems: Problems) -> li
         if not winner or not text:
             problems.add(
                 item.line,
-                f'rule "{rule_id}" does not say which rule wins for "{start_of(text)}"',
+                f'rule "{rule_id}" does not say which rule wins for "{excerpt(text)}"',
                 "write: - the request → id-of-the-other-rule",
             )
         else:
@@ -311,7 +313,7 @@ def _check_winners(found: list[Section], ids: Collection[str], problems: Problem
             what = "itself" if example.winner == rule_id else f'unknown rule "{example.winner}"'
             problems.add(
                 example.line,
-                f'rule "{rule_id}" names {what} as the winner for "{start_of(example.text)}"',
+                f'rule "{rule_id}" names {what} as the winner for "{excerpt(example.text)}"',
                 hint,
             )
 

@@ -40,7 +40,7 @@ _FORMATS = frozenset(
 )
 
 
-def strict_call(
+def strict_call_schema(
     tool: Tool,
     definitions: Json,
     fixed: Mapping[str, Any] = {},
@@ -53,17 +53,17 @@ def strict_call(
     required: optional arguments that this call must have all the same
     """
     arguments = _Converter(tool, definitions).object(tool.parameters, fixed, required)
-    return closed({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
+    return closed_object({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
 
 
-def without_nulls(tool: Tool, arguments: Json) -> Json:
+def drop_nulls(tool: Tool, arguments: Json) -> Json:
     """`arguments` without the nulls that stand for optional arguments left out."""
     schema = schema_of(tool)
     dropped = _dropped(arguments, schema.root, schema)
     return dropped if isinstance(dropped, dict) else arguments
 
 
-def closed(properties: Json, definitions: Json | None = None) -> Json:
+def closed_object(properties: Json, definitions: Json | None = None) -> Json:
     """The schema of an object with exactly these properties, as strict mode wants it."""
     schema: Json = {
         "type": "object",
@@ -90,7 +90,7 @@ class _Converter:
             else:
                 converted = self.schema(schema)
                 properties[name] = converted if name in required else _nullable(converted)
-        return closed(properties)
+        return closed_object(properties)
 
     def schema(self, node: Any) -> Json:
         if not isinstance(node, dict):

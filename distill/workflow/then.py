@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from distill.records import TARGET_KINDS, Json, TargetKind
-from distill.workflow.markdown import joined
+from distill.workflow.markdown import join_lines
 from distill.workflow.model import CallSpec, Then, Tool
-from distill.workflow.problems import did_you_mean, listed
+from distill.workflow.problems import comma_list, did_you_mean
 from distill.workflow.schema import schema_of
-from distill.workflow.values import SlipError, scan_value, unknown_argument
+from distill.workflow.values import InvalidInputError, scan_value, unknown_argument
 
 _VERB = re.compile(r"[\s:*_]*([^\W\d_]+)\**_*\s*[:,]?\s*", re.UNICODE)
 _TOOL = re.compile(r"(?:the\s+)?(?:tools?\s+|functions?\s+)?`([^`]*)`", re.IGNORECASE)
@@ -38,15 +38,15 @@ class _Calls(NamedTuple):
 
 
 def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
-    """The action that the sentence demands. Raises SlipError."""
-    sentence = joined(text)
+    """The action that the sentence demands. Raises InvalidInputError."""
+    sentence = join_lines(text)
     verb = _VERB.match(sentence)
     kind = _kind(verb[1]) if verb else None
     if verb is None or kind is None:
         first = f'starts with "{verb[1]}"' if verb else "is empty"
         near = did_you_mean(verb[1], TARGET_KINDS, "verbs") if verb else ""
         hint = f"{near} {USAGE}" if near.startswith("did") else USAGE
-        raise SlipError(f"has a Then that {first}", hint)
+        raise InvalidInputError(f"has a Then that {first}", hint)
     body = sentence[verb.end() :]
     if kind == "call":
         found = _read_calls(body, tools)
@@ -64,7 +64,7 @@ def _reply(body: str, kind: str) -> str:
     quoted = _QUOTED_END.search(body)
     reply = (quoted[1] or quoted[2]) if quoted else body.strip()
     if not reply.strip(" .:"):
-        raise SlipError(
+        raise InvalidInputError(
             f"does not say what to {kind}",
             f'add the words to say, as: **Then** {kind}: "…"',
         )
@@ -85,9 +85,9 @@ def _read_calls(body: str, tools: Mapping[str, Tool]) -> _Calls:
             break
         position = following.end()
     if not calls:
-        raise SlipError(
+        raise InvalidInputError(
             "calls no tool in its Then",
-            f"name one in backticks; known here: {listed(tools)}",
+            f"name one in backticks; known here: {comma_list(tools)}",
         )
     return _Calls(tuple(calls), body[position:])
 
@@ -100,7 +100,7 @@ def _read_arguments(body: str, position: int, tool: Tool) -> tuple[Json, int]:
         if not schema_of(tool).accepts_name(name):
             raise unknown_argument(tool, name)
         if name in arguments:
-            raise SlipError(f'gives "{name}" to {tool.name} twice', "keep one of them")
+            raise InvalidInputError(f'gives "{name}" to {tool.name} twice', "keep one of them")
         arguments[name], position = scan_value(body, found.end(), tool, name, _BARE_END)
         step = _NEXT_ARGUMENT.match(body, position)
     return arguments, position
@@ -111,12 +111,12 @@ def _check_rest(found: _Calls, tools: Mapping[str, Tool]) -> None:
     called = {name for call in found.calls for name in schema_of(tools[call.tool]).properties}
     for name in re.findall(r"`([^`]*)`", found.rest):
         if name in tools or name in called:
-            raise SlipError(
+            raise InvalidInputError(
                 f"goes on with `{name}` after its calls, which is not understood",
                 "join calls by and or then, arguments as: with `a` = 1, `b` = 2; "
                 "elsewhere in the sentence leave the backticks out",
             )
 
 
-def _unknown_tool(name: str, tools: Mapping[str, Tool]) -> SlipError:
-    return SlipError(f'calls unknown tool "{name}"', did_you_mean(name, tools, "tools"))
+def _unknown_tool(name: str, tools: Mapping[str, Tool]) -> InvalidInputError:
+    return InvalidInputError(f'calls unknown tool "{name}"', did_you_mean(name, tools, "tools"))

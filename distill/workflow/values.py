@@ -23,7 +23,7 @@ _SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 _PAIR = re.compile(r"`?([A-Za-z_][\w.-]*)`?\s*[:=]\s*")
 
 
-class SlipError(Exception):
+class InvalidInputError(Exception):
     """A mistake in what a user wrote: a predicate ("calls no tool") and a hint."""
 
     def __init__(self, cause: str, hint: str) -> None:
@@ -77,7 +77,9 @@ def is_valid_argument(tool: Tool, name: str, value: Any) -> bool:
     return not schema_of(tool).errors({name: value}, partial=True)
 
 
-def argument_faults(tool: Tool, arguments: Json, *, partial: bool = False) -> list[SlipError]:
+def argument_errors(
+    tool: Tool, arguments: Json, *, partial: bool = False
+) -> list[InvalidInputError]:
     """What is wrong with a call's arguments; `partial` lets required ones be missing."""
     schema = schema_of(tool)
     unknown = [name for name in arguments if not schema.accepts_name(name)]
@@ -86,15 +88,15 @@ def argument_faults(tool: Tool, arguments: Json, *, partial: bool = False) -> li
     return [unknown_argument(tool, name) for name in unknown] + [_fault(tool, e) for e in found]
 
 
-def unknown_argument(tool: Tool, name: str) -> SlipError:
+def unknown_argument(tool: Tool, name: str) -> InvalidInputError:
     hint = did_you_mean(name, schema_of(tool).properties, f"arguments of {tool.name}")
-    return SlipError(f'gives {tool.name} the unknown argument "{name}"', hint)
+    return InvalidInputError(f'gives {tool.name} the unknown argument "{name}"', hint)
 
 
 def read_arguments(text: str, tool: Tool) -> Json:
     """Arguments as an example gives them: `name: value, …`, a JSON object, or the sole text.
 
-    Raises SlipError.
+    Raises InvalidInputError.
     """
     text = text.strip()
     if text.startswith("{") and not _SLOT.match(text):
@@ -106,7 +108,7 @@ def read_arguments(text: str, tool: Tool) -> Json:
     if sole is None:
         schema = schema_of(tool)
         names = ", ".join(f"{name}: …" for name in schema.required or schema.properties)
-        raise SlipError(
+        raise InvalidInputError(
             f'does not say which argument of {tool.name} "{text}" is',
             f"write each with its name, as: {names}" if names else "remove it: there are none",
         )
@@ -132,7 +134,7 @@ def _json_value(text: str, start: int) -> ParsedValue:
     try:
         return ParsedValue(*strict_json.decode_prefix(text, start))
     except JsonError:
-        raise SlipError(
+        raise InvalidInputError(
             f"has a value that is not complete JSON: {truncate(text[start:], MAX_QUOTED)}",
             'close its quotes and brackets; inside of quotes write \\" and \\\\',
         ) from None
@@ -141,7 +143,7 @@ def _json_value(text: str, start: int) -> ParsedValue:
 def _object(text: str) -> Json:
     value, end = _json_value(text, 0)
     if text[end:].strip():
-        raise SlipError(
+        raise InvalidInputError(
             f'goes on with "{text[end:].strip()}" after the arguments',
             "keep one JSON object after the arrow",
         )
@@ -154,7 +156,7 @@ def _pairs(text: str, tool: Tool) -> Json:
     while position < len(text):
         pair = _PAIR.match(text, position)
         if pair is None:
-            raise SlipError(
+            raise InvalidInputError(
                 f'has "{text[position:]}" where an argument\'s name should be',
                 'separate arguments by commas, as: name: "value", other: 3',
             )
@@ -162,7 +164,7 @@ def _pairs(text: str, tool: Tool) -> Json:
         if not schema_of(tool).accepts_name(name):
             raise unknown_argument(tool, name)
         if name in arguments:
-            raise SlipError(f'gives "{name}" twice', "keep one of them")
+            raise InvalidInputError(f'gives "{name}" twice', "keep one of them")
         names = "|".join(map(re.escape, schema_of(tool).properties))
         stop = rf"\s*[,;]\s*`?(?:{names})`?\s*[:=]|\s*[,;]?\s*\Z"
         arguments[name], position = scan_value(text, pair.end(), tool, name, stop)
@@ -173,7 +175,7 @@ def _pairs(text: str, tool: Tool) -> Json:
 def _after_separator(text: str, position: int) -> int:
     rest = re.compile(r"\s*(?:[,;]\s*|\Z)").match(text, position)
     if rest is None:
-        raise SlipError(
+        raise InvalidInputError(
             f'goes on with "{text[position:].strip()}" after a complete value',
             'separate arguments by commas, as: name: "value", other: 3',
         )
@@ -185,17 +187,17 @@ def _is_plain_text(text: str, sole: str | None) -> bool:
     return sole is not None and not re.match(r"`?[A-Za-z_][\w.-]*`?\s*[:=](?:\s|$)", text)
 
 
-def _fault(tool: Tool, error: ValidationError) -> SlipError:
+def _fault(tool: Tool, error: ValidationError) -> InvalidInputError:
     if error.validator == "required" and isinstance(error.instance, dict) and not error.path:
         missing = [name for name in schema_of(tool).required if name not in error.instance]
         named = next((n for n in missing if repr(n) in error.message), missing[0])
-        return SlipError(
+        return InvalidInputError(
             f'leaves out "{named}", which {tool.name} needs',
             f'add it, as: {named}: "…"',
         )
     where = error.json_path.removeprefix("$.")
     subject = f'"{where}" of {tool.name}' if where != "$" else f"the arguments of {tool.name}"
-    return SlipError(
+    return InvalidInputError(
         f"has a wrong value for {subject}: {truncate(error.message, MAX_QUOTED)}",
         f"the schema wants {_wanted(error.schema)}",
     )

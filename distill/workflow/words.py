@@ -11,14 +11,14 @@ from distill.workflow.markdown import (
     Block,
     Part,
     Section,
-    joined,
+    join_lines,
     parts,
     preamble,
     read_page,
     sections,
 )
 from distill.workflow.model import Words
-from distill.workflow.problems import Problems, did_you_mean, slug, start_of
+from distill.workflow.problems import Problems, did_you_mean, excerpt, slug
 from distill.workflow.values import slots_in
 
 LISTS = ("things", "actions", "phrases", "slots")
@@ -34,7 +34,7 @@ class Item(NamedTuple):
     line: int
 
 
-class Lists(NamedTuple):
+class WordLists(NamedTuple):
     """The lists of one section: entries by list name."""
 
     things: list[Item]
@@ -43,14 +43,14 @@ class Lists(NamedTuple):
     slots: dict[str, list[Item]]
 
     @classmethod
-    def empty(cls) -> Lists:
+    def empty(cls) -> WordLists:
         return cls([], [], [], {})
 
     def texts(self) -> list[Item]:
         """Every entry that may contain slots."""
         return [*self.things, *self.actions, *self.phrases]
 
-    def add(self, other: Lists) -> None:
+    def add(self, other: WordLists) -> None:
         """Add another section's entries."""
         for mine, theirs in zip(self[:3], other[:3], strict=True):
             mine.extend(theirs)
@@ -67,7 +67,7 @@ class Lists(NamedTuple):
         )
 
 
-def read_list(name: str, blocks: Iterable[Block], into: Lists, problems: Problems) -> None:
+def read_list(name: str, blocks: Iterable[Block], into: WordLists, problems: Problems) -> None:
     """Take the blocks under one of LISTS' headings in."""
     for block in blocks:
         if not block.text.strip():
@@ -75,7 +75,7 @@ def read_list(name: str, blocks: Iterable[Block], into: Lists, problems: Problem
         if block.kind == "other":
             problems.add(
                 block.line,
-                f'"{start_of(block.text)}" is not understood in {name.title()}',
+                f'"{excerpt(block.text)}" is not understood in {name.title()}',
                 "write one entry a bullet, without bullets inside of it",
             )
         elif name == "slots":
@@ -87,19 +87,19 @@ def read_list(name: str, blocks: Iterable[Block], into: Lists, problems: Problem
                 entries.append(item)
 
 
-def read_words(path: Path, rules: Collection[str], problems: Problems) -> dict[str, Lists]:
+def read_words(path: Path, rules: Collection[str], problems: Problems) -> dict[str, WordLists]:
     """words.md: the lists of each rule, those under SHARED for all rules."""
     problems = problems.of(path)
     page = read_page(path)
     if page.front:
         problems.add(1, "has front matter, which words do not need", "remove it")
-    found: dict[str, Lists] = {}
+    found: dict[str, WordLists] = {}
     for block in preamble(page):
         if block.kind == "item":
             problems.add(block.line, "words before the first rule", "put them under ## rule-id")
     for section in sections(page):
         name = _rule_named(section, rules, problems)
-        lists = found.setdefault(name, Lists.empty()) if name else Lists.empty()
+        lists = found.setdefault(name, WordLists.empty()) if name else WordLists.empty()
         for part in parts(section):
             _read_part(part, lists, problems)
         if name == SHARED:
@@ -107,7 +107,7 @@ def read_words(path: Path, rules: Collection[str], problems: Problems) -> dict[s
     return found
 
 
-def merged(own: Lists, words: Lists | None, shared: Lists | None) -> Lists:
+def merge_lists(own: WordLists, words: WordLists | None, shared: WordLists | None) -> WordLists:
     """A rule's lists: its section's, words.md's, and shared slots that it does not have itself."""
     if words is not None:
         own.add(words)
@@ -116,7 +116,7 @@ def merged(own: Lists, words: Lists | None, shared: Lists | None) -> Lists:
     return own
 
 
-def _read_part(part: Part, into: Lists, problems: Problems) -> None:
+def _read_part(part: Part, into: WordLists, problems: Problems) -> None:
     if part.name in LISTS:
         read_list(part.name, part.blocks, into, problems)
     elif not part.name or part.name == "words":
@@ -131,7 +131,7 @@ def reject_text_outside_lists(part: Part, problems: Problems) -> None:
         if block.kind == "item":
             problems.add(
                 block.line,
-                f'"{start_of(block.text)}" stands under none of the lists of words',
+                f'"{excerpt(block.text)}" stands under none of the lists of words',
                 "put it under a heading: Things, Actions, Phrases or Slots",
             )
 
@@ -155,7 +155,7 @@ def _rule_named(section: Section, rules: Collection[str], problems: Problems) ->
     return None
 
 
-def _check_shared(lists: Lists, problems: Problems) -> None:
+def _check_shared(lists: WordLists, problems: Problems) -> None:
     for item in lists.texts()[:1]:
         problems.add(
             item.line,
@@ -164,12 +164,12 @@ def _check_shared(lists: Lists, problems: Problems) -> None:
         )
 
 
-def _read_slot(block: Block, into: Lists, problems: Problems) -> None:
-    found = _SLOT_LINE.match(joined(block.text))
+def _read_slot(block: Block, into: WordLists, problems: Problems) -> None:
+    found = _SLOT_LINE.match(join_lines(block.text))
     if found is None:
         problems.add(
             block.line,
-            f'"{start_of(block.text)}" is no slot list',
+            f'"{excerpt(block.text)}" is no slot list',
             "write its name, then its values, as: - project: Chimera, Atlas, Orion",
         )
         return
@@ -182,7 +182,7 @@ def _read_slot(block: Block, into: Lists, problems: Problems) -> None:
 
 
 def _entries(block: Block, path: Path, separator: str) -> list[Item]:
-    parts = (part.strip() for part in joined(block.text).split(separator))
+    parts = (part.strip() for part in join_lines(block.text).split(separator))
     return [Item(part, path, block.line) for part in parts if part]
 
 
@@ -195,7 +195,7 @@ def _check_marks(item: Item, problems: Problems, *, is_phrase: bool) -> None:
     if cause is not None:
         problems.add(
             item.line,
-            f'"{start_of(item.text)}" {cause}',
+            f'"{excerpt(item.text)}" {cause}',
             "write phrases as: who is the [owner of {project}]",
         )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stage_data import case, cases, example, example_lists, likely_prompts, prompts, search
 
 from distill.config import DataConfig
-from distill.data.dedup import PromptIndex, dedup, near_pairs, normalise, similarity
+from distill.data.dedup import PromptIndex, dedup, near_duplicate_pairs, normalise, similarity
 from distill.records import Case, Example, Message, Reason, Target
 
 DATA = DataConfig(near_duplicate=0.8)
@@ -62,14 +62,16 @@ def test_order_of_examples_does_not_matter(
 
 
 @given(st.lists(prompts, max_size=30), st.sampled_from([0.3, 0.6, 0.85, 1.0]))
-def test_near_pairs_are_those_that_comparing_all_finds(said: list[str], threshold: float) -> None:
+def test_near_duplicate_pairs_are_those_that_comparing_all_finds(
+    said: list[str], threshold: float
+) -> None:
     expected = [
         (i, j)
         for j in range(len(said))
         for i in range(j)
         if similarity(said[i], said[j]) >= threshold
     ]
-    assert near_pairs(said, threshold) == expected
+    assert near_duplicate_pairs(said, threshold) == expected
 
 
 def test_an_exact_duplicate_names_the_first() -> None:
@@ -146,7 +148,7 @@ def test_long_and_odd_prompts_are_indexed() -> None:
 
 @given(st.lists(likely_prompts, max_size=20))
 def test_a_higher_threshold_finds_fewer(said: list[str]) -> None:
-    assert set(near_pairs(said, 0.9)) <= set(near_pairs(said, 0.7))
+    assert set(near_duplicate_pairs(said, 0.9)) <= set(near_duplicate_pairs(said, 0.7))
 
 
 def dialogue(*turns: str) -> tuple[Message, ...]:

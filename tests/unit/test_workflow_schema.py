@@ -23,9 +23,9 @@ from distill.teachers.base import WriteTask
 from distill.workflow.cases import read_cases
 from distill.workflow.model import CallSpec, Tool, Workflow
 from distill.workflow.schema import ArgumentsSchema, schema_of
-from distill.workflow.strict import strict_call, without_nulls
+from distill.workflow.strict import drop_nulls, strict_call_schema
 from distill.workflow.tools import read_tools
-from distill.workflow.values import argument_faults
+from distill.workflow.values import argument_errors
 
 ADDRESS: Json = {
     "type": "object",
@@ -75,7 +75,7 @@ def verdicts(one: Tool, arguments: Json, folder: Path) -> set[bool]:
         taken_as_gold(one, arguments, folder),
         taken_from_a_teacher(one, arguments),
         argument_problem(ToolCall(name="t", arguments=arguments), one) is None,
-        not argument_faults(one, arguments),
+        not argument_errors(one, arguments),
     }
 
 
@@ -206,7 +206,7 @@ def test_everybody_gives_one_verdict(schema: Json, arguments: Json) -> None:
 
     one = Tool(name="t", description="A tool.", parameters=schema)
     # Of a teacher's reply, nulls of optional arguments are dropped before it is judged.
-    arguments = without_nulls(one, arguments)
+    arguments = drop_nulls(one, arguments)
     with tempfile.TemporaryDirectory() as folder:
         found = verdicts(one, arguments, Path(folder))
     assert len(found) == 1
@@ -260,15 +260,15 @@ def test_strict_mode_says_the_same_call_with_nulls(arguments: Json) -> None:
     one = Tool(name="t", description="A tool.", parameters=PLAIN)
     assert schema_of(one).errors(arguments) == []
     filled = with_nulls(PLAIN, arguments)
-    strict = strict_call(one, {})
+    strict = strict_call_schema(one, {})
     assert Draft202012Validator(strict).is_valid({"name": "t", "arguments": filled})
-    assert without_nulls(one, filled) == arguments
+    assert drop_nulls(one, filled) == arguments
 
 
 @pytest.mark.parametrize("one", [REFERRED, EXTENDED])
 def test_references_of_strict_mode_resolve(one: Tool) -> None:
     definitions: Json = {}
-    schema = {**strict_call(one, definitions), "$defs": definitions}
+    schema = {**strict_call_schema(one, definitions), "$defs": definitions}
     assert list(ArgumentsSchema(schema).reference_faults()) == []
 
 
