@@ -1,7 +1,7 @@
 """candidates -> examples: format, then schema, then grounding.
 
-Each check looks at one candidate and gives a reason and a detail when it must be rejected. The
-first that does decides, so a later check may rely on the earlier ones.
+Each check takes one candidate and returns the reason and the detail of its rejection, or None. They
+run in the order of CHECKS up to the first rejection, so a check may rely on those before it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def validate(
     """Keep the candidates that pass every check; both lists come back in the order of ids."""
     sifted: Sifted[Example] = Sifted([], [])
     for candidate in sorted(candidates, key=lambda c: c.id):
-        verdict = _first_verdict(candidate, workflow, data)
+        verdicts = (check(candidate, workflow, data) for check in CHECKS)
+        verdict = next(filter(None, verdicts), None)
         if verdict is None:
             sifted.kept.append(Example.promote(candidate))
         else:
@@ -46,11 +47,6 @@ def validate(
                 Rejection(stage="validate", reason=reason, detail=detail, item=candidate)
             )
     return sifted
-
-
-def _first_verdict(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
-    verdicts = (check(candidate, workflow, data) for check in CHECKS)
-    return next((verdict for verdict in verdicts if verdict is not None), None)
 
 
 def _empty_prompt(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
@@ -70,9 +66,9 @@ def _prompt_too_long(candidate: Candidate, workflow: Workflow, data: DataConfig)
     return None
 
 
-# C0 controls but tab and newline (CRLF is a newline), surrogates, U+FFFD, noncharacters.
-# Emoji, joiners, marks of direction and U+2028 are text.
-_BAD = re.compile(
+# C0 controls except tab and newline (CRLF is a newline), surrogates, U+FFFD, noncharacters.
+# Emoji, zero-width joiners, bidirectional marks and U+2028 are allowed.
+_FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffd\ufdd0-\ufdef"
     + "".join(
         f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
@@ -83,7 +79,7 @@ _BAD = re.compile(
 
 def _bad_characters(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
     for place, text in _trained_texts(candidate):
-        found = _BAD.search(text)
+        found = _FORBIDDEN.search(text)
         if found:
             code = f"U+{ord(found.group()):04X}"
             return Reason.BAD_CHARACTERS, f"{code} at character {found.start() + 1} of {place}"
@@ -104,13 +100,11 @@ def _wrong_target(candidate: Candidate, workflow: Workflow, data: DataConfig) ->
     if target.kind != scenario.target:
         return Reason.WRONG_TARGET, f"{target.kind} where {scenario.target} was asked for"
     specs = _required_calls(candidate, workflow)
-    wanted = [spec.tool for spec in specs]
+    required = [spec.tool for spec in specs]
     called = [call.name for call in target.calls]
-    if called != wanted:
-        return (
-            Reason.WRONG_TARGET,
-            f"calls {_comma_separated(called)} where the rule calls {_comma_separated(wanted)}",
-        )
+    if called != required:
+        calls, rule_calls = (", ".join(names) or "nothing" for names in (called, required))
+        return Reason.WRONG_TARGET, f"calls {calls} where the rule calls {rule_calls}"
     for spec, call in zip(specs, target.calls, strict=True):
         for name, value in spec.arguments.items():
             if not _matches_template(value, call.arguments.get(name)):
@@ -131,16 +125,15 @@ def _invalid_arguments(candidate: Candidate, workflow: Workflow, data: DataConfi
 
 
 def _ungrounded_argument(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
-    heard = candidate.conversation.said
-    for spec, call in zip(
-        _required_calls(candidate, workflow), candidate.target.calls, strict=True
-    ):
+    specs = _required_calls(candidate, workflow)
+    for spec, call in zip(specs, candidate.target.calls, strict=True):
         for name, argument in call.arguments.items():
-            allowed = _trusted_values(name, spec, candidate, workflow)
+            trusted = _trusted_values(name, spec, candidate, workflow)
+            source = f"{candidate.conversation.said}\n{trusted.words}"
             for path, value in leaves(argument, (name,)):
-                if any(_json_equal(value, other) for other in allowed.values):
+                if any(_json_equal(value, other) for other in trusted.values):
                     continue
-                if not is_grounded(value, f"{heard}\n{allowed.words}"):
+                if not is_grounded(value, source):
                     detail = f"{call.name}: {path_text(path)}: {canonical_json(value)} was not said"
                     return Reason.UNGROUNDED_ARGUMENT, detail
     return None
@@ -154,7 +147,7 @@ def _empty_reply(candidate: Candidate, workflow: Workflow, data: DataConfig) -> 
 
 
 def argument_problem(call: ToolCall, tool: Tool) -> str | None:
-    """What the tool's schema has against the arguments, with the path; None when nothing."""
+    """The most relevant violation of the tool's schema, with its path; None for a valid call."""
     errors = schema_of(tool).errors(call.arguments)
     if not errors:
         return None
@@ -169,13 +162,13 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
 def _required_calls(candidate: Candidate, workflow: Workflow) -> tuple[CallSpec, ...]:
-    """The calls that the rule demands of this candidate."""
+    """The calls that the rule prescribes; none where the target is not a call."""
     rule = workflow.by_id[candidate.scenario.rule]
     return rule.then.calls if candidate.scenario.target == "call" else ()
 
 
 def _matches_template(template: JsonValue, value: JsonValue) -> bool:
-    """Whether `value` is what a rule says; a text with a placeholder leaves it to the teacher."""
+    """Whether `value` equals the rule's; a string with a placeholder accepts any but null."""
     if isinstance(template, str) and _PLACEHOLDER.search(template):
         return value is not None
     if isinstance(template, dict) and isinstance(value, dict):
@@ -186,37 +179,41 @@ def _matches_template(template: JsonValue, value: JsonValue) -> bool:
 
 
 def _json_equal(one: JsonValue, other: JsonValue) -> bool:
-    """Equality as JSON has it: true is not 1."""
+    """Equality of JSON values: unlike in Python, true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 class _TrustedValues(NamedTuple):
     values: list[JsonValue]
     words: str
-    """The words around a rule's placeholders."""
+    """The text around the placeholders of the rule's templates."""
 
 
 def _trusted_values(
     name: str, spec: CallSpec, candidate: Candidate, workflow: Workflow
 ) -> _TrustedValues:
-    """What the argument `name` may be without having been said."""
+    """Values of the argument `name` that need no grounding in the conversation.
+
+    They are the rule's constants, the arguments of its example with this prompt, and the enum,
+    const and default values of the tool's schema.
+    """
     rule = workflow.by_id[candidate.scenario.rule]
     fixed = [value for _, value in leaves(spec.arguments.get(name))]
     templates = [v for v in fixed if isinstance(v, str) and _PLACEHOLDER.search(v)]
     constants = [value for value in fixed if value not in templates]
-    trusted = [
+    from_examples = [
         (example.arguments or {}).get(name)
         for example in rule.examples
         if example.text.strip() == candidate.conversation.key.strip()
     ]
     schema = schema_of(workflow.by_name[spec.tool])
     stated = schema.stated_values(schema.properties.get(name))
-    values = [*constants, *(value for _, value in leaves(trusted)), *stated]
+    values = [*constants, *(value for _, value in leaves(from_examples)), *stated]
     return _TrustedValues(values, " ".join(_PLACEHOLDER.sub(" ", text) for text in templates))
 
 
 def _trained_texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
-    """Every text that would be trained on, with a name for it."""
+    """Every text that would be trained on, as (its name, the text)."""
     for number, message in enumerate(candidate.messages, start=1):
         yield f"turn {number}", message.content
     yield "the reply", candidate.target.reply
@@ -224,10 +221,6 @@ def _trained_texts(candidate: Candidate) -> Iterator[tuple[str, str]]:
         for path, value in leaves(call.arguments):
             if isinstance(value, str):
                 yield f"{call.name}: {path_text(path)}", value
-
-
-def _comma_separated(names: Iterable[str]) -> str:
-    return ", ".join(names) or "nothing"
 
 
 CHECKS: tuple[Check, ...] = (

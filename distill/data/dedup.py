@@ -1,8 +1,8 @@
-"""examples -> examples without duplicates of each other or of gold: exact, then MinHash.
+"""examples -> examples without exact or near duplicates of each other or of gold (MinHash LSH).
 
-A conversation is compared by its key: a single request as it stands, else all of its turns. Near
-duplicates are keys whose sets of character 3-grams overlap: on short requests characters
-find what words miss. MinHash finds candidates, the exact Jaccard similarity decides.
+Conversations are compared by `Conversation.key`. Near duplicates are keys whose sets of character
+3-grams have a Jaccard similarity at or above the threshold; characters, as requests are short and
+word n-grams miss typos and inflection. LSH finds candidates, the exact similarity decides.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MAX_MISS = 1e-4
 
 
 def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -> Sifted[Example]:
-    """Keep the first, by id, of prompts that are exact or near duplicates; none that is in gold.
+    """Keep the lowest id of prompts that are exact or near duplicates; none that is in gold.
 
-    Both lists come back in the order of ids, whatever the order of `examples`.
+    Both lists are sorted by id; the order of `examples` does not matter.
     """
-    held_out = PromptIndex(data.near_duplicate)
+    gold_index = PromptIndex(data.near_duplicate)
     for case in gold:
-        held_out.add(case.conversation.key)
+        gold_index.add(case.conversation.key)
     index = PromptIndex(data.near_duplicate)
     sifted: Sifted[Example] = Sifted([], [])
     for example in sorted(examples, key=lambda e: e.id):
-        rejection = _in_gold(example, gold, held_out) or _duplicate(example, sifted.kept, index)
+        rejection = _in_gold(example, gold, gold_index) or _duplicate(example, sifted.kept, index)
         if rejection:
             sifted.rejected.append(rejection)
         else:
@@ -47,7 +47,7 @@ class PromptIndex:
     """An index of prompts by number, for exact and near-duplicate lookups (MinHash LSH)."""
 
     def __init__(self, threshold: float) -> None:
-        """`threshold`: the Jaccard similarity of character 3-grams from which on two are near."""
+        """threshold: the least Jaccard similarity of character 3-grams of near duplicates"""
         bands = _LshBands.of(threshold)
         self._threshold = threshold
         self._permutations = bands.rows * bands.number
@@ -70,8 +70,8 @@ class PromptIndex:
     def near(self, prompt: str) -> list[int]:
         """The numbers, ascending, of all prompts at or above the threshold."""
         grams = _grams(normalise(prompt))
-        proposed = sorted(self._lsh.query(self._sketch(grams)))
-        return [i for i in proposed if _similar(grams, self._grams[i], self._threshold)]
+        candidates = sorted(self._lsh.query(self._sketch(grams)))
+        return [i for i in candidates if _is_near(grams, self._grams[i], self._threshold)]
 
     def _sketch(self, grams: frozenset[str]) -> RMinHash:
         sketch = RMinHash(self._permutations, SEED)
@@ -80,7 +80,7 @@ class PromptIndex:
 
 
 def near_duplicate_pairs(prompts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
-    """Positions of every two prompts that are exact or near duplicates, the smaller first."""
+    """Positions (i, j), i < j, of all prompts that are exact or near duplicates."""
     index = PromptIndex(threshold)
     pairs = []
     for position, prompt in enumerate(prompts):
@@ -90,12 +90,15 @@ def near_duplicate_pairs(prompts: Sequence[str], threshold: float) -> list[tuple
 
 
 def normalise(prompt: str) -> str:
-    """The prompt without case, width, repeated blanks and punctuation."""
+    """The prompt without case, width, repeated blanks and punctuation.
+
+    A prompt of nothing but punctuation keeps it.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", prompt).casefold())
-    # Lone surrogates have no UTF-8, which MinHash needs.
+    # MinHash takes UTF-8, which cannot encode lone surrogates.
     folded = folded.encode("utf-8", "backslashreplace").decode("utf-8")
-    words = "".join(" " if _is_ignored(char) else char for char in folded).split()
-    return " ".join(words) or folded.strip()
+    kept = (c if c.isalnum() or unicodedata.category(c)[0] not in "PZC" else " " for c in folded)
+    return " ".join("".join(kept).split()) or folded.strip()
 
 
 def similarity(one: str, other: str) -> float:
@@ -104,17 +107,13 @@ def similarity(one: str, other: str) -> float:
     return len(a & b) / len(a | b)
 
 
-def _is_ignored(char: str) -> bool:
-    return not char.isalnum() and unicodedata.category(char)[0] in "PZC"
-
-
 def _grams(text: str) -> frozenset[str]:
     return frozenset(text[i : i + GRAM_LENGTH] for i in range(max(1, len(text) - GRAM_LENGTH + 1)))
 
 
-def _similar(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
+def _is_near(a: frozenset[str], b: frozenset[str], threshold: float) -> bool:
     small, large = sorted((len(a), len(b)))
-    if small < threshold * large:
+    if small < threshold * large:  # an upper bound of the similarity is small / large
         return False
     shared = len(a & b)
     return shared >= threshold * (small + large - shared)
@@ -138,24 +137,25 @@ def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Reje
     near = index.near(example.conversation.key)
     if not near:
         return None
-    found = index.exact(example.conversation.key)
-    case, how = (gold[near[0]], "near to") if found is None else (gold[found], "the same as")
+    exact = index.exact(example.conversation.key)
+    case = gold[near[0] if exact is None else exact]
     detail = (
-        f"{how} the gold prompt {case.place or case.id}: {_quoted(case.conversation.last_user)}"
+        f"{'near to' if exact is None else 'the same as'} the gold prompt "
+        f"{case.place or case.id}: {_quoted(case.conversation.last_user)}"
     )
     return Rejection(stage="dedup", reason=Reason.IN_GOLD, detail=detail, item=example)
 
 
 def _duplicate(example: Example, kept: Sequence[Example], index: PromptIndex) -> Rejection | None:
-    found = index.exact(example.conversation.key)
-    reason, how = Reason.EXACT_DUPLICATE, "the same prompt as"
-    if found is None:
+    position = index.exact(example.conversation.key)
+    reason, relation = Reason.EXACT_DUPLICATE, "the same prompt as"
+    if position is None:
         near = index.near(example.conversation.key)
         if not near:
             return None
-        found, reason, how = near[0], Reason.NEAR_DUPLICATE, "nearly the prompt of"
-    first = kept[found]
-    detail = f"{how} {first.id}: {_quoted(first.conversation.last_user)}"
+        position, reason, relation = near[0], Reason.NEAR_DUPLICATE, "nearly the prompt of"
+    first = kept[position]
+    detail = f"{relation} {first.id}: {_quoted(first.conversation.last_user)}"
     if _labels_differ(example.target, first.target, exact=reason is Reason.EXACT_DUPLICATE):
         detail += f"; the labels disagree: {_label(first.target)} there, "
         detail += f"{_label(example.target)} here"
@@ -164,13 +164,11 @@ def _duplicate(example: Example, kept: Sequence[Example], index: PromptIndex) ->
 
 def _labels_differ(one: Target, other: Target, *, exact: bool) -> bool:
     """Whether the labels differ; near duplicates may differ in argument values."""
-    # Arguments are compared as prompts are: their case follows how the user typed.
-    arguments_differ = normalise(_label(one)) != normalise(_label(other))
-    return _tools(one) != _tools(other) or (exact and arguments_differ)
-
-
-def _tools(target: Target) -> tuple[str, ...]:
-    return (target.kind, *(call.name for call in target.calls))
+    one_tools, other_tools = ([call.name for call in target.calls] for target in (one, other))
+    if one.kind != other.kind or one_tools != other_tools:
+        return True
+    # Normalised as prompts are, since arguments are copied from them in the user's spelling.
+    return exact and normalise(_label(one)) != normalise(_label(other))
 
 
 def _label(target: Target) -> str:

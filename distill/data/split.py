@@ -28,15 +28,20 @@ class Leak(NamedTuple):
 
 
 def split(examples: Iterable[Example], data: DataConfig) -> Splits:
-    """Hold out the shares of `data` of each cell, in whole families.
+    """Stratified split: hold out the dev and test shares of each cell, by whole families.
 
-    Families with near-duplicate prompts are joined first, so that none crosses the splits. A cell
-    whose families are too few or too large to come closer to its share keeps all in train, and
-    a note says so. The result does not depend on the order of `examples`.
+    Families with near-duplicate prompts are merged first, so that none leaks across the splits.
+    A cell whose families are too few or too large for its shares stays in train, with a note.
+    The order of `examples` does not matter.
     """
     ordered = sorted(examples, key=lambda example: example.id)
+    cells: dict[Cell, list[list[Example]]] = defaultdict(list)
+    for group in _merge_near_duplicates(ordered, data.near_duplicate):
+        # Merged families may span cells; the group counts as its most frequent cell.
+        counts = Counter(example.scenario.cell for example in group)
+        cells[min(counts, key=lambda cell: (-counts[cell], cell))].append(group)
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
-    for groups in _by_cell(_merge_near_duplicates(ordered, data.near_duplicate)).values():
+    for groups in cells.values():
         for name, members in _assign_parts(groups, data):
             parts[name].extend(members)
     for part in parts.values():
@@ -45,10 +50,10 @@ def split(examples: Iterable[Example], data: DataConfig) -> Splits:
 
 
 def leaks(a: Sequence[Example], b: Sequence[Example], threshold: float) -> list[Leak]:
-    """Every exact or near duplicate between two parts."""
-    both = [*a, *b]
-    pairs = near_duplicate_pairs([example.conversation.key for example in both], threshold)
-    return [Leak(both[i], both[j]) for i, j in pairs if i < len(a) <= j]
+    """Every exact or near duplicate of an example of `a` in `b`."""
+    examples = [*a, *b]
+    pairs = near_duplicate_pairs([example.conversation.key for example in examples], threshold)
+    return [Leak(examples[i], examples[j]) for i, j in pairs if i < len(a) <= j]
 
 
 def _merge_near_duplicates(examples: Sequence[Example], threshold: float) -> list[list[Example]]:
@@ -69,49 +74,41 @@ def _merge_near_duplicates(examples: Sequence[Example], threshold: float) -> lis
     return list(groups.values())
 
 
-def _by_cell(groups: Iterable[list[Example]]) -> dict[Cell, list[list[Example]]]:
-    """Groups by the cell of most of their examples, sorted."""
-    cells: dict[Cell, list[list[Example]]] = defaultdict(list)
-    for group in groups:
-        counts = Counter(example.scenario.cell for example in group)
-        cells[min(counts, key=lambda cell: (-counts[cell], cell))].append(group)
-    return dict(sorted(cells.items()))
-
-
 def _assign_parts(groups: list[list[Example]], data: DataConfig) -> list[tuple[str, list[Example]]]:
-    """Each group and its part: held out where that brings the part closer to its share.
+    """(part, group) of each group: held out where that brings the part closer to its share.
 
-    The largest group is always trained on.
+    The largest group always goes to train.
     """
     shuffled = sorted(groups, key=lambda g: digest([data.seed, g[0].scenario.family]))
     largest = max(shuffled, key=len)
     total = sum(map(len, groups))
-    lacking = {"test": data.test_share * total, "dev": data.dev_share * total}
-    dealt = []
+    remaining = {"test": data.test_share * total, "dev": data.dev_share * total}
+    assigned = []
     for group in shuffled:
-        part = max(lacking, key=lambda name: lacking[name])
-        if group is not largest and lacking[part] >= len(group) / 2:
-            lacking[part] -= len(group)
+        part = max(remaining, key=lambda name: remaining[name])
+        if group is not largest and remaining[part] >= len(group) / 2:
+            remaining[part] -= len(group)
         else:
             part = "train"
-        dealt.append((part, group))
-    return dealt
+        assigned.append((part, group))
+    return assigned
 
 
 def _missing_parts(
     examples: Sequence[Example], parts: Mapping[str, Sequence[Example]]
 ) -> list[str]:
+    """A note for each cell that has no examples in one of the parts."""
     families: dict[Cell, set[str]] = defaultdict(set)
     for example in examples:
         families[example.scenario.cell].add(example.scenario.family)
-    has = {name: {e.scenario.cell for e in part} for name, part in parts.items()}
+    cells = {name: {e.scenario.cell for e in part} for name, part in parts.items()}
     notes = []
-    for cell, found in sorted(families.items()):
-        lacking = [name for name in ("train", "dev", "test") if cell not in has[name]]
-        if lacking:
-            number = "1 family" if len(found) == 1 else f"{len(found)} families"
+    for cell, names in sorted(families.items()):
+        missing = [part for part in ("train", "dev", "test") if cell not in cells[part]]
+        if missing:
+            number = "1 family" if len(names) == 1 else f"{len(names)} families"
             notes.append(
-                f"{cell} has no examples in {' and '.join(lacking)}: "
+                f"{cell} has no examples in {' and '.join(missing)}: "
                 f"its {number} cannot be parted so as to meet the shares"
             )
     return notes
