@@ -1,4 +1,4 @@
-"""An example as one chat, its label the last message: what trainers and chat templates take."""
+"""Examples in OpenAI's chat format, the label as the last message, for trainers and templates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from distill.workflow.model import Workflow
 
 
 def chat_row(example: Example, workflow: Workflow) -> Json:
-    """id, rule, target, messages and tools, as OpenAI's chat format has them."""
+    """A row of id, rule, target, messages (with the label) and tools, in OpenAI's chat format."""
     target = example.target
     label = Message(role="assistant", content=target.reply, tool_calls=target.calls)
     return {
@@ -20,7 +20,7 @@ def chat_row(example: Example, workflow: Workflow) -> Json:
 
 
 def chat_message(message: Message) -> Json:
-    """One message; arguments are objects, as chat templates take them, not strings."""
+    """One message; its calls' arguments are objects, as in chat templates, not JSON strings."""
     row: Json = {"role": message.role, "content": message.content}
     if message.tool_calls:
         row["tool_calls"] = [

@@ -1,4 +1,4 @@
-"""scenarios -> candidates and failures: each scenario is asked for, and ends as exactly one."""
+"""scenarios -> candidates and failures: the teacher writes each scenario's conversation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from distill.records import Candidate, Failure, FailureReason, Scenario
 from distill.teachers.base import ChatRequest, ReplyError, Teacher, WriteTask
 from distill.workflow.model import Workflow
 
-# Workers per request that may be in flight: those that wait for a retry hold no slot.
+# Workers per concurrent request. More than one, as a worker in backoff holds no request slot.
 WORKERS_PER_SLOT = 3
 
-Settle = Callable[[int, Candidate | Failure], None]
-"""Told what became of a scenario, by its number in the plan, as soon as it is known."""
+OnResult = Callable[[int, Candidate | Failure], None]
+"""Called once per scenario, with its position in the plan, as soon as its result is known."""
 
 
-class Numbered(NamedTuple):
-    """A scenario and its place in the plan."""
+class NumberedScenario(NamedTuple):
+    """A scenario and its position in the plan."""
 
     number: int
     scenario: Scenario
@@ -35,86 +35,90 @@ async def generate(
     teacher: Teacher,
     replies: ReplyCache,
     settings: TeacherConfig,
-    settle: Settle,
+    on_result: OnResult,
 ) -> None:
-    """Settle each scenario once, as a candidate or a failure, in the order in which replies come.
+    """Call `on_result` once per scenario, with a candidate or a failure, as replies arrive.
 
-    Scenarios are taken one by one and none is held once it is settled. Each reply is kept before
-    it is used, and what is kept is not asked again. Raises TeacherError when the teacher is
-    unusable, or when the first scenarios asked for all fail; requests under way are then let
-    finish first, as they are when the caller is cancelled: they are paid for.
+    Scenarios are streamed: none is held in memory after its result. Each reply is stored in
+    `replies` before it is used, and a stored reply is not requested again.
+
+    Raises TeacherError when the teacher is unusable or the first requests all fail. Requests in
+    flight are awaited first, as on cancellation, because they are paid for.
     """
-    writer = _Writer(workflow, teacher, replies, settings, settle)
+    writer = _Writer(workflow, teacher, replies, settings, on_result)
     await writer.pool.run(
-        _chunks(scenarios, settings.batch),
-        writer.write_chunk,
+        _batches(scenarios, settings.batch),
+        writer.write_batch,
         workers=settings.concurrency * WORKERS_PER_SLOT,
     )
 
 
 class _Writer:
-    """Asks for scenarios chunk by chunk, and settles each."""
-
     def __init__(
         self,
         workflow: Workflow,
         teacher: Teacher,
         replies: ReplyCache,
         settings: TeacherConfig,
-        settle: Settle,
+        on_result: OnResult,
     ) -> None:
         self.workflow = workflow
         self.teacher = teacher
         self.replies = replies
         self.settings = settings
-        self.settle = settle
+        self.on_result = on_result
         self.pool = Pool(teacher, self._unusable)
 
-    async def write_chunk(self, chunk: Sequence[Numbered]) -> None:
-        asked = [write_request(each.scenario, self.workflow, self.settings) for each in chunk]
+    async def write_batch(self, batch: Sequence[NumberedScenario]) -> None:
+        requests = [write_request(item.scenario, self.workflow, self.settings) for item in batch]
         try:
-            await self._ask_together(asked)
+            await self._request_batch(requests)
         except ReplyError as error:
-            for each in chunk:
-                self._fail(each, error)
+            for item in batch:
+                self._fail(item, error)
             return
-        for each, one in zip(chunk, asked, strict=True):
-            await self._ask(each, one)
+        for item, request in zip(batch, requests, strict=True):
+            await self._request_one(item, request)
 
-    async def _ask_together(self, asked: Sequence[ChatRequest]) -> None:
-        """Get what is owed of several scenarios into the store by one request."""
-        owed = {reply_key(self.teacher, one): one for one in asked} if len(asked) > 1 else {}
-        owed = {key: one for key, one in owed.items() if self.replies.get(key) is None}
-        if len(owed) < 2:
+    async def _request_batch(self, requests: Sequence[ChatRequest]) -> None:
+        """Store the replies that are missing for several scenarios, by one request for all.
+
+        Does nothing where fewer than two are missing. Raises ReplyError for a server failure.
+        """
+        if len(requests) < 2:
+            return
+        missing = {reply_key(self.teacher, request): request for request in requests}
+        missing = {key: one for key, one in missing.items() if self.replies.get(key) is None}
+        if len(missing) < 2:
             return
         try:
-            reply = await self.teacher.complete(batch_request(list(owed.values())))
+            reply = await self.teacher.complete(batch_request(list(missing.values())))
         except ReplyError as error:
             if error.is_server_failure:
                 raise
-            return  # what the model refuses or cuts short together, it may write one by one
-        self.replies.put_all(zip(owed, split_batch(reply, len(owed)), strict=True))
+            return  # a batch that the model refuses or truncates may succeed one by one
+        self.replies.put_all(zip(missing, split_batch(reply, len(missing)), strict=True))
 
-    async def _ask(self, each: Numbered, asked: ChatRequest) -> None:
-        task = asked.task
+    async def _request_one(self, item: NumberedScenario, request: ChatRequest) -> None:
+        task = request.task
         assert isinstance(task, WriteTask)
         try:
             candidate, fresh = await ask(
-                asked,
+                request,
                 self.teacher,
                 self.replies,
                 lambda text: read_reply(text, task, self.teacher.name),
             )
         except ReplyError as error:
-            self._fail(each, error)
+            self._fail(item, error)
         else:
             if fresh:
                 self.pool.succeeded()
-            self.settle(each.number, candidate)
+            self.on_result(item.number, candidate)
 
-    def _fail(self, each: Numbered, error: ReplyError) -> None:
-        failure = Failure(scenario=each.scenario, reason=error.reason, detail=error.detail)
-        self.settle(each.number, failure)
+    def _fail(self, item: NumberedScenario, error: ReplyError) -> None:
+        failure = Failure(scenario=item.scenario, reason=error.reason, detail=error.detail)
+        self.on_result(item.number, failure)
         self.pool.failed(error)
 
     def _unusable(self) -> TeacherError:
@@ -126,19 +130,19 @@ class _Writer:
             f"the first {reasons.total()} scenarios all failed ({counted}); "
             f"the last: {last.detail}",
             place=self.teacher.name,
-            hint=_WAYS_OUT[last.reason] + ", then run the same command again: it goes on",
+            hint=_HINTS[last.reason] + ", then run the same command again: it goes on",
         )
 
 
-def _chunks(scenarios: Iterable[Scenario], size: int) -> Iterator[list[Numbered]]:
-    """Up to `size` neighbours of one rule at a time."""
-    numbered = (Numbered(number, scenario) for number, scenario in enumerate(scenarios))
-    for _, group in groupby(numbered, key=lambda each: each.scenario.rule):
-        while chunk := list(islice(group, size)):
-            yield chunk
+def _batches(scenarios: Iterable[Scenario], size: int) -> Iterator[list[NumberedScenario]]:
+    """Batches of up to `size` consecutive scenarios of one rule."""
+    numbered = (NumberedScenario(number, scenario) for number, scenario in enumerate(scenarios))
+    for _, group in groupby(numbered, key=lambda item: item.scenario.rule):
+        while batch := list(islice(group, size)):
+            yield batch
 
 
-_WAYS_OUT = {
+_HINTS = {
     FailureReason.MALFORMED: "choose a model that follows a JSON Schema, or a server that holds it",
     FailureReason.REFUSED: "choose a model that writes about this workflow, or reword the rules",
     FailureReason.EMPTY: "look into the server's log",

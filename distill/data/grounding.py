@@ -20,11 +20,11 @@ there these they this those to up us was we were what when where which who whose
 would you your
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-# Scripts that are written without blanks: each character counts as a word.
+# Scripts without word spacing (Thai, Lao, Burmese, Khmer, kana, CJK): each character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _COMPOUND = re.compile(r"\w+(?:[-'’.]\w+)+")
-_ENDINGS = (
+_SUFFIXES = (
     *("ements", "ations", "ement", "ation", "ments", "ings", "ment", "ions"),
     *("ing", "ion", "ers", "als", "ies", "ed", "er", "es", "al", "ly", "s", "e", "y"),
 )
@@ -41,24 +41,24 @@ def is_grounded(value: object, text: str) -> bool:
 
 
 def content_words(text: str) -> list[str]:
-    """Words in order, folded and stemmed, without stop words."""
+    """The stems of the words in `text`, in order, without stop words."""
     return [stem(word) for word in _words(fold(text)) if word not in STOP_WORDS]
 
 
 def fold(text: str) -> str:
-    """Without case, accents and differences of width."""
-    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(char for char in spread if not unicodedata.combining(char))
+    """`text` casefolded, in NFKD, without combining marks."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(char for char in decomposed if not unicodedata.combining(char))
 
 
 @lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
-    """A word without its English ending, so that `configure` meets `configuration`."""
+    """A folded word without its English suffix, so that `configure` matches `configuration`."""
     if not word.isalpha():
         return word
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            word = word.removesuffix(ending)
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3 and not word.endswith("ss"):
+            word = word.removesuffix(suffix)
             break
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
@@ -66,7 +66,7 @@ def stem(word: str) -> str:
 class _Source(NamedTuple):
     text: str
     folded: str
-    words: frozenset[str]
+    stems: frozenset[str]
     numbers: frozenset[Decimal]
 
 
@@ -74,27 +74,24 @@ class _Source(NamedTuple):
 def _indexed(text: str) -> _Source:
     folded = fold(text)
     words = _words(folded)
-    joined = (re.sub(r"\W", "", found) for found in _COMPOUND.findall(folded))
-    said = frozenset(stem(word) for word in (*words, *joined))
-    return _Source(
-        text, folded, said, frozenset((*_numbers_in_digits(folded), *_numbers_in_words(words)))
-    )
+    compounds = (re.sub(r"\W", "", compound) for compound in _COMPOUND.findall(folded))
+    stems = frozenset(stem(word) for word in (*words, *compounds))
+    numbers = frozenset((*_numbers_in_digits(folded), *_numbers_in_words(words)))
+    return _Source(text, folded, stems, numbers)
 
 
 def _contains(source: _Source, value: str) -> bool:
     words = set(content_words(value))
     if not words:
-        plain = fold(value).strip()
-        # Of a mark such as ¨ nothing is left by folding.
-        return (
-            plain in source.folded
-            if plain
-            else bool(value.strip()) and value.strip() in source.text
-        )
-    said = {word for word in words if word in source.words or _number(word) in source.numbers}
-    # An identifier or an amount is wrong when one digit is.
-    unsaid_digits = any(char.isdigit() for word in words - said for char in word)
-    return not unsaid_digits and 2 * len(said) >= len(words)
+        folded = fold(value).strip()
+        if folded:
+            return folded in source.folded
+        # Folding removes a value of combining marks alone, such as ¨.
+        return bool(value.strip()) and value.strip() in source.text
+    matched = {word for word in words if word in source.stems or _number(word) in source.numbers}
+    # An identifier or an amount is wrong when one of its digits is.
+    unmatched_digits = any(char.isdigit() for word in words - matched for char in word)
+    return not unmatched_digits and 2 * len(matched) >= len(words)
 
 
 def _words(folded: str) -> list[str]:
@@ -107,7 +104,7 @@ def _number(word: str) -> Decimal | None:
 
 
 _DIGITS = re.compile(r"(\d+(?:[.,]\d+)*)\s?(%|[a-z]+)?")
-_SUFFIXES = {"%": Decimal("0.01"), "k": Decimal(1000), "m": Decimal(10**6), "bn": Decimal(10**9)}
+_MULTIPLIERS = {"%": Decimal("0.01"), "k": Decimal(1000), "m": Decimal(10**6), "bn": Decimal(10**9)}
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _TEENS = """
 zero one/first two/second three/third four/fourth five/fifth six/sixth seven/seventh eight/eighth
@@ -120,16 +117,16 @@ _UNITS |= {word: 10 * n for n, word in enumerate(_TENS.split(), start=2)}
 
 
 def _numbers_in_digits(folded: str) -> Iterator[Decimal]:
-    """Every reading of the numbers in digits: `1,200` is 1200 and 1.2, `3k` is 3 and 3000."""
-    for digits, suffix in _DIGITS.findall(folded):
+    """All values that digits may stand for: `1,200` is 1200 and 1.2, `3k` is 3 and 3000."""
+    for digits, unit in _DIGITS.findall(folded):
         parts = re.split("[.,]", digits)
-        readings = {*parts, "".join(parts)}
+        values = {*parts, "".join(parts)}
         if len(parts) > 1:
-            readings.add(f"{''.join(parts[:-1])}.{parts[-1]}")
-        factor = _SUFFIXES.get(suffix) or Decimal(_SCALES.get(suffix, 1))
-        for reading in map(Decimal, readings):
-            yield reading
-            yield reading * factor
+            values.add(f"{''.join(parts[:-1])}.{parts[-1]}")
+        factor = _MULTIPLIERS.get(unit) or Decimal(_SCALES.get(unit, 1))
+        for value in map(Decimal, values):
+            yield value
+            yield value * factor
 
 
 def _numbers_in_words(words: Iterable[str]) -> Iterator[Decimal]:
@@ -139,7 +136,9 @@ def _numbers_in_words(words: Iterable[str]) -> Iterator[Decimal]:
         if word == "and" and last in _SCALES:
             continue
         unit = _UNITS.get(word)
-        if last and (word not in _SCALES) and not _extends_number(last, unit):
+        # "twenty five" and "hundred six" go on; "five six" are two numbers.
+        extends = last in _SCALES or (_UNITS.get(last, 0) >= 20 and unit in range(1, 10))
+        if last and word not in _SCALES and (unit is None or not extends):
             yield Decimal(number + group)
             number, group, last = 0, 0, ""
         if unit is not None:
@@ -148,10 +147,3 @@ def _numbers_in_words(words: Iterable[str]) -> Iterator[Decimal]:
             group, last = (group or 1) * _SCALES[word], word
             if _SCALES[word] >= 1000:
                 number, group = number + group, 0
-
-
-def _extends_number(last: str, unit: int | None) -> bool:
-    """Whether `unit` belongs to the number that ended in `last` so far."""
-    if unit is None:
-        return False
-    return last in _SCALES or (_UNITS[last] >= 20 and 0 < unit < 10)

@@ -1,4 +1,4 @@
-"""The coverage grid: which examples are wanted, and the scenarios that ask a teacher for them."""
+"""The coverage plan: the quota of each cell, and the scenarios that the teacher is to write."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from distill.workflow.model import Rule, Workflow
 
 
 def quotas(workflow: Workflow, target: int) -> dict[Cell, int]:
-    """Accepted examples wanted per cell: even over rules, the remainder to the first, no loss."""
+    """The number of accepted examples per cell: `target` split evenly, remainder to the first."""
     share, extra = divmod(target, len(workflow.rules))
     return {rule.cell: share + (position < extra) for position, rule in enumerate(workflow.rules)}
 
 
 def scenarios(
-    workflow: Workflow, data: DataConfig, asked: Mapping[Cell, int]
+    workflow: Workflow, data: DataConfig, counts: Mapping[Cell, int]
 ) -> Iterator[Scenario]:
-    """Each cell's first `asked[cell]` scenarios, one by one, in the order of the rules.
+    """The first `counts[cell]` scenarios of each cell, in the order of the rules.
 
-    A cell's scenarios are one endless sequence that follows from the workflow and the seed alone:
-    asking for more extends the list and changes nothing that was there.
+    The scenarios of a cell are a prefix of one infinite sequence, which depends on the workflow
+    and the config alone: a larger count appends scenarios and changes none of the earlier.
     """
     for rule in workflow.rules:
-        yield from islice(_sequence(workflow, rule, data), asked.get(rule.cell, 0))
+        yield from islice(_sequence(workflow, rule, data), counts.get(rule.cell, 0))
 
 
 def topics(workflow: Workflow, rule: Rule) -> tuple[str, ...]:
-    """What requests under `rule` are about: its words and examples, and the cases it wins.
+    """What requests under `rule` are about: its words, its examples, and the requests it wins.
 
-    A counter-example of another rule, of which this rule is the winner, is an example of this one.
-    A rule with none of these is asked for by its title, or else by its condition.
+    A counter-example of another rule that names this rule as its winner is an example of this one.
+    A rule with none of these has its title as the only topic, or its condition without a title.
     """
     words = rule.words
     won = (
@@ -44,29 +44,29 @@ def topics(workflow: Workflow, rule: Rule) -> tuple[str, ...]:
         if case.winner == rule.id and other.id != rule.id
     )
     examples = (example.text for example in rule.examples)
-    found = (*words.things, *words.actions, *words.phrases, *examples, *won)
-    return tuple(dict.fromkeys(found)) or (rule.title or rule.when,)
+    texts = (*words.things, *words.actions, *words.phrases, *examples, *won)
+    return tuple(dict.fromkeys(texts)) or (rule.title or rule.when,)
 
 
 def _sequence(workflow: Workflow, rule: Rule, data: DataConfig) -> Iterator[Scenario]:
-    order = list(topics(workflow, rule))
-    random.Random(_seed(data.seed, rule.id)).shuffle(order)
+    shuffled = list(topics(workflow, rule))
+    random.Random(_seed(data.seed, rule.id)).shuffle(shuffled)
     styles = data.styles
-    # Round robin over both. Once every pair that it can reach was had, and each style equally
-    # often, it shifts by one, so that in the end every topic meets every style.
-    block = math.lcm(len(order), len(styles))
-    names = tuple(tool.name for tool in workflow.tools)
+    # Round robin over topics and styles at once, which repeats its pairs after `block` scenarios.
+    # The styles then shift by one, so that in the end every topic is paired with every style.
+    block = math.lcm(len(shuffled), len(styles))
+    tool_names = tuple(tool.name for tool in workflow.tools)
     for number in count():
         yield Scenario.of(
             rule=rule.id,
             target=rule.then.kind,
-            tools=names,
+            tools=tool_names,
             style=styles[(number + number // block) % len(styles)],
-            topic=order[number % len(order)],
+            topic=shuffled[number % len(shuffled)],
             seed=_seed(data.seed, rule.id, rule.then.kind, number),
         )
 
 
 def _seed(*parts: str | int) -> int:
-    # 13 hex digits are 52 bits: every JSON reader keeps such an integer exact.
+    # 13 hex digits are 52 bits: JSON readers that use doubles keep such an integer exact.
     return int(digest(list(parts))[:13], 16)
