@@ -1,4 +1,4 @@
-"""rules.md: one `##` section per rule, as a domain expert writes it."""
+"""Parser of rules.md: one `##` section per rule, with When, Then, Examples, Not and Words."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ARROW = re.compile(r"(?:^|(?<=\s))(?:→|->)(?=\s|$)")
 _TEXT_PARTS = ("when", "then", "examples", "not")
 
 
-class Draft(NamedTuple):
-    """A rule, and the words of its section; words.md may add to them."""
+class ParsedRule(NamedTuple):
+    """A rule without its words, and the word lists of its section, which words.md may extend."""
 
     rule: Rule
     lists: WordLists
@@ -34,60 +34,61 @@ class Draft(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """`left → right` of a list item; an arrow in the text itself is written as `\\->`."""
+    """`left → right` of a list item; `right` is None without an arrow. `\\->` escapes one."""
 
     left: str
     right: str | None
 
 
-def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> list[Draft]:
-    """Every rule that parses; errors in the others are added to `problems`."""
-    found = sections(page)
-    if not found:
+def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> list[ParsedRule]:
+    """Every rule that parses; errors in all of them are added to `problems`."""
+    rule_sections = sections(page)
+    if not rule_sections:
         problems.add(
             1, "has no rule", "write each rule under a ## heading, as: ## refunds: Refund an order"
         )
     for block in page.blocks:
-        if block.kind == "heading" and block.depth == 1 and found and block.line > found[0].line:
+        is_title = block.kind == "heading" and block.depth == 1
+        if is_title and rule_sections and block.line > rule_sections[0].line:
             problems.add(
                 block.line,
                 f'"{block.text}" is a # heading among the rules',
                 "rules are ## headings, their parts ###; keep # for the page's title",
             )
-    ids = _ids(found, problems)
-    drafts = [
+    ids = rule_ids(page)
+    _check_ids(rule_sections, ids, problems)
+    parsed = [
         _read_rule(page, section, rule_id, tools, problems)
-        for section, rule_id in zip(found, ids, strict=True)
+        for section, rule_id in zip(rule_sections, ids, strict=True)
     ]
-    _check_winners(found, ids, problems)
-    return [draft for draft in drafts if draft is not None]
+    _check_winners(rule_sections, ids, problems)
+    return [rule for rule in parsed if rule is not None]
 
 
 def rule_ids(page: Page) -> list[str]:
-    """The id of each section, in order."""
-    return [_title(section)[0] for section in sections(page)]
+    """The id of each section in order; empty where the heading has none."""
+    return [_id_and_title(section)[0] for section in sections(page)]
 
 
 def split_arrow(text: str, *, last: bool = False) -> Arrow:
     """Split an item at its first (or last) arrow between blanks."""
     arrows = list(_ARROW.finditer(text))
     if not arrows:
-        return Arrow(_plain(text), None)
+        return Arrow(_unquoted(text), None)
     arrow = arrows[-1 if last else 0]
-    return Arrow(_plain(text[: arrow.start()]), text[arrow.end() :].strip())
+    return Arrow(_unquoted(text[: arrow.start()]), text[arrow.end() :].strip())
 
 
-def _plain(text: str) -> str:
+def _unquoted(text: str) -> str:
+    """`text` with its arrows unescaped, and without quotes around all of it."""
     text = text.strip().replace("\\→", "→").replace("\\->", "->")
-    wrapped = len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”"))
-    return text[1:-1].strip() if wrapped and not re.search(r'["“”]', text[1:-1]) else text
+    quoted = len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”"))
+    return text[1:-1].strip() if quoted and not re.search(r'["“”]', text[1:-1]) else text
 
 
-def _ids(found: list[Section], problems: Problems) -> list[str]:
-    ids: list[str] = []
+def _check_ids(rule_sections: list[Section], ids: list[str], problems: Problems) -> None:
     first: dict[str, int] = {}
-    for section in found:
-        rule_id = _title(section)[0]
+    for section, rule_id in zip(rule_sections, ids, strict=True):
         if not rule_id:
             problems.add(
                 section.line,
@@ -101,50 +102,48 @@ def _ids(found: list[Section], problems: Problems) -> list[str]:
                 "give one of them another id, as: ## other-id: Title",
             )
         first.setdefault(rule_id, section.line)
-        ids.append(rule_id)
-    return ids
 
 
-def _title(section: Section) -> tuple[str, str]:
-    """The id and the title in a heading."""
-    found = _HEADING.fullmatch(section.title.strip())
-    if found:
-        return found[1], found[2].strip()
+def _id_and_title(section: Section) -> tuple[str, str]:
+    """Both from `## id: Title`; of a heading without an id, the slug of its title."""
+    match = _HEADING.fullmatch(section.title.strip())
+    if match:
+        return match[1], match[2].strip()
     title = section.title.strip().strip("`")
     return slug(title), title
 
 
 def _read_rule(
     page: Page, section: Section, rule_id: str, tools: Mapping[str, Tool], problems: Problems
-) -> Draft | None:
-    """The rule, as far as it can be read, for its problems; None where it has no action."""
-    found = parts(section)
+) -> ParsedRule | None:
+    """The rule, incomplete where there are problems; None where its Then cannot be parsed."""
+    rule_parts = parts(section)
     lists = WordLists.empty()
-    worded = _read_word_parts(rule_id, found, lists, problems)
-    when = _when(rule_id, section, found, problems)
-    then, then_line = _then(rule_id, section, found, tools, problems)
+    word_parts = _read_word_parts(rule_id, rule_parts, lists, problems)
+    when = _when(rule_id, section, rule_parts, problems)
+    then, then_line = _then(rule_id, section, rule_parts, tools, problems)
     if then is None:
         return None
     rule = Rule(
         id=rule_id,
-        title=_title(section)[1],
+        title=_id_and_title(section)[1],
         when=when,
         then=then,
-        examples=tuple(_examples(rule_id, then, found, tools, problems)),
-        counter_examples=tuple(_counter_examples(rule_id, found, problems)),
-        text=_text(page, section, found, worded),
+        examples=tuple(_examples(rule_id, then, rule_parts, tools, problems)),
+        counter_examples=tuple(_counter_examples(rule_id, rule_parts, problems)),
+        text=_text_without_words(page, section, rule_parts, word_parts),
         line=section.line,
     )
-    return Draft(rule, lists, then_line)
+    return ParsedRule(rule, lists, then_line)
 
 
 def _read_word_parts(
-    rule_id: str, found: list[Part], lists: WordLists, problems: Problems
+    rule_id: str, rule_parts: list[Part], lists: WordLists, problems: Problems
 ) -> set[int]:
-    """Fill `lists`; the numbers of the parts that are words."""
-    worded: set[int] = set()
-    depth: int | None = None
-    for number, part in enumerate(found):
+    """Add the entries of the word parts to `lists`; returns the positions of these parts."""
+    word_parts: set[int] = set()
+    depth: int | None = None  # of the Words heading that encloses the part
+    for number, part in enumerate(rule_parts):
         if part.name == "words":
             depth = part.depth
             reject_text_outside_lists(part, problems)
@@ -156,12 +155,12 @@ def _read_word_parts(
             continue
         else:
             reject_unknown_heading(part, problems)
-        worded.add(number)
-    return worded
+        word_parts.add(number)
+    return word_parts
 
 
 def _check_heading(rule_id: str, part: Part, problems: Problems) -> None:
-    """A heading that is no part of a rule is a note for the reader, unless it is a slip."""
+    """Report a heading that looks like a misspelled part; any other is a note to the reader."""
     names = [*_TEXT_PARTS, "words"]
     if part.name and part.name not in names and (close := closest_match(part.name, names, 0.8)):
         problems.add(
@@ -171,8 +170,8 @@ def _check_heading(rule_id: str, part: Part, problems: Problems) -> None:
         )
 
 
-def _when(rule_id: str, section: Section, found: list[Part], problems: Problems) -> str:
-    part = _sole(rule_id, "when", found, problems)
+def _when(rule_id: str, section: Section, rule_parts: list[Part], problems: Problems) -> str:
+    part = _only_part(rule_id, "when", rule_parts, problems)
     text = "\n".join(_as_prose(block) for block in part.blocks) if part else ""
     if not text.strip():
         problems.add(
@@ -192,11 +191,12 @@ def _as_prose(block: Block) -> str:
 def _then(
     rule_id: str,
     section: Section,
-    found: list[Part],
+    rule_parts: list[Part],
     tools: Mapping[str, Tool],
     problems: Problems,
 ) -> tuple[Then | None, int]:
-    part = _sole(rule_id, "then", found, problems)
+    """The action and its line."""
+    part = _only_part(rule_id, "then", rule_parts, problems)
     block = part.blocks[0] if part and part.blocks else None
     if part is None or block is None:
         line = part.line if part else section.line
@@ -204,13 +204,14 @@ def _then(
         return None, line
     try:
         return read_then(block.text, tools), block.line
-    except InvalidInputError as fault:
-        problems.add(block.line, f'rule "{rule_id}" {fault.cause}', fault.hint)
+    except InvalidInputError as error:
+        problems.add(block.line, f'rule "{rule_id}" {error.cause}', error.hint)
         return None, block.line
 
 
-def _sole(rule_id: str, name: str, found: list[Part], problems: Problems) -> Part | None:
-    named = [part for part in found if part.name == name]
+def _only_part(rule_id: str, name: str, rule_parts: list[Part], problems: Problems) -> Part | None:
+    """The part called `name`; further parts of this name are reported."""
+    named = [part for part in rule_parts if part.name == name]
     for extra in named[1:]:
         problems.add(
             extra.line,
@@ -220,13 +221,17 @@ def _sole(rule_id: str, name: str, found: list[Part], problems: Problems) -> Par
     return named[0] if named else None
 
 
-def _items(name: str, found: list[Part], problems: Problems) -> list[Block]:
-    """The list items of the parts called `name`; other content there is reported."""
+def _list_items(name: str, rule_parts: list[Part], problems: Problems) -> list[Block]:
+    """The list items of the parts called `name`.
+
+    Other content there is reported, except for a paragraph that introduces the list by a colon.
+    """
     items = []
-    for block in (block for part in found if part.name == name for block in part.blocks):
+    for block in (block for part in rule_parts if part.name == name for block in part.blocks):
+        introduces = block.kind == "paragraph" and block.text.rstrip().endswith(":")
         if block.kind == "item" and block.text.strip():
             items.append(block._replace(text=join_lines(block.text)))
-        elif block.text.strip() and not _introduces(block):
+        elif block.text.strip() and not introduces:
             problems.add(
                 block.line,
                 f'"{excerpt(block.text)}" is not understood in {name.title()}',
@@ -235,18 +240,14 @@ def _items(name: str, found: list[Part], problems: Problems) -> list[Block]:
     return items
 
 
-def _introduces(block: Block) -> bool:
-    return block.kind == "paragraph" and block.text.rstrip().endswith(":")
-
-
 def _examples(
-    rule_id: str, then: Then, found: list[Part], tools: Mapping[str, Tool], problems: Problems
+    rule_id: str, then: Then, rule_parts: list[Part], tools: Mapping[str, Tool], problems: Problems
 ) -> list[RuleExample]:
     examples = []
-    for item in _items("examples", found, problems):
-        text, right = split_arrow(item.text)
+    for item in _list_items("examples", rule_parts, problems):
+        text, written = split_arrow(item.text)
         subject = f'rule "{rule_id}", example "{excerpt(text)}"'
-        if not text or right == "":
+        if not text or written == "":
             missing = "the request" if not text else "the arguments"
             problems.add(
                 item.line,
@@ -255,16 +256,19 @@ def _examples(
             )
             continue
         try:
-            arguments = _arguments(right, then, tools) if right else None
-        except InvalidInputError as fault:
-            problems.add(item.line, f"{subject} {fault.cause}", fault.hint)
+            arguments = _arguments(written, then, tools) if written else None
+        except InvalidInputError as error:
+            problems.add(item.line, f"{subject} {error.cause}", error.hint)
             continue
         examples.append(RuleExample(text=text, arguments=arguments, line=item.line))
     return examples
 
 
 def _arguments(text: str, then: Then, tools: Mapping[str, Tool]) -> Json:
-    """The first call's arguments: the example's own, and those that the rule fixes."""
+    """The first call's arguments: the constants of the rule and those of the example.
+
+    Raises InvalidInputError where they conflict or are not valid for the tool.
+    """
     if not then.calls:
         raise InvalidInputError(
             f"gives arguments, and the rule says {then.kind}, not call",
@@ -272,22 +276,24 @@ def _arguments(text: str, then: Then, tools: Mapping[str, Tool]) -> Json:
         )
     spec = then.calls[0]
     tool = tools[spec.tool]
-    fixed = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
-    own = read_arguments(text, tool)
-    for name, value in fixed.items():
-        if name in own and own[name] != value:
+    constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
+    from_example = read_arguments(text, tool)
+    for name, value in constants.items():
+        if from_example.get(name, value) != value:
             raise InvalidInputError(
                 f'gives "{name}" another value than the rule does', "change one of the two"
             )
-    arguments = {**fixed, **own}
-    for fault in argument_errors(tool, arguments):
-        raise fault
+    arguments = {**constants, **from_example}
+    for error in argument_errors(tool, arguments):
+        raise error
     return arguments
 
 
-def _counter_examples(rule_id: str, found: list[Part], problems: Problems) -> list[CounterExample]:
+def _counter_examples(
+    rule_id: str, rule_parts: list[Part], problems: Problems
+) -> list[CounterExample]:
     examples = []
-    for item in _items("not", found, problems):
+    for item in _list_items("not", rule_parts, problems):
         text, winner = split_arrow(item.text, last=True)
         if not winner or not text:
             problems.add(
@@ -300,10 +306,11 @@ def _counter_examples(rule_id: str, found: list[Part], problems: Problems) -> li
     return examples
 
 
-def _check_winners(found: list[Section], ids: Collection[str], problems: Problems) -> None:
-    silent = Problems(problems.path)
-    for section, rule_id in zip(found, ids, strict=True):
-        for example in _counter_examples(rule_id, parts(section), silent):
+def _check_winners(rule_sections: list[Section], ids: Collection[str], problems: Problems) -> None:
+    # Read again from the sections, as rules whose Then is wrong are not among the parsed rules.
+    discarded = Problems(problems.path)
+    for section, rule_id in zip(rule_sections, ids, strict=True):
+        for example in _counter_examples(rule_id, parts(section), discarded):
             if example.winner not in ids:
                 hint = did_you_mean(example.winner, ids, "rules")
             elif example.winner == rule_id:
@@ -318,12 +325,14 @@ def _check_winners(found: list[Section], ids: Collection[str], problems: Problem
             )
 
 
-def _text(page: Page, section: Section, found: list[Part], worded: set[int]) -> str:
-    """The section's source text without its words."""
-    ends = [*(part.line for part in found[1:]), section.end]
+def _text_without_words(
+    page: Page, section: Section, rule_parts: list[Part], word_parts: set[int]
+) -> str:
+    """The source text of the section without its word lists."""
+    ends = [*(part.line for part in rule_parts[1:]), section.end]
     spans = [
         page.source(part.line, end)
-        for number, (part, end) in enumerate(zip(found, ends, strict=True))
-        if number not in worded and end > part.line
+        for number, (part, end) in enumerate(zip(rule_parts, ends, strict=True))
+        if number not in word_parts and end > part.line
     ]
     return "\n".join(spans).strip("\n")
