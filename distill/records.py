@@ -92,6 +92,10 @@ class Conversation(Record):
         ]
         return _SEVERAL + canonical_json(turns)
 
+    def without_system(self) -> Conversation:
+        """The same without system turns: what the workflow's owner wrote, not its users."""
+        return Conversation(messages=tuple(m for m in self.messages if m.role != "system"))
+
     def __str__(self) -> str:
         """For people: a single user turn as it stands, else a line for each turn."""
         if [message.role for message in self.messages] == ["user"]:

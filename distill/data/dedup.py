@@ -30,7 +30,7 @@ def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -
     """
     gold_index = PromptIndex(data.near_duplicate)
     for case in gold:
-        gold_index.add(case.conversation.key)
+        gold_index.add(case.conversation.without_system().key)
     index = PromptIndex(data.near_duplicate)
     sifted: Sifted[Example] = Sifted([], [])
     for example in sorted(examples, key=lambda e: e.id):
@@ -134,10 +134,12 @@ class _LshBands(NamedTuple):
 
 
 def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Rejection | None:
-    near = index.near(example.conversation.key)
+    # Gold rows often begin with a system turn that teachers do not write; the request is the same.
+    key = example.conversation.without_system().key
+    near = index.near(key)
     if not near:
         return None
-    exact = index.exact(example.conversation.key)
+    exact = index.exact(key)
     case = gold[near[0] if exact is None else exact]
     detail = (
         f"{'near to' if exact is None else 'the same as'} the gold prompt "

@@ -176,3 +176,10 @@ def test_conversations_that_are_alike_as_a_whole_are_duplicates() -> None:
     first = example(RENEW)
     assert only(first, example(near)).reason is Reason.EXACT_DUPLICATE
     assert only(first, example(other)).reason is Reason.NEAR_DUPLICATE
+
+
+def test_a_gold_request_behind_a_system_turn_is_held_out() -> None:
+    user = Message(role="user", content="how many sick days do I get")
+    gold = case((Message(role="system", content="You are the help desk of a museum."), user))
+    for messages in ((user,), (Message(role="system", content="Be brief."), user)):
+        assert only(example(messages), gold=(gold,)).reason is Reason.IN_GOLD
