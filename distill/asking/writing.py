@@ -26,6 +26,7 @@ from distill.records import (
 )
 from distill.teachers.base import BatchTask, ChatReply, ChatRequest, Usage, WriteTask
 from distill.workflow.model import CallSpec, Workflow
+from distill.workflow.schema import json_equal
 from distill.workflow.strict import closed_object, drop_nulls, strict_call_schema
 from distill.workflow.values import argument_errors, slots_in
 
@@ -200,7 +201,7 @@ def _checked_call(spec: CallSpec, call: ToolCall, task: WriteTask, place: str) -
     for name in spec.arguments:
         if name not in arguments:
             raise MalformedReplyError(f"{place}.{name} is missing")
-        if name in constants and arguments[name] != constants[name]:
+        if name in constants and not json_equal(arguments[name], constants[name]):
             raise MalformedReplyError(f"{place}.{name} must be {canonical_json(constants[name])}")
     for fault in argument_errors(tool, arguments):
         raise MalformedReplyError(f"{place}: {fault.cause}; {fault.hint}")

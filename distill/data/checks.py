@@ -25,7 +25,7 @@ from distill.records import (
     canonical_json,
 )
 from distill.workflow.model import CallSpec, Tool, Workflow
-from distill.workflow.schema import leaves, path_text, schema_of
+from distill.workflow.schema import json_equal, leaves, path_text, schema_of
 
 Verdict = tuple[Reason, str] | None
 Check = Callable[[Candidate, Workflow, DataConfig], Verdict]
@@ -131,7 +131,7 @@ def _ungrounded_argument(candidate: Candidate, workflow: Workflow, data: DataCon
             trusted = _trusted_values(name, spec, candidate, workflow)
             source = f"{candidate.conversation.said}\n{trusted.words}"
             for path, value in leaves(argument, (name,)):
-                if any(_json_equal(value, other) for other in trusted.values):
+                if any(json_equal(value, other) for other in trusted.values):
                     continue
                 if not is_grounded(value, source):
                     detail = f"{call.name}: {path_text(path)}: {canonical_json(value)} was not said"
@@ -175,12 +175,7 @@ def _matches_template(template: JsonValue, value: JsonValue) -> bool:
         return all(_matches_template(part, value.get(name)) for name, part in template.items())
     if isinstance(template, list) and isinstance(value, list):
         return len(template) == len(value) and all(map(_matches_template, template, value))
-    return _json_equal(template, value)
-
-
-def _json_equal(one: JsonValue, other: JsonValue) -> bool:
-    """Equality of JSON values: unlike in Python, true is not 1."""
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+    return json_equal(template, value)
 
 
 class _TrustedValues(NamedTuple):

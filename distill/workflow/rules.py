@@ -10,6 +10,7 @@ from distill.records import Json
 from distill.workflow.markdown import Block, Page, Part, Section, join_lines, parts, sections
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
 from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
+from distill.workflow.schema import json_equal
 from distill.workflow.then import USAGE, read_then
 from distill.workflow.values import InvalidInputError, argument_errors, read_arguments, slots_in
 from distill.workflow.words import (
@@ -279,7 +280,7 @@ def _arguments(text: str, then: Then, tools: Mapping[str, Tool]) -> Json:
     constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
     from_example = read_arguments(text, tool)
     for name, value in constants.items():
-        if from_example.get(name, value) != value:
+        if not json_equal(from_example.get(name, value), value):
             raise InvalidInputError(
                 f'gives "{name}" another value than the rule does', "change one of the two"
             )

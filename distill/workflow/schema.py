@@ -1,11 +1,17 @@
-"""The one definition of a valid call: a tool's JSON Schema, compiled, and its references.
+"""The one definition of a valid call: a tool's JSON Schema, its references, the names it takes.
 
-JSON Schema 2020-12 with one addition, as tools are called by name: an object whose properties the
-schema names (by `properties` or `patternProperties`, also through `$ref`, `allOf`, `anyOf` and
-`oneOf`) takes no others, at every depth, unless `additionalProperties` or `unevaluatedProperties`
-says so. The arguments themselves take only what is named, always. Gold rows, rules, teachers'
-replies and training rows are all held to this. Nothing is fetched: a reference stays within the
-schema (https://json-schema.org/draft/2020-12/json-schema-core#section-11).
+Arguments are valid where JSON Schema 2020-12 accepts them and every name in them is known. Tools
+are called by name, so an object whose properties the schema names (`properties` or
+`patternProperties`) takes no others, at every depth, unless `additionalProperties` or
+`unevaluatedProperties` allows them; the arguments themselves take only what is named, always. As
+with `unevaluatedProperties`, names count wherever they apply to the object: behind `$ref`, in
+`allOf`, and in those branches of `anyOf` and `oneOf` that the object meets. A branch that names
+nothing, as `{"type": "object"}`, leaves the object open. Conditions (`if`, `not`, `contains`) name
+nothing.
+
+Gold rows, rules, teachers' replies and training rows are all held to this. Nothing is fetched:
+references stay within the schema
+(https://json-schema.org/draft/2020-12/json-schema-core#section-8.2).
 """
 
 from __future__ import annotations
@@ -18,38 +24,34 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import extend
 from pydantic import JsonValue
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from distill.errors import WorkflowError
-from distill.records import Json, canonical_json
+from distill.records import Json
 from distill.workflow.model import Tool
-
-# Subschemas of the same value, and of values within it. Conditions (`if`, `not`, `contains`) are
-# left as they are: closing them would change what they ask.
-_SAME_ARRAYS = ("allOf", "anyOf", "oneOf")
-_SAME_VALUES = ("then", "else")
-_WITHIN_VALUES = ("additionalProperties", "items", "unevaluatedItems", "unevaluatedProperties")
-_WITHIN_MAPPINGS = ("properties", "patternProperties")
-_DEFINITIONS = ("$defs", "definitions")
-_REQUIRING = ("required", "minProperties", "dependentRequired")
-
 
 Node = dict[str, Any]
 """A subschema that is an object; the others are true and false."""
+Path = tuple[str | int, ...]
+
+_NAMING = ("properties", "patternProperties")
+_FURTHER = ("additionalProperties", "unevaluatedProperties")
+_ALTERNATIVES = ("anyOf", "oneOf")
 
 
 class Leaf(NamedTuple):
     """A scalar within a JSON value, and the keys and positions that lead to it."""
 
-    path: tuple[str | int, ...]
+    path: Path
     value: JsonValue
 
 
-def leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+def leaves(value: JsonValue, path: Path = ()) -> Iterator[Leaf]:
     """Each scalar within `value`, in order."""
     if isinstance(value, dict):
         for key, part in value.items():
@@ -61,9 +63,31 @@ def leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]
         yield Leaf(path, value)
 
 
+def json_equal(one: JsonValue, other: JsonValue) -> bool:
+    """Equality of JSON values: 1 is 1.0, and true is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(json_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(json_equal, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def path_text(path: Iterable[str | int]) -> str:
+    """As `filters.tags[0]`; the arguments as a whole have no path."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "arguments"
+
+
 def schema_of(tool: Tool) -> ArgumentsSchema:
-    """The schema of the tool's arguments, compiled once."""
-    return _compiled(canonical_json(tool.parameters))
+    """The schema of the tool's arguments, compiled once.
+
+    Raises WorkflowError where a reference in it cannot be followed; tools that were read from a
+    file have been checked for that.
+    """
+    schema = _compiled(json.dumps(tool.parameters))
+    for cause, hint in schema.reference_faults:
+        raise WorkflowError(f"tool {json.dumps(tool.name)} {cause}", hint=hint)
+    return schema
 
 
 @lru_cache(maxsize=1024)
@@ -75,228 +99,301 @@ class ArgumentsSchema:
     """The schema of a tool's arguments."""
 
     def __init__(self, parameters: Json) -> None:
-        self.root = parameters
-        # An empty registry: a schema can send nobody to the network.
-        self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(parameters))
+        # Every tool is read as 2020-12; `jsonschema` would go by `$schema` below a reference.
+        self.root: Node = {key: part for key, part in parameters.items() if key != "$schema"}
+        # An empty registry: a reference cannot lead to the network.
+        self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.root))
+        self._full: Any = Draft202012Validator(self.root, registry=Registry())
+        self._partial: Any = _PartialValidator(self.root, registry=Registry())
 
     @cached_property
     def properties(self) -> dict[str, Any]:
         """The arguments that the schema names, each with its subschema."""
-        found: dict[str, Any] = {}
-        for schema in self.applied(self.root):
-            for name, subschema in (schema.get("properties") or {}).items():
-                found.setdefault(name, subschema)
-        return found
+        return self.properties_of(self.root)
 
     @cached_property
     def required(self) -> list[str]:
         """Names of the arguments that every call must have."""
-        found = self.root.get("required")
-        return [str(name) for name in found] if isinstance(found, list) else []
+        return self.required_of(self.root)
+
+    def properties_of(self, schema: Any) -> dict[str, Any]:
+        """The properties that a subschema names, its own first, then those of its branches."""
+        found: dict[str, Any] = {}
+        for part in self.applied(schema):
+            for name, subschema in part.get("properties", {}).items():
+                found.setdefault(name, subschema)
+        return found
+
+    def required_of(self, schema: Any) -> list[str]:
+        """The properties that a subschema requires, whatever its branches."""
+        parts = self.conjuncts(schema)
+        return list(dict.fromkeys(name for part in parts for name in part.get("required", ())))
 
     def accepts_name(self, name: str) -> bool:
-        """Whether an argument of this name may be given, whatever its value."""
-        for schema in self.applied(self.root):
-            if name in (schema.get("properties") or ()):
-                return True
-            if any(re.search(pattern, name) for pattern in schema.get("patternProperties") or ()):
-                return True
-            further = (schema.get(key, False) for key in _OPENING)
-            if any(value is not False for value in further):
-                return True
-        return False
+        """Whether some call may have an argument of this name."""
+        return any(
+            member_schemas(part, name) or part.get("unevaluatedProperties", False) is not False
+            for part in self.applied(self.root)
+        )
 
     def errors(self, arguments: Json, *, partial: bool = False) -> list[ValidationError]:
-        """What the schema has against the arguments, in the order of paths; nothing when valid.
+        """What is wrong with the arguments of a call, in the order of paths; nothing when valid.
 
-        partial: required arguments may be missing
-        Raises WorkflowError where the schema refers to what is not in it.
+        Unknown names are errors of the keyword `unevaluatedProperties`, their list its value.
+        partial: these are some of a call's arguments, so that none is missing
         """
-        infinite = [
-            ValidationError(
-                f"{value} is not a number that JSON has",
-                validator="type",
-                path=path,
-                instance=value,
-                schema={"type": "number"},
-                type_checker=Draft202012Validator.TYPE_CHECKER,
-            )
-            for path, value in leaves(arguments)
-            if isinstance(value, float) and not math.isfinite(value)
-        ]
-        if infinite:
-            return infinite
-        validator = self._partial if partial else self._whole
+        value = _PartialArguments(arguments) if partial else arguments
         try:
-            return sorted(validator.iter_errors(arguments), key=lambda error: error.json_path)
-        except Unresolvable as error:
-            raise _unresolvable(error) from None
+            unknown = self._unknown_names(value)
+            invalid = list((self._partial if partial else self._full).iter_errors(value))
+            invalid += [
+                _error(f"{leaf} is not a number that JSON has", "type", path, leaf)
+                for path, leaf in leaves(arguments)
+                if isinstance(leaf, float) and not math.isfinite(leaf)
+            ]
+        except RecursionError:
+            return [_error("the value is nested too deeply", "type", (), arguments)]
+        found = {tuple(error.path) for error in unknown}
+        invalid = [e for e in invalid if e.validator not in _FURTHER or tuple(e.path) not in found]
+        return sorted([*unknown, *invalid], key=lambda error: error.json_path)
 
-    def is_valid(self, value: JsonValue, subschema: Any) -> bool:
-        """Whether a subschema of this schema takes `value`, closed as everything is."""
-        validator = self._whole.evolve(schema=self._closed(subschema))
-        return bool(validator.is_valid(value))
+    def accepts(self, schema: Any, value: JsonValue) -> bool:
+        """Whether JSON Schema accepts `value` for a subschema; unknown names do not count."""
+        validator = self._partial if isinstance(value, _PartialArguments) else self._full
+        return bool(validator.evolve(schema=schema).is_valid(value))
 
     def resolve(self, reference: str) -> Any:
-        """What a `$ref` points to. Raises WorkflowError where it leads nowhere."""
+        """The subschema that a `$ref` points to. Raises LookupError where it leads nowhere."""
         try:
             return self._resolver.lookup(reference).contents
-        except Unresolvable as error:
-            raise _unresolvable(error) from None
+        # `referencing` raises the builtin ones for pointers through scalars and list items.
+        except (Unresolvable, AttributeError, TypeError, ValueError):
+            raise LookupError(reference) from None
+
+    def conjuncts(self, schema: Any) -> list[Node]:
+        """`schema` and the subschemas that its values must meet too: by `$ref` and `allOf`."""
+        if not isinstance(schema, dict):
+            return []
+        found = [schema]
+        for part in (*map(self.resolve, _references(schema)), *schema.get("allOf", ())):
+            found += self.conjuncts(part)
+        return found
 
     def applied(self, schema: Any) -> Iterator[Node]:
-        """`schema` and every subschema that applies to the same value, references followed."""
-        waiting, seen = [schema], set[str]()
-        while waiting:
-            node = waiting.pop(0)
-            if not isinstance(node, dict):
-                continue
-            yield node
-            waiting += _same_value(node)
-            for reference in _references_of(node):
-                if reference not in seen:
-                    seen.add(reference)
-                    waiting.append(self.resolve(reference))
+        """`schema` and every subschema that may apply to the same value, breadth first."""
+        return _reached(schema, self._in_place)
 
     def stated_values(self, schema: Any) -> list[JsonValue]:
         """Every enum, const and default value within a subschema, references followed."""
-        waiting, seen, values = [schema], set[str](), list[JsonValue]()
-        while waiting:
-            node = waiting.pop()
-            if not isinstance(node, dict):
-                continue
-            enum = node.get("enum")
-            values += enum if isinstance(enum, list) else []
+        values: list[JsonValue] = []
+        for node in _reached(schema, self._below):
+            values += node.get("enum", ())
             values += [leaf.value for key in ("const", "default") for leaf in leaves(node.get(key))]
-            waiting += DRAFT202012.subresources_of(node)
-            for reference in _references_of(node):
-                if reference not in seen:
-                    seen.add(reference)
-                    waiting.append(self.resolve(reference))
         return values
 
-    def reference_faults(self) -> Iterator[tuple[str, str]]:
-        """References that lead nowhere, or round in a circle, as predicates with ways out."""
-        for node in _subschemas(self.root):
-            for reference in _references_of(node):
+    @cached_property
+    def reference_faults(self) -> list[tuple[str, str]]:
+        """The first reference that cannot be followed, as a predicate and a way out."""
+        queue = [*_subschemas(self.root)]
+        known = {id(node) for node in queue}
+        for node in queue:
+            if "$id" in node and node is not self.root:
+                return [(f'has the "$id" {json.dumps(node["$id"])} below its top', _FLATTEN)]
+            for reference in _references(node):
                 try:
-                    self._resolver.lookup(reference)
-                except Unresolvable:
-                    yield (
-                        f'refers to "{reference}", which is not in its schema',
-                        'define it under "$defs" of the same parameters; nothing is fetched',
-                    )
-                    return
-        for node in _subschemas(self.root):
-            if self._is_circular(node, ()):
-                yield "refers to itself without end", 'let each "$ref" lead to a schema of its own'
-                return
+                    target = self.resolve(reference)
+                except LookupError:
+                    return [(f'refers to "{reference}", which is not in its schema', _DEFINE)]
+                if isinstance(target, bool) or id(target) in known:
+                    continue
+                # Reached by references alone, as below a keyword that JSON Schema does not know.
+                try:
+                    Draft202012Validator.check_schema(target)
+                except SchemaError:
+                    return [(f'refers to "{reference}", which is not a schema', _DEFINE)]
+                added = [part for part in _subschemas(target) if id(part) not in known]
+                known.update(map(id, added))
+                queue += added
+        if self._has_cycle(queue):
+            return [("refers to itself without end", 'let each "$ref" lead to a schema of its own')]
+        return []
 
-    def _is_circular(self, node: Any, path: tuple[str, ...]) -> bool:
-        """Whether applying a schema to one value comes to a reference that it came from."""
-        if not isinstance(node, dict):
-            return False
-        for reference in _references_of(node):
-            if reference in path:
+    def _has_cycle(self, nodes: Iterable[Node]) -> bool:
+        """Whether a schema applies itself to the same value again (depth-first search)."""
+        finished, active = set[int](), set[int]()
+
+        def visit(node: Any) -> bool:
+            if not isinstance(node, dict) or id(node) in finished:
+                return False
+            if id(node) in active:
                 return True
-            if self._is_circular(self.resolve(reference), (*path, reference)):
-                return True
-        return any(self._is_circular(part, path) for part in _same_value(node))
+            active.add(id(node))
+            conditions = (node[key] for key in ("if", "not") if key in node)
+            cyclic = any(map(visit, (*self._in_place(node), *conditions)))
+            active.remove(id(node))
+            finished.add(id(node))
+            return cyclic
 
-    @cached_property
-    def _whole(self) -> Draft202012Validator:
-        return Draft202012Validator(self._closed_root(self.root), registry=Registry())
+        return any(map(visit, nodes))
 
-    @cached_property
-    def _partial(self) -> Draft202012Validator:
-        return Draft202012Validator(self._closed_root(_optional(self.root)), registry=Registry())
+    def _in_place(self, node: Node) -> list[Any]:
+        """The subschemas that may apply to the same value, conditions aside."""
+        found = [self.resolve(reference) for reference in _references(node)]
+        for key in ("allOf", *_ALTERNATIVES):
+            found += node.get(key, ())
+        found += [node[key] for key in ("then", "else") if key in node]
+        return [*found, *node.get("dependentSchemas", {}).values()]
 
-    def _closed_root(self, root: Json) -> Json:
-        closed = self._closed(root)
-        if not root.keys() & {*_OPENING}:
-            closed["unevaluatedProperties"] = False
-        return dict(closed)
+    def _below(self, node: Node) -> list[Any]:
+        """Every subschema of a schema, and those that it refers to."""
+        found = [self.resolve(reference) for reference in _references(node)]
+        return [*found, *DRAFT202012.subresources_of(node)]
 
-    def _closed(self, schema: Any, *, whole: bool = True) -> Any:
-        """The schema with its objects closed; `whole`: it alone describes its value."""
+    def _unknown_names(self, arguments: Json) -> list[ValidationError]:
+        names = self._names(self.root, arguments, ())
+        errors = []
+        for path in names.closed | {()}:
+            value: Any = arguments
+            for step in path:
+                value = value[step]
+            if unknown := [name for name in value if (*path, name) not in names.known]:
+                listed = ", ".join(map(repr, unknown))
+                verb = "was" if len(unknown) == 1 else "were"
+                message = f"Unevaluated properties are not allowed ({listed} {verb} unexpected)"
+                errors.append(_error(message, "unevaluatedProperties", path, value, unknown))
+        return errors
+
+    def _names(self, schema: Any, value: Any, path: Path) -> _Names:
+        """What the schema says of the names within `value`, which is at `path`."""
+        names = _Names(set(), set())
         if not isinstance(schema, dict):
-            return schema
-        closed = dict(schema)
-        for key in _WITHIN_VALUES:
-            if key in closed:
-                closed[key] = self._closed(closed[key])
-        for key in _WITHIN_MAPPINGS:
-            if isinstance(closed.get(key), dict):
-                closed[key] = {name: self._closed(part) for name, part in closed[key].items()}
-        if isinstance(closed.get("prefixItems"), list):
-            closed["prefixItems"] = [self._closed(part) for part in closed["prefixItems"]]
-        # What applies to the same value is closed with it, around all that names its properties.
-        for key in (*_DEFINITIONS, "dependentSchemas"):
-            if isinstance(closed.get(key), dict):
-                closed[key] = {
-                    name: self._closed(part, whole=False) for name, part in closed[key].items()
-                }
-        for key in _SAME_ARRAYS:
-            if isinstance(closed.get(key), list):
-                closed[key] = [self._closed(part, whole=False) for part in closed[key]]
-        for key in _SAME_VALUES:
-            if key in closed:
-                closed[key] = self._closed(closed[key], whole=False)
-        names = any(part.keys() & {*_WITHIN_MAPPINGS} for part in self.applied(schema))
-        if whole and names and not schema.keys() & {*_OPENING}:
-            closed["unevaluatedProperties"] = False
-        return closed
+            return names
+        for part in self._unconditional(schema, value):
+            names.add(self._names(part, value, path))
+        for key in _ALTERNATIVES:
+            if branches := schema.get(key):
+                met = [branch for branch in branches if self.accepts(branch, value)]
+                found = [self._names(branch, value, path) for branch in met or branches]
+                names.known.update(*(each.known for each in found))
+                # One branch that leaves an object open is enough.
+                names.closed.update(set.intersection(*(each.closed for each in found)))
+        if isinstance(value, dict):
+            self._add_members(names, schema, value, path)
+        elif isinstance(value, list):
+            for position, item in enumerate(value):
+                names.add(self._names(item_schema(schema, position), item, (*path, position)))
+        return names
+
+    def _add_members(self, names: _Names, node: Node, value: Json, path: Path) -> None:
+        if any(key in node for key in _NAMING) or any(node.get(key) is False for key in _FURTHER):
+            names.closed.add(path)
+        unevaluated = node.get("unevaluatedProperties", False)
+        for name, item in value.items():
+            place = (*path, name)
+            members = member_schemas(node, name)
+            if not members and place not in names.known and unevaluated is not False:
+                members = [unevaluated]
+            for member in members:
+                names.known.add(place)
+                names.add(self._names(member, item, place))
+
+    def _unconditional(self, node: Node, value: Any) -> list[Any]:
+        """The subschemas that apply to `value` itself, the branches of alternatives aside."""
+        found = [self.resolve(reference) for reference in _references(node)]
+        found += node.get("allOf", ())
+        if "if" in node:
+            found.append(node.get("then" if self.accepts(node["if"], value) else "else"))
+        dependent = node.get("dependentSchemas", {}) if isinstance(value, dict) else {}
+        return [*found, *(part for name, part in dependent.items() if name in value)]
 
 
-_OPENING = ("additionalProperties", "unevaluatedProperties")
+class _Names(NamedTuple):
+    """Paths within a value: of members that are named, and of objects that take no others."""
+
+    known: set[Path]
+    closed: set[Path]
+
+    def add(self, other: _Names) -> None:
+        self.known.update(other.known)
+        self.closed.update(other.closed)
 
 
-def _same_value(node: Node) -> list[Any]:
-    """The subschemas that apply to the same value, references aside."""
-    found: list[Any] = []
-    for key in _SAME_ARRAYS:
-        parts = node.get(key)
-        found += parts if isinstance(parts, list) else []
-    found += [node[key] for key in _SAME_VALUES if key in node]
-    dependent = node.get("dependentSchemas")
-    return [*found, *dependent.values()] if isinstance(dependent, dict) else found
+def member_schemas(node: Node, name: str) -> list[Any]:
+    """The subschemas of an object's member, by its name; none where the name is not taken."""
+    properties, patterns = node.get("properties", {}), node.get("patternProperties", {})
+    found = [properties[name]] if name in properties else []
+    found += [part for pattern, part in patterns.items() if re.search(pattern, name)]
+    further = node.get("additionalProperties", False)
+    return found or ([] if further is False else [further])
 
 
-def _references_of(node: Node) -> list[str]:
-    keys = ("$ref", "$dynamicRef")
-    return [reference for key in keys if isinstance(reference := node.get(key), str)]
+def item_schema(node: Node, position: int) -> Any:
+    """The subschema of an array's item at `position`; None where there is none."""
+    prefix = node.get("prefixItems", ())
+    if position < len(prefix):
+        return prefix[position]
+    return node.get("items", node.get("unevaluatedItems"))
+
+
+def _references(node: Node) -> list[str]:
+    return [node[key] for key in ("$ref", "$dynamicRef") if key in node]
+
+
+def _reached(schema: Any, following: Any) -> Iterator[Node]:
+    """`schema` and all that `following` leads to from it, each once, breadth first."""
+    queue, seen = [schema], set[int]()
+    for node in queue:
+        if isinstance(node, dict) and id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            queue += following(node)
 
 
 def _subschemas(schema: Any) -> Iterator[Node]:
     """Every subschema in a document; values such as `const` and `examples` are none."""
-    if isinstance(schema, dict):
-        yield schema
-        for part in DRAFT202012.subresources_of(schema):
-            yield from _subschemas(part)
+    return _reached(schema, DRAFT202012.subresources_of)
 
 
-def _optional(schema: Any) -> Any:
-    """The schema without what it requires to be there, below `allOf` and its like too."""
-    if not isinstance(schema, dict):
-        return schema
-    kept = {key: value for key, value in schema.items() if key not in _REQUIRING}
-    for key in _SAME_ARRAYS:
-        if isinstance(kept.get(key), list):
-            kept[key] = [_optional(part) for part in kept[key]]
-    if isinstance(kept.get("oneOf"), list):
-        # Branches that only required different arguments are now alike.
-        kept["allOf"] = [*kept.get("allOf", ()), {"anyOf": kept.pop("oneOf")}]
-    return kept
-
-
-def _unresolvable(error: Unresolvable) -> WorkflowError:
-    return WorkflowError(
-        f"the schema of a tool refers to what is not in it: {error}",
-        hint="put the definition into the schema, under $defs",
+def _error(
+    message: str, keyword: str, path: Path, instance: Any, keyword_value: Any = None
+) -> ValidationError:
+    return ValidationError(
+        message,
+        validator=keyword,
+        validator_value=keyword_value,
+        path=path,
+        instance=instance,
+        schema={},
+        type_checker=Draft202012Validator.TYPE_CHECKER,
     )
 
 
-def path_text(path: Iterable[str | int]) -> str:
-    """As `filters.tags[0]`; the arguments as a whole have no path."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "arguments"
+class _PartialArguments(dict[str, Any]):
+    """Some of a call's arguments."""
+
+
+def _unless_partial(keyword: str, otherwise: str | None) -> Any:
+    """The check of a keyword; for _PartialArguments that of `otherwise`, or none."""
+
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        chosen = otherwise if isinstance(instance, _PartialArguments) else keyword
+        checks: Any = Draft202012Validator.VALIDATORS
+        return checks[chosen](validator, value, instance, schema) if chosen else ()
+
+    return check
+
+
+# Branches that differ in what they require are alike for partial arguments: oneOf becomes anyOf.
+_PartialValidator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {
+        keyword: _unless_partial(keyword, "anyOf" if keyword == "oneOf" else None)
+        for keyword in (
+            *("required", "minProperties", "dependentRequired"),
+            *("dependentSchemas", "if", "not", "oneOf"),
+        )
+    },
+)
+
+_DEFINE = 'define it under "$defs" of the same parameters; nothing is fetched'
+_FLATTEN = "take it out: the parameters are one document, and references stay within it"

@@ -18,7 +18,13 @@ from typing import Any
 
 from distill.records import Json, digest
 from distill.workflow.model import Tool
-from distill.workflow.schema import ArgumentsSchema, schema_of
+from distill.workflow.schema import (
+    ArgumentsSchema,
+    Node,
+    item_schema,
+    member_schemas,
+    schema_of,
+)
 
 _KEPT = (
     "type",
@@ -57,10 +63,16 @@ def strict_call_schema(
 
 
 def drop_nulls(tool: Tool, arguments: Json) -> Json:
-    """`arguments` without the nulls that stand for optional arguments left out."""
+    """`arguments` without the nulls that stand for optional arguments left out.
+
+    Nulls that the arguments need to be valid stay.
+    """
     schema = schema_of(tool)
-    dropped = _dropped(arguments, schema.root, schema)
-    return dropped if isinstance(dropped, dict) else arguments
+    try:
+        dropped: Json = _without_nulls(arguments, [schema.root], schema)
+    except RecursionError:  # such arguments are not valid either
+        return arguments
+    return arguments if schema.errors(dropped) and not schema.errors(arguments) else dropped
 
 
 def closed_object(properties: Json, definitions: Json | None = None) -> Json:
@@ -78,13 +90,15 @@ class _Converter:
     def __init__(self, tool: Tool, definitions: Json) -> None:
         self.tool = tool
         self.definitions = definitions
+        self.merging = set[int]()
 
     def object(
         self, node: Json, fixed: Mapping[str, Any] = {}, demanded: Collection[str] = ()
     ) -> Json:
-        required = {*_required(node), *demanded}
+        compiled = schema_of(self.tool)
+        required = {*compiled.required_of(node), *demanded}
         properties: Json = {}
-        for name, schema in _properties(node).items():
+        for name, schema in compiled.properties_of(node).items():
             if name in fixed and _is_scalar(fixed[name]):
                 properties[name] = _constant(fixed[name])
             else:
@@ -95,7 +109,10 @@ class _Converter:
     def schema(self, node: Any) -> Json:
         if not isinstance(node, dict):
             return {}  # `true`: anything goes
-        if isinstance(node.get("$ref"), str):
+        sources = ("$ref" in node) + len(node.get("allOf", ())) + ("properties" in node)
+        if sources > 1 and schema_of(self.tool).properties_of(node):
+            return self._merged(node)
+        if "$ref" in node:
             return {"$ref": self._hoisted(node["$ref"])}
         kept: Json = {key: node[key] for key in _KEPT if key in node}
         if kept.get("format") not in _FORMATS:
@@ -111,6 +128,16 @@ class _Converter:
             kept |= self.object(node)
         return kept
 
+    def _merged(self, node: Json) -> Json:
+        """One object with the properties of all that apply: strict mode has no `allOf`."""
+        if id(node) in self.merging:
+            return {}  # it is a part of itself: anything goes below
+        self.merging.add(id(node))
+        try:
+            return self.object(node)
+        finally:
+            self.merging.remove(id(node))
+
     def _hoisted(self, reference: str) -> str:
         """The reference under which the reply's own schema holds the same definition."""
         slug = reference.removeprefix("#/").replace("$defs/", "").replace("/", ".") or "#"
@@ -123,27 +150,34 @@ class _Converter:
         return "#/$defs/" + name.replace("~", "~0").replace("/", "~1")
 
 
-def _dropped(value: Any, schema: Any, whole: ArgumentsSchema) -> Any:
-    if not isinstance(schema, dict):
-        return value
-    if isinstance(schema.get("$ref"), str):
-        return _dropped(value, whole.resolve(schema["$ref"]), whole)
-    for key in ("anyOf", "oneOf", "allOf"):
-        for branch in schema.get(key, ()):
-            tried = _dropped(value, branch, whole)
-            if whole.is_valid(tried, branch):
-                value = tried
-                break
-    if isinstance(value, dict):
-        known, required = _properties(schema), _required(schema)
-        return {
-            name: _dropped(item, known.get(name), whole)
-            for name, item in value.items()
-            if item is not None or name in required or name not in known
-        }
+def _without_nulls(value: Any, schemas: list[Any], whole: ArgumentsSchema) -> Any:
+    """`value`, to which all of `schemas` apply, without the nulls of optional properties."""
+    parts = _applicable(value, schemas, whole)
     if isinstance(value, list):
-        return [_dropped(item, schema.get("items"), whole) for item in value]
-    return value
+        return [
+            _without_nulls(item, [item_schema(part, position) for part in parts], whole)
+            for position, item in enumerate(value)
+        ]
+    if not isinstance(value, dict):
+        return value
+    optional = {name for schema in schemas for name in whole.properties_of(schema)}
+    optional -= {name for part in parts for name in part.get("required", ())}
+    return {
+        name: _without_nulls(item, [s for part in parts for s in member_schemas(part, name)], whole)
+        for name, item in value.items()
+        if item is not None or name not in optional
+    }
+
+
+def _applicable(value: Any, schemas: list[Any], whole: ArgumentsSchema) -> list[Node]:
+    """What `value` must meet: of alternatives, the first branch that it meets without nulls."""
+    parts = [part for schema in schemas for part in whole.conjuncts(schema)]
+    for part in parts:  # grows by the branches
+        for branches in (part.get("anyOf", ()), part.get("oneOf", ())):
+            met = (b for b in branches if whole.accepts(b, _without_nulls(value, [b], whole)))
+            if (branch := next(met, None)) is not None:
+                parts += whole.conjuncts(branch)
+    return parts
 
 
 def _nullable(schema: Json) -> Json:
@@ -172,13 +206,3 @@ def _type_name(value: Any) -> str:
 
 def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
-
-
-def _properties(node: Json) -> Json:
-    found = node.get("properties")
-    return found if isinstance(found, dict) else {}
-
-
-def _required(node: Json) -> list[str]:
-    found = node.get("required")
-    return [str(name) for name in found] if isinstance(found, list) else []

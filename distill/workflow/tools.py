@@ -143,10 +143,11 @@ def _schema_faults(parameters: Json) -> Iterator[tuple[str, str]]:
             "correct it; see https://json-schema.org/understanding-json-schema",
         )
         return
-    properties = parameters.get("properties", {})
-    assert isinstance(properties, dict)
-    for missing in parameters.get("required", []):  # type: ignore[union-attr]
-        if missing not in properties:
-            hint = did_you_mean(str(missing), properties, "properties")
+    compiled = ArgumentsSchema(parameters)
+    if compiled.reference_faults:
+        yield from compiled.reference_faults
+        return
+    for missing in compiled.required:
+        if missing not in compiled.properties:
+            hint = did_you_mean(missing, compiled.properties, "properties")
             yield f'requires "{missing}", which is not among its properties', hint
-    yield from ArgumentsSchema(parameters).reference_faults()

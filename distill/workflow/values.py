@@ -14,7 +14,7 @@ from distill.records import Json
 from distill.strict_json import JsonError
 from distill.workflow.model import Tool
 from distill.workflow.problems import did_you_mean, truncate
-from distill.workflow.schema import schema_of
+from distill.workflow.schema import path_text, schema_of
 
 # Characters of a value that a message quotes.
 MAX_QUOTED = 200
@@ -81,11 +81,8 @@ def argument_errors(
     tool: Tool, arguments: Json, *, partial: bool = False
 ) -> list[InvalidInputError]:
     """What is wrong with a call's arguments; `partial` lets required ones be missing."""
-    schema = schema_of(tool)
-    unknown = [name for name in arguments if not schema.accepts_name(name)]
-    rest = {name: value for name, value in arguments.items() if name not in unknown}
-    found = schema.errors(rest, partial=partial)
-    return [unknown_argument(tool, name) for name in unknown] + [_fault(tool, e) for e in found]
+    found = schema_of(tool).errors(arguments, partial=partial)
+    return [error for each in found for error in _input_errors(tool, each)]
 
 
 def unknown_argument(tool: Tool, name: str) -> InvalidInputError:
@@ -187,18 +184,25 @@ def _is_plain_text(text: str, sole: str | None) -> bool:
     return sole is not None and not re.match(r"`?[A-Za-z_][\w.-]*`?\s*[:=](?:\s|$)", text)
 
 
-def _fault(tool: Tool, error: ValidationError) -> InvalidInputError:
-    if error.validator == "required" and isinstance(error.instance, dict) and not error.path:
-        missing = [name for name in schema_of(tool).required if name not in error.instance]
-        named = next((n for n in missing if repr(n) in error.message), missing[0])
-        return InvalidInputError(
-            f'leaves out "{named}", which {tool.name} needs',
-            f'add it, as: {named}: "…"',
-        )
-    where = error.json_path.removeprefix("$.")
-    subject = f'"{where}" of {tool.name}' if where != "$" else f"the arguments of {tool.name}"
-    return InvalidInputError(
-        f"has a wrong value for {subject}: {truncate(error.message, MAX_QUOTED)}",
+def _input_errors(tool: Tool, error: ValidationError) -> Iterator[InvalidInputError]:
+    if error.validator == "unevaluatedProperties" and isinstance(error.validator_value, list):
+        for name in error.validator_value:
+            if error.path:
+                cause = f'gives {tool.name} the unknown argument "{path_text((*error.path, name))}"'
+                yield InvalidInputError(cause, "take it out, or name it in the tool's schema")
+            else:
+                yield unknown_argument(tool, name)
+        return
+    if error.validator == "required" and not error.path:
+        # One error for each missing name, which its message alone tells.
+        names: Any = error.validator_value
+        missing = next(name for name in names if error.message.startswith(f"{name!r} is "))
+        cause = f'leaves out "{missing}", which {tool.name} needs'
+        yield InvalidInputError(cause, f'add it, as: {missing}: "…"')
+        return
+    subject = f'"{path_text(error.path)}"' if error.path else "the arguments"
+    yield InvalidInputError(
+        f"has a wrong value for {subject} of {tool.name}: {truncate(error.message, MAX_QUOTED)}",
         f"the schema wants {_wanted(error.schema)}",
     )
 

@@ -187,7 +187,7 @@ def test_arguments_that_the_schema_allows_explicitly_are_not_unexpected() -> Non
 
 def test_a_schema_that_refers_to_nothing_is_the_workflows_error() -> None:
     remote = {"properties": {"a": {"$ref": "http://127.0.0.1:9/nowhere.json"}}}
-    with pytest.raises(WorkflowError, match="refers to what is not in it"):
+    with pytest.raises(WorkflowError, match="which is not in its schema"):
         schema_problem(remote, a=1)
 
 

@@ -22,7 +22,7 @@ from distill.records import Json, ToolCall
 from distill.teachers.base import WriteTask
 from distill.workflow.cases import read_cases
 from distill.workflow.model import CallSpec, Tool, Workflow
-from distill.workflow.schema import ArgumentsSchema, schema_of
+from distill.workflow.schema import ArgumentsSchema, json_equal, schema_of
 from distill.workflow.strict import drop_nulls, strict_call_schema
 from distill.workflow.tools import read_tools
 from distill.workflow.values import argument_errors
@@ -110,6 +110,27 @@ EITHER = tool(
     }
 )
 
+PARTED = tool({}, allOf=[{"properties": {"a": {"properties": {name: {}}}}} for name in "pq"])
+OPEN_OR_NAMED = tool(
+    {"o": {"anyOf": [{"properties": {"p": {"type": "integer"}}}, {"type": "object"}]}}
+)
+CLOSED_BESIDE = tool(
+    {
+        "o": {
+            "properties": {"p": {}, "q": {}},
+            "anyOf": [{"required": ["p"]}, {"required": ["q"]}],
+        }
+    }
+)
+TREE = tool({"name": {}, "child": {"$ref": "#", "properties": {"leaf": {"type": "boolean"}}}})
+CONDITIONAL = tool(
+    {"kind": {"enum": ["letter", "parcel"]}},
+    **{
+        "if": {"properties": {"kind": {"const": "parcel"}}},
+        "then": {"properties": {"weight": {"type": "integer"}}},
+    },
+)
+
 CASES: list[tuple[Tool, Json, bool]] = [
     (NESTED, {"to": {"street": "Main"}}, True),
     (NESTED, {"to": {"street": "Main", "city": "Ghent"}}, False),
@@ -144,6 +165,21 @@ CASES: list[tuple[Tool, Json, bool]] = [
     (tool({"a": {}}, allOf=[{"properties": {"b": {"type": "integer"}}}]), {"a": 1, "b": 2}, True),
     (tool({"a": {}}, allOf=[{"properties": {"b": {"type": "integer"}}}]), {"b": "2"}, False),
     (tool({"a": {}}, allOf=[{"properties": {"b": {"type": "integer"}}}]), {"c": 2}, False),
+    (PARTED, {"a": {"p": 1, "q": 1}}, True),
+    (PARTED, {"a": {"p": 1, "r": 1}}, False),
+    (OPEN_OR_NAMED, {"o": {"p": 1}}, True),
+    (OPEN_OR_NAMED, {"o": {"anything": 1}}, True),
+    (OPEN_OR_NAMED, {"o": {"p": "x"}}, True),
+    (CLOSED_BESIDE, {"o": {"p": 1}}, True),
+    (CLOSED_BESIDE, {"o": {"p": 1, "r": 1}}, False),
+    (TREE, {"name": "a", "child": {"name": "b", "leaf": True}}, True),
+    (TREE, {"name": "a", "child": {"name": "b", "leaf": True, "x": 1}}, False),
+    (TREE, {"name": "a", "leaf": True}, False),
+    (tool({"a": {}}, dependentSchemas={"a": {"properties": {"b": {}}}}), {"a": 1, "b": 1}, True),
+    (tool({"a": {}}, dependentSchemas={"a": {"properties": {"b": {}}}}), {"b": 1}, False),
+    (CONDITIONAL, {"kind": "parcel", "weight": 2}, True),
+    (CONDITIONAL, {"kind": "letter", "weight": 2}, False),
+    (tool({"a": {}}, **{"$schema": "http://json-schema.org/draft-07/schema#"}), {"a": 1}, True),
 ]
 
 
@@ -185,6 +221,11 @@ def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             {"additionalProperties": {"type": "integer"}},
             {"allOf": [{"properties": {"c": {"type": "string"}}}]},
             {"anyOf": [{"properties": {"b": {}}, "required": ["b"]}, {"required": ["a"]}]},
+            {"anyOf": [{"properties": {"b": {"type": "string"}}}, {"type": "object"}]},
+            {"allOf": [{"properties": {n: {"properties": {n: {}}}}} for n in "ab"]},
+            {"$ref": "#/$defs/address"},
+            {"patternProperties": {"^[bc]$": {"type": "integer"}}},
+            {"minProperties": 1},
         ]
     )
     properties = st.dictionaries(NAMES, inner, max_size=3)
@@ -214,6 +255,15 @@ def test_everybody_gives_one_verdict(schema: Json, arguments: Json) -> None:
         assert Draft202012Validator(schema).is_valid(arguments), (
             "it is never laxer than JSON Schema"
         )
+
+
+@given(SCHEMAS, st.dictionaries(NAMES, VALUES, max_size=3))
+def test_a_valid_call_is_still_valid_when_a_reply_holds_it(schema: Json, arguments: Json) -> None:
+    one = Tool(name="t", description="A tool.", parameters=schema)
+    dropped = drop_nulls(one, arguments)
+    assert drop_nulls(one, dropped) == dropped
+    if not schema_of(one).errors(arguments):
+        assert not schema_of(one).errors(dropped)
 
 
 @given(SCHEMAS, st.dictionaries(NAMES, VALUES, max_size=3))
@@ -269,7 +319,7 @@ def test_strict_mode_says_the_same_call_with_nulls(arguments: Json) -> None:
 def test_references_of_strict_mode_resolve(one: Tool) -> None:
     definitions: Json = {}
     schema = {**strict_call_schema(one, definitions), "$defs": definitions}
-    assert list(ArgumentsSchema(schema).reference_faults()) == []
+    assert list(ArgumentsSchema(schema).reference_faults) == []
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -295,6 +345,21 @@ def test_what_json_has_not_is_no_argument(value: float) -> None:
             },
             "refers to itself without end",
         ),
+        (
+            {"properties": {"a": {"not": {"$ref": "#/properties/a"}}}},
+            "refers to itself without end",
+        ),
+        (
+            {"properties": {"a": {"type": "string"}, "b": {"$ref": "#/properties/a/type/x"}}},
+            "which is not in its schema",
+        ),
+        ({"properties": {"a": {"$ref": "#/required"}}, "required": ["a"]}, "is not a schema"),
+        ({"properties": {"a": {"$ref": "#/x-own"}}, "x-own": {"type": "strng"}}, "is not a schema"),
+        (
+            {"properties": {"a": {"$ref": "#/x-own"}}, "x-own": {"items": {"$ref": "#/none"}}},
+            'refers to "#/none"',
+        ),
+        ({"properties": {"a": {"$id": "a", "$ref": "#"}}}, 'has the "$id" "a" below its top'),
     ],
 )
 def test_a_reference_that_leads_nowhere_is_an_error_with_its_place(
@@ -329,7 +394,7 @@ def test_a_schema_may_refer_to_itself_below() -> None:
         },
     )
     schema = schema_of(tree)
-    assert list(schema.reference_faults()) == []
+    assert list(schema.reference_faults) == []
     assert schema.errors({"tree": {"children": [{"children": []}]}}) == []
     assert schema.errors({"tree": {"children": [{"kids": []}]}})
 
@@ -345,3 +410,50 @@ def test_partial_arguments_may_leave_out_what_is_required() -> None:
     assert schema.errors({"c": 1}, partial=True) == []
     assert schema.errors({"d": 1}, partial=True)
     assert office.SEARCH.parameters["required"] == schema_of(office.SEARCH).required
+
+
+@pytest.mark.parametrize(
+    ("one", "arguments", "kept"),
+    [
+        (tool({"a": {"type": "string"}}), {"a": None}, {}),
+        (tool({"a": {}}, required=["a"]), {"a": None}, {"a": None}),
+        (tool({"a": {"type": ["string", "null"]}}, minProperties=1), {"a": None}, {"a": None}),
+        (tool({"a": {}}, allOf=[{"required": ["a"]}]), {"a": None}, {"a": None}),
+        (PARTED, {"a": {"p": None, "q": 1}}, {"a": {"q": 1}}),
+        (EXTENDED, {"to": {"street": "x", "zip": None, "floor": None}}, {"to": {"street": "x"}}),
+        (tool({}, allOf=[{"properties": {n: {}}} for n in "pq"]), {"p": None, "q": None}, {}),
+        (tool({"o": {"type": "object"}}), {"o": {"a": None}}, {"o": {"a": None}}),
+        (
+            tool({"l": {"prefixItems": [ADDRESS]}}),
+            {"l": [{"street": "x", "zip": None}]},
+            {"l": [{"street": "x"}]},
+        ),
+    ],
+)
+def test_nulls_of_optional_arguments_are_dropped(one: Tool, arguments: Json, kept: Json) -> None:
+    assert drop_nulls(one, arguments) == kept
+
+
+@pytest.mark.parametrize("one", [PARTED, EXTENDED, TREE, CONDITIONAL, CLOSED_BESIDE])
+def test_strict_mode_offers_every_name_that_the_schema_takes(one: Tool) -> None:
+    definitions: Json = {}
+    call: Any = strict_call_schema(one, definitions)
+    assert list(call["properties"]["arguments"]["properties"]) == list(schema_of(one).properties)
+    assert "additionalProperties" in json.dumps(call)
+
+
+def test_what_is_nested_too_deeply_is_not_valid() -> None:
+    value: Json = {}
+    for _ in range(600):
+        value = {"name": "a", "child": value}
+    assert "nested too deeply" in schema_of(TREE).errors(value)[0].message
+    assert drop_nulls(TREE, value) == value
+
+
+def test_properties_are_in_the_order_of_the_schema() -> None:
+    assert list(schema_of(tool({"b": {}, "a": {}})).properties) == ["b", "a"]
+
+
+@given(VALUES, VALUES)
+def test_equality_is_that_of_json_schema(one: Any, other: Any) -> None:
+    assert json_equal(one, other) == Draft202012Validator({"const": one}).is_valid(other)
