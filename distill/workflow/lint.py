@@ -135,7 +135,7 @@ def _gold(workflow: Workflow) -> Iterator[Problem]:
         return
     examples = {_folded(e.text): rule for rule in workflow.rules for e in rule.examples}
     for case in workflow.gold:
-        rule = examples.get(_folded(case.conversation.key))
+        rule = examples.get(_folded(case.conversation.without_system().key))
         if rule is not None:
             yield Problem(
                 str(_gold_file(workflow).with_name(case.place)),
