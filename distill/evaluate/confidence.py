@@ -29,12 +29,6 @@ class Confidence(NamedTuple):
     no_call: float
     """That it begins with anything else."""
 
-    @property
-    def among_tools(self) -> dict[str, float]:
-        """The probability of each tool, given that one is called."""
-        total = sum(self.tools.values())
-        return {name: p / total if total else 0.0 for name, p in self.tools.items()}
-
     def of(self, answer: Parsed) -> float | None:
         """The probability of what the answer does; None if malformed, or for an unknown tool."""
         if answer.malformed:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0")
 _FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7}
 """The values of general.file_type in llama.cpp."""
 

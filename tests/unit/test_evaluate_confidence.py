@@ -189,8 +189,6 @@ def test_confidence_is_that_of_what_was_done() -> None:
     assert sure.of(Parsed(reply="Which one?")) == 0.2
     assert sure.of(Parsed(malformed=True)) is None
     assert sure.of(Parsed((ToolCall(name="unknown"),))) is None
-    assert sure.among_tools == pytest.approx({"search": 0.75, "book": 0.25})
-    assert Confidence({"search": 0.0}, 1.0).among_tools == {"search": 0.0}
 
 
 def test_a_rows_own_tools_are_those_allowed_where_they_are_shown() -> None:
