@@ -136,6 +136,7 @@ class _Router:
     ) -> None:
         self.total = len(cases)
         self.workflow = workflow
+        self.tools = [tool.openai() for tool in workflow.tools]
         self.teacher = teacher
         self.replies = replies
         self.settings = settings
@@ -156,7 +157,8 @@ class _Router:
         index, case = indexed
 
         def read(text: str) -> Prediction:
-            return judge(case, read_route(text, case, self.workflow), ARM, raw=text)
+            parsed = read_route(text, case, self.workflow)
+            return judge(case, parsed, ARM, raw=text, tools=self.tools)
 
         request = route_request(case, self.workflow, self.settings)
         try:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
 
-from distill.records import ExpectedCall, Json, ToolCall, canonical_json
+from distill.records import ExpectedCall, Json, ToolCall
+from distill.workflow.schema import json_equal
 
 # Not shared with data validation, whose list may change: scores must stay comparable.
 _STOP_WORDS = """
@@ -109,7 +110,7 @@ def _argument_scores(predicted: Json | None, expected: Json) -> tuple[float, int
 def _value_score(predicted: JsonValue, expected: JsonValue) -> float:
     if isinstance(predicted, str) and isinstance(expected, str):
         return squad_f1(predicted, expected)
-    return float(canonical_json(predicted) == canonical_json(expected))
+    return float(json_equal(predicted, expected))
 
 
 def _strings(value: JsonValue) -> Iterator[str]:

@@ -103,7 +103,7 @@ def judge_answer(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: 
     """The prediction of an answer, with a note if the row's own tools were not declared in full."""
     has_own_tools = case.tools not in (None, renderer.tools)
     note = _NOTES.get(renderer.declarations, "") if has_own_tools else ""
-    return judge(case, parsed, arm, raw, note=note)
+    return judge(case, parsed, arm, raw, tools=renderer.tools, note=note)
 
 
 def _expected_ids(renderer: Renderer, case: Case, prompt: Sequence[int], limit: float) -> list[int]:

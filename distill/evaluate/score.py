@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from distill.evaluate.overlap import argument_f1, grounding_f1
 from distill.evaluate.statistics import Interval, calibration_error, wilson
@@ -11,13 +12,16 @@ from distill.records import (
     Case,
     Example,
     ExpectedCall,
+    Json,
     Outcome,
     Prediction,
     Record,
     ToolCall,
-    canonical_json,
 )
 from distill.render import Parsed
+from distill.workflow.model import Tool
+from distill.workflow.schema import json_equal
+from distill.workflow.strict import drop_nulls
 
 CORRECT_OUTCOMES = frozenset({Outcome.RIGHT, Outcome.RIGHT_WORDS})
 
@@ -87,9 +91,23 @@ def cases_of(examples: Sequence[Example]) -> tuple[Case, ...]:
     )
 
 
-def judge(case: Case, parsed: Parsed, arm: str, raw: str, *, note: str = "") -> Prediction:
-    """The prediction of an arm that writes text; `note` is its detail if `parsed` has none."""
-    calls = () if parsed.malformed else parsed.calls
+def judge(
+    case: Case,
+    parsed: Parsed,
+    arm: str,
+    raw: str,
+    *,
+    tools: Sequence[Json] = (),
+    note: str = "",
+) -> Prediction:
+    """The prediction of an arm that writes text.
+
+    tools: what was offered, as OpenAI function schemas, where the case brings no tools of its own:
+        a null that stands for an optional argument left out counts as left out, as in gold
+    note: the detail if `parsed` has none
+    """
+    offered = tools if case.tools is None else case.tools
+    calls = () if parsed.malformed else tuple(_without_nulls(parsed.calls, offered))
     outcome = _outcome(case, (call.name for call in calls))
     if parsed.malformed:
         outcome = Outcome.MALFORMED
@@ -174,12 +192,25 @@ def _outcome(case: Case, tools: Iterable[str]) -> Outcome:
 
 
 def _same_calls(called: Iterable[ToolCall], expected: Iterable[ExpectedCall]) -> bool:
-    """Equal as canonical JSON (1, 1.0 and true differ), in any order."""
-    one, other = (
-        sorted(canonical_json([call.name, call.arguments]) for call in calls)
-        for calls in (called, expected)
-    )
-    return one == other
+    """Equal as JSON values (1 is 1.0, true is not), in any order."""
+    left = list(expected)
+    for call in called:
+        same = (one for one in left if one.name == call.name)
+        equal = (one for one in same if json_equal(one.arguments, call.arguments))
+        if (found := next(equal, None)) is None:
+            return False
+        left.remove(found)
+    return not left
+
+
+def _without_nulls(calls: Iterable[ToolCall], offered: Sequence[Json]) -> Iterator[ToolCall]:
+    """The calls, without the nulls of optional arguments of the tools that are offered."""
+    functions: list[Any] = [schema["function"] for schema in offered]
+    tools = {function["name"]: Tool.model_validate(function) for function in functions}
+    for call in calls:
+        tool = tools.get(call.name)
+        arguments = drop_nulls(tool, call.arguments) if tool else call.arguments
+        yield ToolCall(name=call.name, arguments=arguments)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

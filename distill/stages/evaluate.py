@@ -68,4 +68,5 @@ STAGE = Stage(
     reads=(*layout.SPLITS.values(), layout.ADAPTER, layout.GATE_PREDICTIONS),
     writes=(f"{layout.EVALUATE}/test", f"{layout.EVALUATE}/gold"),
     work=work,
+    version=2,
 )

@@ -28,6 +28,7 @@ from distill.records import (
     ToolCall,
 )
 from distill.render import Parsed
+from distill.workflow.model import Tool
 
 ASKED = "What is the limit for travel meals in Lisbon?"
 
@@ -97,7 +98,9 @@ FULL = [
     (ONE, said(A, A), False),
     (ONE, BROKEN, False),
     (ONE, said(), False),
-    (case(expects("a", n=1)), said(("a", {"n": 1.0})), False),
+    (case(expects("a", n=1)), said(("a", {"n": 1.0})), True),
+    (case(expects("a", n=[{"x": 2.0}])), said(("a", {"n": [{"x": 2}]})), True),
+    (case(expects("a", n=1), expects("a", n=1)), said(("a", {"n": 1}), ("a", {"n": 2})), False),
     (case(expects("a", n=1)), said(("a", {"n": True})), False),
     (case(expects("a", n={"x": [1], "y": None})), said(("a", {"n": {"y": None, "x": [1]}})), True),
     (case(ExpectedCall(name="a", arguments={})), said(("a", {})), True),
@@ -112,6 +115,43 @@ def test_full_call(asked: Case, parsed: Parsed, correct: bool | None) -> None:
     assert judge(asked, parsed, "tuned", "").full_correct is correct
 
 
+LAMP = Tool(
+    name="a",
+    description="Switch.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "q": {"type": "string"},
+            "n": {"type": "integer"},
+            "m": {"type": ["string", "null"]},
+            "o": {"type": "object", "properties": {"x": {"type": "integer"}}},
+        },
+        "required": ["q", "m"],
+    },
+)
+NULLS = [
+    ({"q": "x", "m": None, "n": None}, True),
+    ({"q": "x", "m": None, "o": None}, True),
+    ({"q": "x", "m": None, "o": {"x": None}}, False),  # an object that gold has not
+    ({"q": "x", "n": None}, False),  # the required null is missing
+    ({"q": "x", "m": None, "z": None}, False),  # no argument of the tool
+]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("given", "correct"), NULLS)
+def test_a_null_for_an_optional_argument_is_one_left_out(
+    own: bool, given: dict[str, object], correct: bool
+) -> None:
+    asked = case(expects("a", q="x", m=None))
+    tools = [LAMP.openai()]
+    if own:
+        asked, tools = asked.model_copy(update={"tools": tuple(tools)}), []
+    made = judge(asked, said(("a", given)), "tuned", "", tools=tools)
+    assert made.full_correct is correct
+    assert made.argument_f1 == 1 if correct else made.argument_f1 < 1
+
+
 def test_a_note_stands_where_there_is_no_detail() -> None:
     assert judge(ONE, said(A), "t", "", note="n").detail == "n"
     assert judge(ONE, BROKEN, "t", "", note="n").detail == "why"
@@ -121,7 +161,8 @@ ARGUMENTS = [
     ([expects("a", q="travel meals limit")], [("a", {"q": "limit for travel"})], 2 / 3),
     ([expects("a", q="The meals!")], [("a", {"q": "meals"})], 1.0),
     ([expects("a", q="x", n=2)], [("a", {"q": "x", "n": 2})], 1.0),
-    ([expects("a", q="x", n=2)], [("a", {"q": "x", "n": 2.0})], 0.5),
+    ([expects("a", q="x", n=2)], [("a", {"q": "x", "n": 2.0})], 1.0),
+    ([expects("a", q="x", n=1)], [("a", {"q": "x", "n": True})], 0.5),
     ([expects("a", q="x", n=2)], [("a", {"q": "x"})], 0.5),
     ([expects("a", q="x")], [("a", {"q": "x", "n": 2})], 0.5),
     ([expects("a", q="2")], [("a", {"q": 2})], 0.0),
