@@ -22,9 +22,10 @@ from distill.records import (
     digest,
 )
 from distill.strict_json import JsonError
-from distill.workflow.model import Tool, ToolDefinition
+from distill.workflow.model import Tool
 from distill.workflow.problems import Problems, comma_list, did_you_mean, excerpt
-from distill.workflow.tools import make_tools
+from distill.workflow.strict import drop_nulls
+from distill.workflow.tools import make_tools, read_tool_list
 from distill.workflow.values import InvalidInputError, argument_errors
 
 FORMS = (
@@ -113,12 +114,11 @@ def _reject_repeat(case: Case, line: int, first: dict[str, int]) -> None:
 def _own_tools(value: Any) -> tuple[Tool, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, list):
-        raise InvalidInputError(
-            "has tools that are no list", "give a list of OpenAI function schemas"
-        )
     problems = Problems(Path())
-    tools = make_tools([ToolDefinition(schema, 0) for schema in value], problems)
+    try:
+        tools = make_tools(read_tool_list(value, problems), problems)
+    except InvalidInputError as fault:
+        raise InvalidInputError(f'has a "tools" that {fault.cause}', fault.hint) from None
     if problems.found:
         raise InvalidInputError(f"offers: {problems.found[0].cause}", problems.found[0].hint)
     return tools
@@ -189,6 +189,7 @@ def _expected_call(name: str, arguments: Any, offered: dict[str, Tool] | None) -
         )
     read = _arguments(arguments)
     if read is not None and offered is not None:
+        read = drop_nulls(offered[name], read)
         for fault in argument_errors(offered[name], read):
             raise fault
     return ExpectedCall(name=name, arguments=read)

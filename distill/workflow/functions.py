@@ -13,6 +13,7 @@ from typing import Any
 
 from distill.errors import MissingExtraError, WorkflowError
 from distill.files import read_text
+from distill.workflow.declarations import function_schema
 from distill.workflow.model import ToolDefinition
 from distill.workflow.problems import Problems
 
@@ -117,7 +118,7 @@ def _schema(
 
     try:
         _refuse_variadic(function)
-        return to_schema(function)
+        return function_schema(to_schema(function))
     except DocstringParsingException as error:
         cause, hint = _plain(error), GOOGLE_STYLE
     except TypeHintParsingException as error:

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend
 from pydantic import JsonValue
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -33,7 +32,9 @@ from referencing.jsonschema import DRAFT202012
 
 from distill.errors import WorkflowError
 from distill.records import Json
+from distill.workflow.keywords import PartialArguments, PartialValidator, WholeValidator
 from distill.workflow.model import Tool
+from distill.workflow.rewrite import honour_nullable
 
 Node = dict[str, Any]
 """A subschema that is an object; the others are true and false."""
@@ -100,11 +101,12 @@ class ArgumentsSchema:
 
     def __init__(self, parameters: Json) -> None:
         # Every tool is read as 2020-12; `jsonschema` would go by `$schema` below a reference.
-        self.root: Node = {key: part for key, part in parameters.items() if key != "$schema"}
+        stated = {key: part for key, part in parameters.items() if key != "$schema"}
+        self.root: Node = honour_nullable(stated)
         # An empty registry: a reference cannot lead to the network.
         self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.root))
-        self._full: Any = Draft202012Validator(self.root, registry=Registry())
-        self._partial: Any = _PartialValidator(self.root, registry=Registry())
+        self._full: Any = WholeValidator(self.root, registry=Registry())
+        self._partial: Any = PartialValidator(self.root, registry=Registry())
 
     @cached_property
     def properties(self) -> dict[str, Any]:
@@ -142,7 +144,7 @@ class ArgumentsSchema:
         Unknown names are errors of the keyword `unevaluatedProperties`, their list its value.
         partial: these are some of a call's arguments, so that none is missing
         """
-        value = _PartialArguments(arguments) if partial else arguments
+        value = PartialArguments(arguments) if partial else arguments
         try:
             unknown = self._unknown_names(value)
             invalid = list((self._partial if partial else self._full).iter_errors(value))
@@ -159,7 +161,7 @@ class ArgumentsSchema:
 
     def accepts(self, schema: Any, value: JsonValue) -> bool:
         """Whether JSON Schema accepts `value` for a subschema; unknown names do not count."""
-        validator = self._partial if isinstance(value, _PartialArguments) else self._full
+        validator = self._partial if isinstance(value, PartialArguments) else self._full
         return bool(validator.evolve(schema=schema).is_valid(value))
 
     def resolve(self, reference: str) -> Any:
@@ -367,33 +369,6 @@ def _error(
         type_checker=Draft202012Validator.TYPE_CHECKER,
     )
 
-
-class _PartialArguments(dict[str, Any]):
-    """Some of a call's arguments."""
-
-
-def _unless_partial(keyword: str, otherwise: str | None) -> Any:
-    """The check of a keyword; for _PartialArguments that of `otherwise`, or none."""
-
-    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-        chosen = otherwise if isinstance(instance, _PartialArguments) else keyword
-        checks: Any = Draft202012Validator.VALIDATORS
-        return checks[chosen](validator, value, instance, schema) if chosen else ()
-
-    return check
-
-
-# Branches that differ in what they require are alike for partial arguments: oneOf becomes anyOf.
-_PartialValidator: Any = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    {
-        keyword: _unless_partial(keyword, "anyOf" if keyword == "oneOf" else None)
-        for keyword in (
-            *("required", "minProperties", "dependentRequired"),
-            *("dependentSchemas", "if", "not", "oneOf"),
-        )
-    },
-)
 
 _DEFINE = 'define it under "$defs" of the same parameters; nothing is fetched'
 _FLATTEN = "take it out: the parameters are one document, and references stay within it"

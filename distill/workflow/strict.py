@@ -58,14 +58,15 @@ def strict_call_schema(
     fixed: arguments whose values are given
     required: optional arguments that this call must have all the same
     """
-    arguments = _Converter(tool, definitions).object(tool.parameters, fixed, required)
+    arguments = _Converter(tool, definitions).object(schema_of(tool).root, fixed, required)
     return closed_object({"name": {"type": "string", "const": tool.name}, "arguments": arguments})
 
 
 def drop_nulls(tool: Tool, arguments: Json) -> Json:
     """`arguments` without the nulls that stand for optional arguments left out.
 
-    Nulls that the arguments need to be valid stay.
+    A null under a name that the schema does not know says nothing either. Nulls that the arguments
+    need to be valid stay.
     """
     schema = schema_of(tool)
     try:
@@ -161,6 +162,9 @@ def _without_nulls(value: Any, schemas: list[Any], whole: ArgumentsSchema) -> An
     if not isinstance(value, dict):
         return value
     optional = {name for schema in schemas for name in whole.properties_of(schema)}
+    if any("properties" in part for part in parts):
+        # Arrow gives an object the names of all others, null where it has none of its own.
+        optional |= {name for name in value if not any(member_schemas(p, name) for p in parts)}
     optional -= {name for part in parts for name in part.get("required", ())}
     return {
         name: _without_nulls(item, [s for part in parts for s in member_schemas(part, name)], whole)
@@ -184,7 +188,11 @@ def _nullable(schema: Json) -> Json:
     kind = schema.get("type")
     if not schema or kind == "null" or (isinstance(kind, list) and "null" in kind):
         return schema
-    return {"anyOf": [schema, {"type": "null"}]}
+    null: Json = {"type": "null"}
+    branches = schema.get("anyOf")
+    if isinstance(branches, list) and null in branches:
+        return schema
+    return {"anyOf": [schema, null]}
 
 
 def _constant(value: Any) -> Json:

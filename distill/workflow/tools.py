@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ from jsonschema.exceptions import SchemaError
 from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json
+from distill.workflow.declarations import EXAMPLE, declarations, function_schema
 from distill.workflow.model import Tool, ToolDefinition
 from distill.workflow.problems import Problems, did_you_mean
 from distill.workflow.schema import ArgumentsSchema
+from distill.workflow.values import InvalidInputError
+
+LineOf = Callable[[Sequence[str | int]], int]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
-EXAMPLE = '{"name": "…", "description": "…", "parameters": {"type": "object", "properties": {}}}'
+_SEPARATORS = re.compile(r"[\s,:]*")
+_TOO_DEEP = ("has a schema that is nested too deeply", "flatten it")
 
 
 def read_tools(path: Path) -> tuple[Tool, ...]:
@@ -35,7 +41,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
 
         found = read_functions(path, problems)
     else:
-        found = list(_json_tools(path))
+        found = _json_tools(path, problems)
     tools = make_tools(found, problems)
     if problems.found:
         raise WorkflowError.of(problems.found)
@@ -61,54 +67,88 @@ def make_tools(found: list[ToolDefinition], problems: Problems) -> tuple[Tool, .
     return tuple(tools.values())
 
 
-def _json_tools(path: Path) -> Iterator[ToolDefinition]:
+def read_tool_list(
+    value: Any, problems: Problems, line: LineOf = lambda _path: 0
+) -> list[ToolDefinition]:
+    """The tools of a list in any form of `declarations`, unchecked.
+
+    line: the line of what is at a path within `value`
+    Raises InvalidInputError where there is no list.
+    """
+    found = []
+    for path, declared in declarations(value):
+        try:
+            found.append(ToolDefinition(function_schema(declared), line(path)))
+        except InvalidInputError as fault:
+            name = declared.get("name") if isinstance(declared, dict) else None
+            problems.add(line(path), f"{_subject(name)}{fault.cause}", fault.hint)
+        except RecursionError:
+            problems.add(line(path), *_TOO_DEEP)
+    return found
+
+
+def _json_tools(path: Path, problems: Problems) -> list[ToolDefinition]:
     text = read_text(path)
     value = parse_json(text, path)
-    if isinstance(value, dict) and "tools" in value:
-        value = value["tools"]
-        opening = re.search(r'"tools"\s*:\s*\[', text)
-    else:
-        opening = re.match(r"\s*\[", text)
-    if not isinstance(value, list) or not value:
-        raise WorkflowError(
-            "holds no list of tools" if not isinstance(value, list) else "its list is empty",
-            place=f"{path}:1",
-            hint=f"write a list of function schemas: [{EXAMPLE}]",
-        )
-    lines = _element_lines(text, opening.end()) if opening else []
-    for number, schema in enumerate(value):
-        yield ToolDefinition(schema, lines[number] if number < len(lines) else 1)
+    try:
+        found = read_tool_list(value, problems, partial(_line_at, text))
+    except InvalidInputError as fault:
+        raise WorkflowError(fault.cause, place=f"{path}:1", hint=fault.hint) from None
+    if not found and not problems.found:
+        hint = f"write a list of function schemas: [{EXAMPLE}]"
+        raise WorkflowError("its list is empty", place=f"{path}:1", hint=hint)
+    return found
 
 
-def _element_lines(text: str, position: int) -> list[int]:
-    """The line of each element of the JSON array whose first element follows `position`."""
-    decoder = json.JSONDecoder()
-    separator = re.compile(r"[\s,]*")
-    lines: list[int] = []
+def _line_at(text: str, path: Sequence[str | int]) -> int:
+    """The line of the value to which keys and positions lead in a JSON text; 1 within strings."""
+    position = _skipped(text, 0)
+    for step in path:
+        if text[position] not in "[{":
+            return 1
+        position = _member(text, position, step)
+    return text.count("\n", 0, position) + 1
+
+
+def _member(text: str, start: int, step: str | int) -> int:
+    """Where the member `step` of the object or array at `start` begins."""
+    decoder, position, number = json.JSONDecoder(), start + 1, 0
     while True:
-        start = separator.match(text, position)
-        position = start.end() if start else position
-        if text[position : position + 1] in ("]", ""):
-            return lines
-        lines.append(text.count("\n", 0, position) + 1)
+        position = _skipped(text, position)
+        key: str | int = number
+        if text[start] == "{":
+            key, position = decoder.raw_decode(text, position)
+            position = _skipped(text, position)
+        if key == step:
+            return position
         _, position = decoder.raw_decode(text, position)
+        number += 1
+
+
+def _skipped(text: str, position: int) -> int:
+    """The offset after blanks and separators."""
+    found = _SEPARATORS.match(text, position)
+    return found.end() if found else position
 
 
 def _make_tool(raw: ToolDefinition, problems: Problems) -> Tool | None:
     schema = raw.schema
-    if isinstance(schema, dict) and isinstance(schema.get("function"), dict):
-        schema = schema["function"]
-    if not isinstance(schema, dict) or "name" not in schema:
-        problems.add(raw.line, "is not a function schema: it has no name", f"write {EXAMPLE}")
-        return None
-    name = schema["name"]
-    faults = list(_faults(schema))
+    try:
+        faults = list(_faults(schema))
+    except RecursionError:
+        faults = [_TOO_DEEP]
     for cause, hint in faults:
-        problems.add(raw.line, f"tool {json.dumps(name, ensure_ascii=False)} {cause}", hint)
+        problems.add(raw.line, f"{_subject(schema['name'])}{cause}", hint)
     if faults:
         return None
-    parameters = schema.get("parameters") or NO_ARGUMENTS
-    return Tool(name=name, description=schema["description"].strip(), parameters=parameters)
+    parameters = schema["parameters"] or NO_ARGUMENTS
+    return Tool(
+        name=schema["name"], description=schema["description"].strip(), parameters=parameters
+    )
+
+
+def _subject(name: Any) -> str:
+    return "" if name is None else f"tool {json.dumps(name, ensure_ascii=False)} "
 
 
 def _faults(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -106,12 +106,14 @@ def rows_with_tools(draw: st.DrawFn) -> Row:
     declared: Row = {"name": name, "description": draw(words)}
     given: Row = {}
     if draw(st.booleans()):
-        declared["parameters"], given = query, {"q": draw(st.text())}
+        key = draw(st.sampled_from(["parameters", "inputSchema", "input_schema"]))
+        declared[key], given = query, {"q": draw(st.text())}
     elif draw(st.booleans()):
         declared["parameters"] = draw(st.sampled_from([None, {}, {"type": "object"}]))
     tool = draw(st.sampled_from([declared, {"type": "function", "function": declared}]))
     row = {"user_content": draw(words), "tool_name": name, "tool_arguments": given}
-    return {**row, "tools": [tool]}
+    tools = draw(st.sampled_from([[tool], {"tools": [tool]}, json.dumps([tool])]))
+    return {**row, "tools": tools}
 
 
 def is_read(row: Any) -> bool:

@@ -131,7 +131,7 @@ SLIPS = {
     "tool kind": (row(tool_name=3), "tool_name that is not text", "tool_name"),
     "tool falsy": (row(tool_name=0, target="answer"), "tool_name that is not text", "tool_name"),
     "own tool": (row(tools=[OTHER.openai()]), 'unknown tool "find_order"', "other"),
-    "own tools no list": (row(tools=3), "tools that are no list", "OpenAI"),
+    "own tools no list": (row(tools=3), '"tools" that is no list', "function schemas"),
     "own tools wrong": (row(tools=[{"name": "x"}]), '"x" has no description', "sentence"),
     "no label": ({"user_content": "hi"}, "names no tool and no target", '"target"'),
     "call without tool": (
