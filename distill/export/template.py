@@ -7,11 +7,12 @@ training, so the exported template contains them.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from distill.errors import ExportError
+from distill.export.quoting import QUOTE_MESSAGES, define_plain, jinja_literal
 from distill.records import Message
-from distill.render import MARKERS, PROBE_MESSAGE, Renderer, functiongemma
+from distill.render import PROBE_MESSAGE, Renderer, functiongemma
 
 PLACEHOLDER = "\ue000system\ue000"
 """Placeholder for the content of a system message; private-use characters, so in no real text."""
@@ -27,26 +28,18 @@ PROBE_CONVERSATIONS = (
 )
 """Conversations without tool calls, on which an exported template is compared with the renderer."""
 
-# The format of distill.render.functiongemma; HEAD and MARKERS are filled in.
+# The format of distill.render.functiongemma; HEAD is filled in.
 _FUNCTIONGEMMA = """\
 {%- set letters = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_' -%}
-{%- macro safe(text) -%}
-{%- for marker in MARKERS -%}
-{%- if marker in text -%}
-{{- raise_exception('the text holds ' ~ marker ~ ', which the format cannot quote') -}}
-{%- endif -%}
-{%- endfor -%}
-{{- text -}}
-{%- endmacro -%}
 {%- macro key(name) -%}
-{%- set plain = namespace(yes=name | length > 0 and name[:1] in letters) -%}
+{%- set bare = namespace(yes=name | length > 0 and name[:1] in letters) -%}
 {%- for letter in name -%}
-{%- if letter not in letters ~ '0123456789' -%}{%- set plain.yes = false -%}{%- endif -%}
+{%- if letter not in letters ~ '0123456789' -%}{%- set bare.yes = false -%}{%- endif -%}
 {%- endfor -%}
-{{- name if plain.yes else '<escape>' ~ safe(name) ~ '<escape>' -}}
+{{- name if bare.yes else '<escape>' ~ plain(name) ~ '<escape>' -}}
 {%- endmacro -%}
 {%- macro value(v) -%}
-{%- if v is string -%}{{- '<escape>' ~ safe(v) ~ '<escape>' -}}
+{%- if v is string -%}{{- '<escape>' ~ plain(v) ~ '<escape>' -}}
 {%- elif v is mapping -%}
 {{- '{' -}}
 {%- for k in v.keys() | sort(case_sensitive=true) -%}
@@ -67,15 +60,17 @@ HEAD
 {{- raise_exception("give a tool's answer as an object, not as text") -}}
 {%- endif -%}
 {%- if not state.open -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
-{{- '<start_function_response>response:' ~ (message.name or 'tool') ~ value(message.content) -}}
+{{- '<start_function_response>response:' ~ plain(message.name or 'tool') -}}
+{{- value(message.content) -}}
 {{- '<end_function_response>' -}}
 {%- set state.open = true -%}
 {%- elif message.role == 'assistant' -%}
 {%- if not state.open -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
-{{- safe(message.content or '') -}}
+{{- plain(message.content or '') -}}
 {%- set state.open = false -%}
 {%- for call in message.tool_calls or [] -%}
-{{- '<start_function_call>call:' ~ call.function.name ~ value(call.function.arguments) -}}
+{{- '<start_function_call>call:' ~ plain(call.function.name) -}}
+{{- value(call.function.arguments) -}}
 {{- '<end_function_call>' -}}
 {%- set state.open = true -%}
 {%- endfor -%}
@@ -83,8 +78,9 @@ HEAD
 {%- else -%}
 {%- if state.open -%}{{- '<end_of_turn>\\n' -}}{%- endif -%}
 {%- set state.open = false -%}
-{{- '<start_of_turn>' ~ ('developer' if message.role == 'system' else message.role) ~ '\\n' -}}
-{{- safe(message.content) ~ '<end_of_turn>\\n' -}}
+{{- '<start_of_turn>' ~ ('developer' if message.role == 'system' else plain(message.role)) -}}
+{{- '\\n' -}}
+{{- plain(message.content) ~ '<end_of_turn>\\n' -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt and not state.open -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"""
@@ -95,15 +91,22 @@ def chat_template(renderer: Renderer) -> str:
 
     Tools that a caller passes replace the run's if the student's prompts declare tools in full;
     otherwise they are ignored, as the student was not tuned to read them. For a student without a
-    template of its own, the content of a tool message is an object. Raises RenderError.
+    template of its own, the content of a tool message is an object. Raises RenderError, and
+    ExportError for tools whose texts hold a control token.
     """
+    if found := renderer.control.found_in(renderer.prompt_tools):
+        raise ExportError(
+            f"the declarations of the tools hold {found}, a control token of the student's",
+            place="tools",
+            hint="change the tool's name or description, or train with --declarations none",
+        )
     alone = renderer.template_inputs([PROBE_MESSAGE])
     with_system = renderer.template_inputs([_SYSTEM, PROBE_MESSAGE])
     if alone is None or with_system is None:
         return _functiongemma_template(renderer)
     turns, tools = alone
     # The student's own template, with the variables set that the renderer would pass.
-    lines = ["{%- set enable_thinking = false -%}"]
+    lines = [define_plain(renderer.control), QUOTE_MESSAGES, "{%- set enable_thinking = false -%}"]
     set_tools = f"{{%- set tools = {jinja_literal(tools)} -%}}"
     if tools and renderer.declarations == "full":
         set_tools = "{%- if not tools -%}" + set_tools + "{%- endif -%}"
@@ -111,24 +114,6 @@ def chat_template(renderer: Renderer) -> str:
     if len(turns) > 1:
         lines.append(_set_messages(turns[0], with_system[0][0]))
     return "".join(lines) + str(renderer.tokenizer.chat_template)
-
-
-def jinja_literal(value: Any) -> str:
-    """A JSON value as a Jinja expression."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return json.dumps(value, ensure_ascii=False)
-        case dict():
-            pairs = (f"{jinja_literal(key)}: {jinja_literal(item)}" for key, item in value.items())
-            return "{" + ", ".join(pairs) + "}"
-        case list() | tuple():
-            return "[" + ", ".join(map(jinja_literal, value)) + "]"
-        case _:
-            return json.dumps(value)
 
 
 def _set_messages(alone: dict[str, Any], with_system: dict[str, Any]) -> str:
@@ -168,11 +153,10 @@ def _functiongemma_template(renderer: Renderer) -> str:
         opening = before.removesuffix(f"{trigger}\n")
         head = (
             "{%- if messages[0].role == 'system' -%}{%- set turns = messages[1:] -%}"
-            f"{{%- set said = safe(messages[0].content) -%}}{{{{- {jinja_literal(opening)} -}}}}"
+            f"{{%- set said = plain(messages[0].content) -%}}{{{{- {jinja_literal(opening)} -}}}}"
             f"{{%- if said[:{len(trigger)}] != {jinja_literal(trigger)} -%}}"
             f"{{{{- {jinja_literal(trigger)} ~ '\\n' -}}}}{{%- endif -%}}"
             f"{{{{- said ~ {jinja_literal(after)} -}}}}"
             f"{{%- else -%}}{head}{{%- endif -%}}"
         )
-    filled = _FUNCTIONGEMMA.replace("HEAD", head, 1)
-    return filled.replace("MARKERS", jinja_literal(MARKERS), 1)
+    return define_plain(renderer.control) + _FUNCTIONGEMMA.replace("HEAD", head, 1)

@@ -2,7 +2,8 @@
 
 A tokenizer's own chat template is used, token for token; a tokenizer without one gets
 FunctionGemma's format. In both, a training example's ids begin with exactly the ids of its prompt:
-training and inference see the same prompt.
+training and inference see the same prompt. No text in it becomes a control token
+(distill.render.control).
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from distill.errors import StudentError
 from distill.records import Json, Message, Target, ToolCall, canonical_json, digest
+from distill.render.control import ControlTokens, Quoted
 from distill.render.formats import Format
 from distill.render.syntax import MalformedError, RenderError
-from distill.render.writers import PROBE_MESSAGE, PlainWriter, TemplateWriter, encode
+from distill.render.writers import PROBE_MESSAGE, PlainWriter, TemplateWriter
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2
 """Raised when the same input is rendered differently; part of every fingerprint."""
 
 
@@ -70,6 +72,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.tools: tuple[Json, ...] = tuple(tool.openai() for tool in tools)
         self.declarations = declarations
+        self.control = ControlTokens(tokenizer)
         self._writer: TemplateWriter | PlainWriter
         names_only = declarations == "names"
         try:
@@ -97,11 +100,23 @@ class Renderer:
 
         Raises RenderError for a conversation that cannot be rendered.
         """
-        return self._encode(self.prompt_text(messages, tools))
+        quoted = self.control.quote(messages, self._declared(tools))
+        return self.control.encode(self._writer.prompt(quoted.messages, quoted.tools), quoted.cut)
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[Json] | None = None) -> str:
-        """The text of `prompt`, special tokens included."""
-        return self._writer.prompt(messages, self._declared(tools))
+        """The text of `prompt`, special tokens included: tokenized, it gives the ids of `prompt`.
+
+        Raises RenderError also for a conversation that quotes a marker, which text alone cannot.
+        """
+        quoted = self.control.quote(messages, self._declared(tools))
+        if quoted.cut:
+            raise RenderError("a marker among the words of a message can be quoted in ids alone")
+        return self._writer.prompt(messages, quoted.tools)
+
+    @property
+    def prompt_tools(self) -> list[Any]:
+        """What the prompts contain of the workflow's tools."""
+        return [*self._declared(None)]
 
     def template_inputs(
         self, messages: Sequence[Message]
@@ -121,14 +136,16 @@ class Renderer:
 
         Raises RenderError for a target that cannot be rendered, or is not parsed back unchanged.
         """
-        text = self.prompt_text(messages, tools)
-        turn = self._writer.turn(messages, target, self._declared(tools), text)
-        self._check_round_trip(turn, target)
-        prompt = self._encode(text)
-        ids = self._encode(text + turn) if self._writer.tokenize_jointly else []
+        quoted = self.control.quote(messages, self._declared(tools), target)
+        text = self._writer.prompt(quoted.messages, quoted.tools)
+        turn = self._turn(quoted, text)
+        self._check_round_trip(turn.replace(quoted.cut, "") if quoted.cut else turn, target)
+        prompt = self.control.encode(text, quoted.cut)
+        joined = self._writer.tokenize_jointly
+        ids = self.control.encode(text + turn, quoted.cut) if joined else []
         if ids[: len(prompt)] != prompt:
             # A token that spans the two would change the prompt's ids.
-            ids = prompt + self._encode(turn)
+            ids = prompt + self.control.encode(turn, quoted.cut)
         end = next((at for at in range(len(prompt), len(ids)) if ids[at] in self.stop_ids), None)
         if end is None:
             raise RenderError("the assistant's turn has no end")
@@ -174,8 +191,9 @@ class Renderer:
             return ()
         return self.tools if tools is None else tools
 
-    def _encode(self, text: str) -> list[int]:
-        return encode(self.tokenizer, text)
+    def _turn(self, quoted: Quoted, prompt: str) -> str:
+        assert quoted.target is not None
+        return self._writer.turn(quoted.messages, quoted.target, quoted.tools, prompt)
 
     def _check_round_trip(self, turn: str, target: Target) -> None:
         parsed = self.parse(turn)

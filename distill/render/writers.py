@@ -221,7 +221,8 @@ class TemplateWriter:
         vocabulary = self.tokenizer.get_vocab()
         reply = Message(role="assistant", content=_PROBE_REPLY)
         text = self._after(self._apply([PROBE_MESSAGE], ()), [PROBE_MESSAGE, reply], ())
-        tail = encode(self.tokenizer, text[text.index(_PROBE_REPLY) + len(_PROBE_REPLY) :])
+        after = text[text.index(_PROBE_REPLY) + len(_PROBE_REPLY) :]
+        tail = self.tokenizer(after, add_special_tokens=False)["input_ids"]
         added = self.tokenizer.added_tokens_decoder
         ends = [str(added[token]) for token in tail if token in added][:1]
         ends += [*self.format.stops, self.tokenizer.eos_token or ""]
@@ -229,14 +230,6 @@ class TemplateWriter:
         if not found:
             raise _unusable_template("ends the assistant's turn with no token of its own")
         return found
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text that contains its special tokens; RenderError if it cannot be tokenized."""
-    try:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    except (UnicodeError, TypeError) as error:
-        raise RenderError(f"the text is not Unicode that can be tokenized: {error}") from None
 
 
 def _name_only(tool: Json, fields: Json) -> Json:

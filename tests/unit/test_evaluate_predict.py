@@ -86,7 +86,7 @@ CASES = (
     case("the limit for meals", ExpectedCall(name="search_knowledge_base")),
     case("hello"),
     case("book it", kind="ask"),
-    case("hello <escape>"),
+    case("hello \ud800"),
     case("meals " * CONTEXT, ExpectedCall(name="search_google")),
     case("hello", ExpectedCall(name="search_google", arguments={"query": "hello"})),
 )
@@ -115,7 +115,7 @@ def test_every_case_gets_its_verdict_in_order(
     assert made[0].argument_f1 == pytest.approx(2 / 3)
     assert made[1].raw.endswith("<end_function_call><end_of_turn>")
     assert made[3].reply == "Hi! What is it?"
-    assert "cannot quote" in made[5].detail
+    assert "not Unicode" in made[5].detail
     assert "the student attends to 96" in made[6].detail
     assert made[5].raw == made[6].raw == ""
     assert calls[-1] == (len(CASES), len(CASES), "tuned")

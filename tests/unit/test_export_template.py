@@ -14,7 +14,8 @@ import render_tokenizers as kit
 from distill.errors import ExportError
 from distill.export.gguf_model import begins_with_bos
 from distill.export.ollama import render_modelfile, write_modelfile
-from distill.export.template import PROBE_CONVERSATIONS, chat_template, jinja_literal
+from distill.export.quoting import jinja_literal
+from distill.export.template import PROBE_CONVERSATIONS, chat_template
 from distill.records import Message, ToolCall
 from distill.render import Renderer
 from distill.render.functiongemma import TRIGGER_SENTENCE
@@ -106,7 +107,6 @@ def test_calls_and_answers_of_tools_are_rendered_without_a_template_of_ones_own(
 @pytest.mark.parametrize(
     ("turn", "says"),
     [
-        ({"role": "user", "content": "say <escape> twice"}, "cannot quote"),
         ({"role": "tool", "name": "odd", "content": "15"}, "as an object"),
     ],
 )

@@ -198,8 +198,6 @@ def test_a_reply_that_reads_as_a_call_is_a_render_error() -> None:
         renderer("json").example(ASKED, Target(kind="answer", reply=reply))
     with pytest.raises(RenderError, match="read back"):
         renderer("none").example(ASKED, Target(kind="answer", reply="call:f{}"))
-    with pytest.raises(RenderError, match="cannot quote"):
-        renderer("none").prompt([Message(role="user", content="hi <end_of_turn>")])
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -307,7 +305,7 @@ def test_a_tokenizer_without_template_and_markers() -> None:
 
 
 def test_tools_that_cannot_be_shown() -> None:
-    bad = Tool(name="f", description="Writes <escape>.", parameters={"type": "object"})
+    bad = Tool(name="f{", description="", parameters={"type": "object"})
     with pytest.raises(StudentError, match="cannot be shown to this student"):
         Renderer(tokenizer(None), [bad])
 

@@ -233,7 +233,7 @@ def test_a_full_memory_has_a_way_out(tmp_path: Path) -> None:
 
 
 def test_rows_are_trained_or_rejected_never_cut(tmp_path: Path) -> None:
-    long, marked = example("gold " * 80), example("say <escape> twice")
+    long, marked = example("gold " * 80), example("say \ud800 twice")
     result = run(tmp_path, train=[*TRAIN, long, marked], dev=[*DEV, long])
     assert [rejection.reason for rejection in result.rejected] == [
         Reason.TOO_LONG_FOR_STUDENT,
