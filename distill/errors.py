@@ -11,6 +11,7 @@ DistillError                 exit 1   the user can fix it
 ├── WriteError               exit 1   the disk is full, or the folder is read-only
 ├── TeacherError             exit 1   the teacher cannot be used at all
 ├── StudentError             exit 1   the student cannot be loaded or used
+│   └── DivergenceError               its training has no finite loss any more
 ├── ExportError              exit 1   a student that cannot be written or published as asked
 ├── MissingExtraError        exit 1   an optional part of distill is not installed
 ├── PlatformError            exit 1   an operating system that distill does not run on
@@ -111,6 +112,10 @@ class TeacherError(DistillError):
 
 class StudentError(DistillError):
     """The student cannot be found, verified, loaded or trained."""
+
+
+class DivergenceError(StudentError):
+    """A training whose loss, gradient or weights are not finite any more."""
 
 
 class ExportError(DistillError):

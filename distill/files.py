@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -119,7 +118,7 @@ def read_records(path: Path, kind: type[Model]) -> list[Model]:
 
 def record_line(record: BaseModel) -> str:
     """A record as one line of JSON Lines, byte-stable for equal records."""
-    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n"
+    return strict_json.encode(record.model_dump(mode="json")) + "\n"
 
 
 def write_records(path: Path, records: Iterable[BaseModel]) -> int:
@@ -142,8 +141,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON, whole or not at all. Raises WriteError for what is no strict JSON."""
+    write_lines(path, (strict_json.encode(part, indent=2) + "\n" for part in [value]))
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
@@ -183,6 +182,12 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
         os.replace(draft, path)
     except OSError as error:
         raise WriteError.from_os(error, path) from None
+    except JsonError as error:
+        raise WriteError(
+            error.cause,
+            place=path,
+            hint="the file stays as it was; this is a fault of distill: please report it",
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()

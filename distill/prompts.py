@@ -6,7 +6,6 @@ begin its messages; what stands before the first of them is a note for people an
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from functools import cache, cached_property, lru_cache
@@ -16,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Self, cast
 import jinja2
 import jinja2.meta
 
+from distill import strict_json
 from distill.errors import InputFileError
 from distill.files import read_text, resource
 from distill.records import Message, Record, digest
@@ -144,7 +144,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     # Jinja's own `tojson` writes <, > and ' as escapes, again for HTML.
-    env.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    env.filters["json"] = strict_json.encode
     return env
 
 

@@ -1,19 +1,20 @@
 """The data that flows between stages: frozen, closed records with content for identity.
 
 A stage reads records of one kind from a file and writes records of the next kind. Nothing here
-imports anything of distill's; everything else may import this.
+imports anything of distill's but `strict_json`; everything else may import this.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+
+from distill import strict_json
 
 Json = dict[str, JsonValue]
 TargetKind = Literal["call", "ask", "answer", "refuse"]
@@ -22,7 +23,7 @@ TARGET_KINDS: tuple[TargetKind, ...] = ("call", "ask", "answer", "refuse")
 
 def canonical_json(value: Any) -> str:
     """One text for one value: keys sorted, no blanks, characters as they are."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return strict_json.encode(value, sort_keys=True, separators=(",", ":"))
 
 
 def digest(value: Any) -> str:
@@ -35,7 +36,8 @@ def digest(value: Any) -> str:
 class Record(BaseModel):
     """Frozen, and closed to unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN is no null: whoever writes it is refused, see `strict_json`.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class ToolCall(Record):

@@ -1,7 +1,8 @@
 """Strict JSON: no NaN or Infinity, no number beyond a float, no name twice in one object.
 
 Python's own decoder takes all of these, and loses what they said: NaN cannot be written as JSON
-again, and of two values under one name the first is dropped.
+again, and of two values under one name the first is dropped. Its encoder writes NaN, which nobody
+else reads: all JSON that distill writes is made by `encode`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 
 class JsonError(ValueError):
-    """Text that is not strict JSON; str() says what is wrong with it.
+    """Text or a value that is not strict JSON; str() says what is wrong with it.
 
     cause: the same as a predicate, as `holds NaN, which is not JSON`
     hint: the way out
@@ -28,6 +29,31 @@ class JsonError(ValueError):
         self.hint = hint
         self.offset = offset
         super().__init__(reason)
+
+
+def encode(
+    value: Any,
+    *,
+    indent: int | None = None,
+    sort_keys: bool = False,
+    separators: tuple[str, str] | None = None,
+    ensure_ascii: bool = False,
+) -> str:
+    """`value` as JSON text, its characters as they are. Raises JsonError for NaN and Infinity."""
+    try:
+        return json.dumps(
+            value,
+            indent=indent,
+            sort_keys=sort_keys,
+            separators=separators,
+            ensure_ascii=ensure_ascii,
+            allow_nan=False,
+        )
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        cause = "holds a number that is not finite, which is not JSON"
+        raise JsonError(str(error), cause, "write a finite number, or null") from None
 
 
 def decode(text: str) -> Any:
@@ -49,11 +75,14 @@ def _translated(decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         hint = "correct it there; a JSON linter shows the spot"
         raise JsonError(error.msg, "is not valid JSON", hint, error.pos) from None
     except RecursionError:
-        cause = "is nested too deeply to be read"
-        raise JsonError("nested too deeply", cause, "flatten it") from None
+        raise _too_deep() from None
     except ValueError as error:  # int() converts a limited number of digits
         cause = "holds an integer with too many digits"
         raise JsonError(str(error), cause, "write a shorter number, or a string") from None
+
+
+def _too_deep() -> JsonError:
+    return JsonError("nested too deeply", "is nested too deeply to be read", "flatten it")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -6,9 +6,9 @@ and the conversation, as a student will, and decides.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from distill import strict_json
 from distill.asking.ask import MalformedReplyError, extract_json_object, validate_record
 from distill.config import TeacherConfig
 from distill.prompts import render_prompt
@@ -96,7 +96,7 @@ def _message_json(message: Message) -> Json:
 
 def _tag_safe_json(value: Json) -> str:
     """One line of JSON that cannot close a tag of the prompt: `<` is escaped."""
-    line = json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+    line = strict_json.encode(value).replace("<", "\\u003c")
     # Unicode line ends, which JSON does not escape.
     for char in "\x85\u2028\u2029":
         line = line.replace(char, f"\\u{ord(char):04x}")

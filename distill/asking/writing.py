@@ -6,11 +6,11 @@ tools, their order and the arguments that the rule states are fixed.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from distill import strict_json
 from distill.asking.ask import MalformedReplyError, extract_json_object, validate_record
 from distill.config import TeacherConfig
 from distill.prompts import render_prompt
@@ -84,7 +84,7 @@ def split_batch(reply: ChatReply, count: int) -> list[ChatReply]:
     except MalformedReplyError:
         value = {}
     parts = [value.get(str(number)) for number in range(1, count + 1)]
-    texts = ["" if part is None else json.dumps(part, ensure_ascii=False) for part in parts]
+    texts = ["" if part is None else strict_json.encode(part) for part in parts]
     usages = _split_usage(reply.usage, count)
     return [
         reply.model_copy(update={"text": text, "usage": usage})

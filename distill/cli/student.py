@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill import api
+from distill import api, strict_json
 from distill.cli import shared, terminal
 from distill.cli.options import (
     PATH,
@@ -143,7 +142,7 @@ def _percent(share: float | None) -> str:
 
 
 def _arguments(arguments: Any) -> str:
-    return json.dumps(arguments, ensure_ascii=False)
+    return strict_json.encode(arguments)
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distill import strict_json
 from distill.stages.watcher import ProgressWatcher
 
 # A table in a file or a log is not squeezed into the 80 columns of no terminal.
@@ -45,4 +45,4 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 def print_json(value: Any) -> None:
     """JSON on stdout for a machine: no colours, no wrapping."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(strict_json.encode(value, indent=2))

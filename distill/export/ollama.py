@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from distill import strict_json
 from distill.errors import ExportError
 from distill.export.template import PROBE_CONVERSATIONS
 from distill.files import write_text
@@ -39,7 +40,7 @@ def write_modelfile(renderer: Renderer, folder: Path, weights: str, *, bos_by_ru
     lines = [
         f"FROM ./{weights}",
         f'TEMPLATE """{go_template(renderer, bos)}"""',
-        *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops),
+        *(f"PARAMETER stop {strict_json.encode(stop)}" for stop in stops),
         "PARAMETER temperature 0",
         # Ollama's default is not 1, and distill decodes without a penalty.
         "PARAMETER repeat_penalty 1",
@@ -106,7 +107,7 @@ def _escape(text: str) -> str:
     """Text for a Go template in triple quotes: what has a meaning there becomes a string action."""
     # Also braces at the end, which would join those of the action that follows.
     special = r'\{*"{3,}|\{{2,}|\{+\Z|"+\Z'
-    return re.sub(special, lambda found: f"{{{{ {json.dumps(found[0])} }}}}", text)
+    return re.sub(special, lambda found: f"{{{{ {strict_json.encode(found[0])} }}}}", text)
 
 
 class _GoTemplate:
@@ -165,7 +166,7 @@ class _GoTemplate:
         if condition == ".System":
             return bool(self.system)
         role = condition.removeprefix("eq .Role ")
-        return not condition or (message is not None and json.dumps(message.role) == role)
+        return not condition or (message is not None and strict_json.encode(message.role) == role)
 
 
 def _template_error(cause: str) -> ExportError:

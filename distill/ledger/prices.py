@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 import tomllib
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from distill import strict_json
 from distill.config import Price, TeacherConfig
 from distill.errors import UsageError
 from distill.files import read_text
@@ -75,7 +75,7 @@ def teacher_price(settings: TeacherConfig) -> Price | None:
 
 def unknown_price_error(model: str) -> UsageError:
     """The error for a budget in USD without a price of `model`; the hint is the TOML to add."""
-    lines = [f"[teacher.prices.{json.dumps(model, ensure_ascii=False)}]", "prompt = 0.25"]
+    lines = [f"[teacher.prices.{strict_json.encode(model)}]", "prompt = 0.25"]
     shown = "".join(f"\n    {line}" for line in (*lines, "cached = 0.025", "completion = 2.00"))
     return UsageError(
         f'there is no price of "{model}" to count with',

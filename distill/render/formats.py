@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,9 +89,7 @@ def _read_json(text: str) -> TurnContent:
 
 def _call_json(call: ToolCall, arguments_key: str) -> str:
     try:
-        return json.dumps(
-            {"name": call.name, arguments_key: call.arguments}, ensure_ascii=False, allow_nan=False
-        )
+        return strict_json.encode({"name": call.name, arguments_key: call.arguments})
     except (ValueError, RecursionError):
         raise RenderError(f"the arguments of {call.name} are not JSON") from None
 

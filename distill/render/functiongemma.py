@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from distill import strict_json
 from distill.records import Json, Message, ToolCall
 from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnContent
 
@@ -165,7 +166,7 @@ def _value(value: JsonValue, depth: int = 0) -> str:
             return "[" + ",".join(_value(item, depth + 1) for item in value) + "]"
         case _:
             try:
-                return json.dumps(value, allow_nan=False)
+                return strict_json.encode(value)
             except ValueError:
                 raise RenderError(f"the number {value} does not exist in JSON") from None
 

@@ -7,13 +7,14 @@ last and forgotten first, so that a run killed at any instant is a shorter run, 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,6 +31,7 @@ from distill.files import file_digest, parse_json, read_text, write_json
 from distill.records import Json, Record, digest
 from distill.run import layout
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
+from distill.strict_json import JsonError, encode
 from distill.version import __version__
 from distill.workflow.model import Workflow
 
@@ -169,11 +171,27 @@ class RunFolder:
     @property
     def manifest(self) -> Manifest:
         path = self.path / layout.MANIFEST
-        return _record(path, Manifest) if path.exists() else Manifest()
+        if not path.exists():
+            return Manifest()
+        if not_finite := _not_finite(path):
+            raise AlteredRunError(
+                f"holds NaN: an earlier distill recorded a training that diverged "
+                f"({', '.join(not_finite)})",
+                place=path,
+                hint="train again, with a lower rate: "
+                f"distill train {shlex.quote(str(self.path))} --redo --learning-rate RATE",
+            )
+        return _record(path, Manifest)
 
     def forget(self, stages: Sequence[str]) -> None:
         """Drop the manifest entries of `stages`: what they wrote no longer counts."""
-        kept = {k: v for k, v in self.manifest.stages.items() if k not in stages}
+        path = self.path / layout.MANIFEST
+        not_finite = _not_finite(path) if path.exists() else ()
+        if not_finite and {*not_finite} <= {*stages}:
+            entries = json.loads(read_text(path))["stages"]
+            kept = {k: StageEntry.model_validate(v) for k, v in entries.items() if k not in stages}
+        else:
+            kept = {k: v for k, v in self.manifest.stages.items() if k not in stages}
         self._write_manifest(kept)
 
     def remember(self, stage: str, entry: StageEntry) -> None:
@@ -290,6 +308,26 @@ def read_json(path: Path) -> Json:
     if not isinstance(value, dict):
         raise _damaged(path, "is not a JSON object")
     return value
+
+
+def _not_finite(path: Path) -> tuple[str, ...]:
+    """The stages whose entry in a manifest holds NaN or Infinity, as no distill writes any more."""
+    text = read_text(path)
+    if "NaN" not in text and "Infinity" not in text:
+        return ()
+    try:
+        entries = json.loads(text)["stages"]
+        return tuple(name for name, entry in entries.items() if not _is_json(entry))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ()  # damaged otherwise, as reading it will say
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        encode(value)
+    except JsonError:
+        return False
+    return True
 
 
 def _damaged(path: Path, cause: str) -> AlteredRunError:

@@ -7,7 +7,6 @@ output goes to a log file. Only loopback is bound.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 from uuid import uuid4
 
+from distill import strict_json
 from distill.errors import TeacherError, UsageError, WriteError
 
 Notice = Callable[[str], None]
@@ -226,7 +226,7 @@ class VllmServer:
             command += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules"]
             # In the JSON form: in the form NAME=PATH, a path with an equals sign is ambiguous.
             command += [
-                json.dumps({"name": name, "path": str(path)})
+                strict_json.encode({"name": name, "path": str(path)}, ensure_ascii=True)
                 for name, path in self._adapters.items()
             ]
         return [*command, *self._arguments]

@@ -7,13 +7,13 @@ in for the estimates.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from statistics import fmean
 
+from distill import strict_json
 from distill.asking.ask import ReplyCache, read_cached
 from distill.asking.routing import route_request
 from distill.asking.writing import batch_request, write_request
@@ -218,7 +218,7 @@ def _estimated_cost(run: RunFolder) -> RequestCost:
 def _prompt_tokens(asked: ChatRequest) -> float:
     # The schema is part of what a server puts before the model, or of what holds it.
     said = sum(len(message.content) for message in asked.messages)
-    return (said + len(json.dumps(asked.reply_schema))) / CHARS_PER_TOKEN
+    return (said + len(strict_json.encode(asked.reply_schema, ensure_ascii=True))) / CHARS_PER_TOKEN
 
 
 def _reply_tokens(asked: ChatRequest) -> float:
@@ -226,7 +226,7 @@ def _reply_tokens(asked: ChatRequest) -> float:
         said = write_reply(_task(asked))
     except TeacherError:
         return ASSUMED_REPLY
-    return len(json.dumps(said)) / CHARS_PER_TOKEN
+    return len(strict_json.encode(said, ensure_ascii=True)) / CHARS_PER_TOKEN
 
 
 def _gate_requests(run: RunFolder, teacher: Teacher, replies: ReplyCache) -> int:

@@ -79,6 +79,8 @@ class Student:
             raise StudentError(
                 "holds no adapter", place=adapter, hint="train one first: distill train RUN"
             )
+        if adapter is not None and not all(bool(w.isfinite().all()) for w in model.parameters()):
+            raise adapter_mismatch(adapter, "its weights are not finite, as of a diverged training")
         model.eval()
         return model.to("cuda") if torch.cuda.is_available() else model  # type: ignore[no-any-return]
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
+from distill import strict_json
 from distill.testing.responses import (
     Behaviour,
     Body,
@@ -37,8 +38,10 @@ def valid_text(body: Body, choice: int = 0) -> str:
     if body.reply is not None:
         return body.reply
     seed = [body["messages"], body.get("seed"), *([choice] if choice else [])]
-    value = sample(_schema(body), random.Random(json.dumps(seed, sort_keys=True)))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    value = sample(
+        _schema(body), random.Random(strict_json.encode(seed, sort_keys=True, ensure_ascii=True))
+    )
+    return value if isinstance(value, str) else strict_json.encode(value)
 
 
 def good(body: Body) -> Response:
@@ -104,7 +107,7 @@ def line_separators(body: Body) -> Response:
 
 
 def _with_user_message(text: str, user: str) -> str:
-    return json.dumps({**json.loads(text), "user": user}, ensure_ascii=False)
+    return strict_json.encode({**json.loads(text), "user": user})
 
 
 def ignoring_format(body: Body) -> Response:

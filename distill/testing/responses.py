@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from distill import strict_json
 
 
 class Body(dict[str, Any]):
@@ -37,7 +38,7 @@ class Body(dict[str, Any]):
     @property
     def digest(self) -> str:
         """A hash of the content, the same in every process."""
-        content = json.dumps(self, sort_keys=True).encode()
+        content = strict_json.encode(self, sort_keys=True, ensure_ascii=True).encode()
         return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
@@ -116,4 +117,4 @@ def failure(status: int, message: str, **more: str | int | None) -> Response:
 
 
 def to_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return strict_json.encode(value).encode()

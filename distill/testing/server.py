@@ -29,6 +29,7 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Self
 
+from distill import strict_json
 from distill.testing.behaviours import *  # noqa: F403 - tests say server.good, server.reset and so on
 from distill.testing.behaviours import good
 from distill.testing.faults import Overloaded, RandomFaults, faults
@@ -245,7 +246,10 @@ def main() -> None:
             default=behaviour,
         )
     with ChatServer(behaviour, latency=options.latency, reply=options.reply, keep=False) as server:
-        print(json.dumps({"url": server.url, "stats": server.stats_url}), flush=True)
+        print(
+            strict_json.encode({"url": server.url, "stats": server.stats_url}),
+            flush=True,
+        )
         sys.stdin.buffer.read()
 
 

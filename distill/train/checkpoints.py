@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from distill import strict_json
+from distill.files import write_text
+
 _STATE = "trainer_state.json"
 
 
@@ -103,4 +106,4 @@ def _relocate_best(checkpoint: Path, folder: Path) -> None:
     best = state.get("best_model_checkpoint")
     if best and Path(best).parent != folder:
         state["best_model_checkpoint"] = str(folder / Path(best).name)
-        path.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_text(path, strict_json.encode(state, indent=2, sort_keys=True) + "\n")

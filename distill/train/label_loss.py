@@ -32,7 +32,9 @@ class LabelLoss:
         # In chunks: [labels, vocabulary] might be the largest tensor of the whole step.
         for start in range(0, max(1, len(targets)), _CHUNK):
             chunk, chunk_targets = (part[start : start + _CHUNK] for part in (log_probs, targets))
-            entropy = -chunk.exp().mul_(chunk).sum(dtype=torch.float64)
+            # A logit of -inf, as of padded vocabulary, has no entropy: 0 * -inf would be NaN.
+            finite = chunk.clamp(min=torch.finfo(chunk.dtype).min)
+            entropy = -chunk.exp().mul_(finite).sum(dtype=torch.float64)
             correct = (chunk.argmax(-1) == chunk_targets).sum(dtype=torch.float64)
             self._sums.append(torch.stack([entropy, correct]))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from distill import strict_json
+from distill.errors import DivergenceError
 from distill.files import write_text
+from distill.train.recipe import Recipe
 from distill.train.threads import Progress
 
 
@@ -23,6 +26,46 @@ class LossPoint(NamedTuple):
 class LossCurve(NamedTuple):
     train: list[LossPoint]
     dev: list[LossPoint]
+
+
+class DivergenceCallback(TrainerCallback):
+    """Raises DivergenceError when a loss or a gradient is not finite, in all processes at once.
+
+    What is logged is the same in all of them.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder = folder
+        self.recipe = recipe
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        for name, label in _MUST_BE_FINITE.items():
+            value = state.log_history[-1].get(name, 0.0)
+            if not math.isfinite(value):
+                cause = f"{label} is {value} at step {state.global_step} of {state.max_steps}"
+                # The loss of a step is that of the weights before it.
+                unchanged = state.global_step <= 1 and name != "eval_loss"
+                raise divergence_error(cause, self.folder, None if unchanged else self.recipe)
+
+
+_MUST_BE_FINITE = {"loss": "the loss", "grad_norm": "the gradient", "eval_loss": "the dev loss"}
+
+
+def divergence_error(cause: str, folder: Path, recipe: Recipe | None) -> DivergenceError:
+    """The error for a training that cannot go on.
+
+    cause: as `the loss is nan at step 3 of 9`
+    recipe: None where no step was taken yet
+    """
+    if recipe is None:
+        hint = "no step was taken yet: try --precision fp32, or another student"
+    else:
+        usual = recipe.defaults.peak_learning_rate(recipe.tuning)
+        lower = usual if recipe.learning_rate > usual else recipe.learning_rate / 10
+        hint = f"the learning rate {recipe.learning_rate:g} is too high: --learning-rate {lower:g}"
+    return DivergenceError(f"the training diverged: {cause}", place=folder, hint=hint)
 
 
 class MetricsCallback(TrainerCallback):
@@ -76,8 +119,13 @@ def _metrics_line(row: Mapping[str, Any]) -> str:
     if "train_runtime" in row:
         return ""
     timings = ("_runtime", "_per_second")
-    kept = {name: value for name, value in row.items() if not name.endswith(timings)}
-    return json.dumps(kept, sort_keys=True) + "\n"
+    kept = {
+        # A metric beside the loss may lack a value; the losses are finite.
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+        if not name.endswith(timings)
+    }
+    return strict_json.encode(kept, sort_keys=True) + "\n"
 
 
 def plot_losses(curve: LossCurve, path: Path) -> None:

@@ -144,6 +144,8 @@ def sft_config(
         metric_for_best_model="eval_loss" if has_dev else None,
         greater_is_better=False if has_dev else None,
         logging_steps=1,
+        # It would log a loss of zero for NaN.
+        logging_nan_inf_filter=False,
         use_cpu=not on_gpu,
         bf16=recipe.bf16,
         activation_checkpointing=recipe.gradient_checkpointing,

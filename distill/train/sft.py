@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections import Counter
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config import TrainConfig
-from distill.errors import StudentError, WriteError
+from distill.errors import DivergenceError, StudentError
 from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
 from distill.run import layout
 from distill.students.base import Student
 from distill.students.quiet import disable_telemetry, ignore_peft_warnings, silence_transformers
+from distill.students.torch_errors import translate_torch_errors
 from distill.train import processes
 from distill.train.recipe import Recipe as Recipe
 from distill.train.recipe import require_valid_world_size, sft_config
@@ -85,8 +87,8 @@ def train(
     Writes adapter/, metrics.jsonl, loss.png and tensorboard/ into `folder`, and resumes from
     checkpoints/ if there are any: they must be of the same settings and rows. With tuning "full",
     adapter/ holds the whole model. Every process of a distributed training calls this; the main
-    process writes. Raises StudentError when no row is left to train on or the GPU runs out of
-    memory, WriteError when the disk is full.
+    process writes. Raises StudentError when no row is left to train on or the memory is too small,
+    DivergenceError when a loss is not finite, WriteError when the disk is full.
     """
     started = time.monotonic()
     recipe = Recipe.from_config(settings, student)
@@ -136,7 +138,11 @@ def _run(job: TrainJob) -> StepTrainer:
     """Train, from the latest checkpoint if there is one, and save atomically."""
     from distill.train.checkpoints import latest_complete_checkpoint, tokens_seen
 
-    with _translate_errors(job.folder), processes.translate_connection_errors():
+    with (
+        translate_torch_errors(job.folder, LESS_MEMORY),
+        _without_diverged_checkpoints(job.folder / "checkpoints"),
+        processes.translate_connection_errors(),
+    ):
         model = _trainable(job.student.load_weights(), job.recipe)
         # Workers start here: an error that all would meet was raised above, in one process.
         checkpoint = processes.broadcast_from_main(
@@ -147,32 +153,45 @@ def _run(job: TrainJob) -> StepTrainer:
             # TRL starts counting at zero in each process.
             trainer._total_train_tokens = tokens_seen(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _require_convergence(trainer, job)
         _save(trainer, job.folder / "adapter")
     return trainer
 
 
 @contextmanager
-def _translate_errors(folder: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-    from torch import OutOfMemoryError
-
+def _without_diverged_checkpoints(folder: Path) -> Iterator[None]:
+    """A training that diverged is not gone on with: other settings begin a new one."""
     try:
         yield
-    except OSError as error:
-        raise WriteError.from_os(error, folder) from None
-    except SafetensorError as error:
-        raise WriteError(
-            f"the weights cannot be written: {error}",
-            place=folder,
-            hint="free some space, then run the same command again: it goes on",
-        ) from None
-    except OutOfMemoryError as error:
-        raise StudentError(
-            f"the memory of the GPU is too small: {str(error).splitlines()[0]}",
-            place=folder,
-            hint="set rows_at_once to 4 or 1, or gradient_checkpointing to on; "
-            "the result stays the same",
-        ) from None
+    except DivergenceError:
+        if processes.is_main_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _require_convergence(trainer: StepTrainer, job: TrainJob) -> None:
+    """Raise StudentError where the last steps left weights or a loss that are not finite.
+
+    The dev loss was looked at whenever it was logged; without dev rows, the loss of a step of
+    training rows stands for it.
+    """
+    model: Any = trainer.model
+    weights = (weight for weight in model.parameters() if weight.requires_grad)
+    broken = not all(bool(weight.isfinite().all()) for weight in weights)
+    from distill.train.metrics import divergence_error
+
+    cause = ""
+    if trainer.max_over_processes(broken):
+        cause = "weights are not finite"
+    elif not job.dev:
+        rows = trainer.get_eval_dataloader(_dataset(job.rows[: job.recipe.batch_size]))
+        metrics = trainer.evaluation_loop(rows).metrics
+        assert metrics is not None
+        loss = float(metrics["eval_loss"])
+        cause = "" if math.isfinite(loss) else f"the loss is {loss}"
+    if cause:
+        cause = f"{cause} after step {trainer.state.global_step}, the last one"
+        raise divergence_error(cause, job.folder, job.recipe)
 
 
 def _trainable(model: PreTrainedModel, recipe: Recipe) -> Any:
@@ -210,7 +229,7 @@ def _trainer(model: Any, job: TrainJob) -> StepTrainer:
         train_dataset=_dataset(job.rows),
         eval_dataset=_dataset(job.dev) if job.dev else None,
         processing_class=job.student.tokenizer,
-        callbacks=_callbacks(job) if processes.is_main_process() else [],
+        callbacks=_callbacks(job),
     )
     trainer.process = process
     trainer.rows_per_step = recipe.batch_size
@@ -225,16 +244,24 @@ def _trainer(model: Any, job: TrainJob) -> StepTrainer:
 
 
 def _callbacks(job: TrainJob) -> list[Any]:
+    from distill.train.metrics import DivergenceCallback, MetricsCallback
+
+    divergence = DivergenceCallback(job.folder, job.recipe)
+    if not processes.is_main_process():
+        return [divergence]
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations.integration_utils import TensorBoardCallback
-
-    from distill.train.metrics import MetricsCallback
 
     # Untyped.
     writer: Any = SummaryWriter
     callback: Any = TensorBoardCallback
     board = callback(writer(str(job.folder / "tensorboard")))
-    return [MetricsCallback(job.progress, job.folder / "metrics.jsonl"), board]
+    return [divergence, MetricsCallback(job.progress, job.folder / "metrics.jsonl"), board]
+
+
+LESS_MEMORY = (
+    "set rows_at_once to 4 or 1, or gradient_checkpointing to on; the result stays the same"
+)
 
 
 def _dataset(rows: Sequence[Rendered]) -> Any:

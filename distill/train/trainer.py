@@ -112,16 +112,17 @@ class RoutingTrainer(SFTTrainer):
 
         All processes decide together, on the first batch in which one of them shares a prefix.
         """
-        if not self._max_over_processes(any(len(batch.prefix) for batch in batches)):
+        if not self.max_over_processes(any(len(batch.prefix) for batch in batches)):
             return
         self._compared = True
         found = compare_with_plain(unwrap_ddp(model), batches, self.sharing_mode)
-        if self._max_over_processes(found.ratio) > 1:
+        if self.max_over_processes(found.ratio) > 1:
             reason = found.description if found.ratio > 1 else "another process found a difference"
             self._notify("off", f"compared with the plain batch, {reason}")
             self.sharing_mode = "off"
 
-    def _max_over_processes(self, number: float) -> float:
+    def max_over_processes(self, number: float) -> float:
+        """The largest of the processes' numbers; every process has to call it."""
         here = torch.tensor([float(number)], device=self.args.device)
         return float(self.accelerator.gather(here).max())
 

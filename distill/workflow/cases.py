@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +167,7 @@ def _kind(row: Json) -> TargetKind | None:
         if kind == known:
             return known
     raise InvalidInputError(
-        f"has the unknown target {json.dumps(kind, ensure_ascii=False)}",
+        f"has the unknown target {strict_json.encode(kind)}",
         did_you_mean(str(kind), TARGET_KINDS, "targets"),
     )
 
@@ -210,7 +209,7 @@ def _arguments(value: Any) -> Json | None:
             ) from None
     if not isinstance(value, dict):
         raise InvalidInputError(
-            f"has arguments that are no JSON object: {excerpt(json.dumps(value))}",
+            f"has arguments that are no JSON object: {excerpt(strict_json.encode(value))}",
             'write an object, as: "tool_arguments": {"query": "…"}',
         )
     return value

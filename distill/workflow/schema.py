@@ -16,7 +16,6 @@ references stay within the schema
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -30,6 +29,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from distill import strict_json
 from distill.errors import WorkflowError
 from distill.records import Json
 from distill.workflow.keywords import PartialArguments, PartialValidator, WholeValidator
@@ -85,15 +85,15 @@ def schema_of(tool: Tool) -> ArgumentsSchema:
     Raises WorkflowError where a reference in it cannot be followed; tools that were read from a
     file have been checked for that.
     """
-    schema = _compiled(json.dumps(tool.parameters))
+    schema = _compiled(strict_json.encode(tool.parameters))
     for cause, hint in schema.reference_faults:
-        raise WorkflowError(f"tool {json.dumps(tool.name)} {cause}", hint=hint)
+        raise WorkflowError(f"tool {strict_json.encode(tool.name)} {cause}", hint=hint)
     return schema
 
 
 @lru_cache(maxsize=1024)
 def _compiled(parameters: str) -> ArgumentsSchema:
-    return ArgumentsSchema(json.loads(parameters))
+    return ArgumentsSchema(strict_json.decode(parameters))
 
 
 class ArgumentsSchema:
@@ -200,7 +200,8 @@ class ArgumentsSchema:
         known = {id(node) for node in queue}
         for node in queue:
             if "$id" in node and node is not self.root:
-                return [(f'has the "$id" {json.dumps(node["$id"])} below its top', _FLATTEN)]
+                name = strict_json.encode(node["$id"])
+                return [(f'has the "$id" {name} below its top', _FLATTEN)]
             for reference in _references(node):
                 try:
                     target = self.resolve(reference)

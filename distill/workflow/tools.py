@@ -12,6 +12,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
+from distill import strict_json
 from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json

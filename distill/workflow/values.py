@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -211,4 +210,4 @@ def _wanted(schema: Any) -> str:
     if not isinstance(schema, Mapping):
         return "nothing here"
     keep = {key: value for key, value in schema.items() if key not in ("description", "title")}
-    return truncate(json.dumps(keep, ensure_ascii=False), MAX_QUOTED)
+    return truncate(strict_json.encode(keep), MAX_QUOTED)

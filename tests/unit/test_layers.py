@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distill"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "sharing", "strict_json", "version"}),
+    frozenset({"strict_json"}),
+    frozenset({"errors", "records", "sharing", "version"}),
     frozenset({"files", "serving"}),
     frozenset({"config", "prompts", "workflow"}),
     # What a teacher is, below those who ask one; the teachers themselves stand higher.

@@ -7,11 +7,11 @@ in their order, so that it is grounded and can be learned by copying.
 
 from __future__ import annotations
 
-import json
 import re
 from random import Random
 from typing import NamedTuple
 
+from distill import strict_json
 from distill.errors import TeacherError
 from distill.records import Json, Scenario
 from distill.teachers.base import BatchTask, ChatReply, ChatRequest, RouteTask, WriteTask
@@ -74,7 +74,7 @@ class GrammarTeacher:
                 raise TeacherError(
                     "the grammar teacher cannot route", place="--teacher grammar", hint=LIMITS
                 )
-        return ChatReply(text=json.dumps(reply, ensure_ascii=False), model=self.fingerprint)
+        return ChatReply(text=strict_json.encode(reply), model=self.fingerprint)
 
     def drain(self) -> None:
         """Nothing is ever in flight."""
@@ -233,7 +233,7 @@ def _draft_example(example: RuleExample, task: WriteTask, rng: Random) -> Draft:
             **arguments,
             name: f"{arguments[name]}{added}",
         }
-    needed = set(re.findall(r"\w+", json.dumps(arguments, ensure_ascii=False).casefold()))
+    needed = set(re.findall(r"\w+", strict_json.encode(arguments).casefold()))
     spans = [
         Span(word, fixed=not is_function_word(word) or word.casefold().strip(",;:") in needed)
         for word in re.split(r"(\s+)", text)
