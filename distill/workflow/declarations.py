@@ -9,7 +9,6 @@ https://modelcontextprotocol.io/specification/2025-06-18/schema#tool.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -124,7 +123,7 @@ def function_schema(value: Any) -> Json:
     kind = declared.get("type")
     if not given and kind not in (None, "function"):
         raise InvalidInputError(
-            f"is of the type {json.dumps(kind)} and has no schema: its vendor runs it",
+            f"is of the type {strict_json.encode(kind)} and has no schema: its vendor runs it",
             "take it out: only functions with arguments can be routed to",
         )
     return {

@@ -29,9 +29,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from distill import strict_json
 from distill.errors import WorkflowError
 from distill.records import Json
+from distill.strict_json import decode, encode
 from distill.workflow.keywords import PartialArguments, PartialValidator, WholeValidator
 from distill.workflow.model import Tool
 from distill.workflow.rewrite import honour_nullable
@@ -85,15 +85,15 @@ def schema_of(tool: Tool) -> ArgumentsSchema:
     Raises WorkflowError where a reference in it cannot be followed; tools that were read from a
     file have been checked for that.
     """
-    schema = _compiled(strict_json.encode(tool.parameters))
+    schema = _compiled(encode(tool.parameters))
     for cause, hint in schema.reference_faults:
-        raise WorkflowError(f"tool {strict_json.encode(tool.name)} {cause}", hint=hint)
+        raise WorkflowError(f"tool {encode(tool.name)} {cause}", hint=hint)
     return schema
 
 
 @lru_cache(maxsize=1024)
 def _compiled(parameters: str) -> ArgumentsSchema:
-    return ArgumentsSchema(strict_json.decode(parameters))
+    return ArgumentsSchema(decode(parameters))
 
 
 class ArgumentsSchema:
@@ -200,8 +200,7 @@ class ArgumentsSchema:
         known = {id(node) for node in queue}
         for node in queue:
             if "$id" in node and node is not self.root:
-                name = strict_json.encode(node["$id"])
-                return [(f'has the "$id" {name} below its top', _FLATTEN)]
+                return [(f'has the "$id" {encode(node["$id"])} below its top', _FLATTEN)]
             for reference in _references(node):
                 try:
                     target = self.resolve(reference)

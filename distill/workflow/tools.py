@@ -149,7 +149,7 @@ def _make_tool(raw: ToolDefinition, problems: Problems) -> Tool | None:
 
 
 def _subject(name: Any) -> str:
-    return "" if name is None else f"tool {json.dumps(name, ensure_ascii=False)} "
+    return "" if name is None else f"tool {strict_json.encode(name)} "
 
 
 def _faults(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:

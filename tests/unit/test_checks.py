@@ -83,7 +83,6 @@ REJECTED = [
     (Reason.INVALID_ARGUMENTS, book("red", room=5), "room: 5 is not of type 'string'"),
     (Reason.INVALID_ARGUMENTS, book("red", room="red", colour="red"), "'colour' was unexpected"),
     (Reason.INVALID_ARGUMENTS, book("red", room="red", seats=True), "seats: True is not"),
-    (Reason.INVALID_ARGUMENTS, book("red", room="red", seats=float("nan")), "seats: nan"),
     (Reason.INVALID_ARGUMENTS, book("red", room="red", size="huge"), "size: 'huge' is not one"),
     (Reason.INVALID_ARGUMENTS, book("red", room="red", tags=["red", 1]), "tags[1]: 1 is not"),
     (Reason.INVALID_ARGUMENTS, book("red", room="red", extra={"a": 1}), "extra: unexpected"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 from dataclasses import replace
@@ -15,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.training import DEV, TRAIN, made_run, tiny_model, tiny_student, train_tiny
 
-import distill
 from distill import strict_json
 from distill.cli.main import cli
 from distill.config import TrainConfig
@@ -25,7 +23,6 @@ from distill.records import Record
 from distill.run.folder import RunFolder
 from distill.strict_json import JsonError
 
-PACKAGE = Path(distill.__file__).parent
 HUGE = TrainConfig(threads=1, learning_rate=1e30)
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 
@@ -165,25 +162,3 @@ def test_a_writer_refuses_it_and_leaves_the_file(value: float, tmp_path: Path) -
             write()
     assert [each.name for each in tmp_path.iterdir()] == ["file.json"]
     assert path.read_text("utf-8") == "before"
-
-
-def encoders(source: str) -> list[int]:
-    """The lines that use an encoder of the module json, or pydantic's."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps", "JSONEncoder"):
-            if isinstance(node.value, ast.Name) and node.value.id == "json":
-                found.append(node.lineno)
-        elif isinstance(node, ast.Attribute) and node.attr in ("model_dump_json", "to_json"):
-            found += [] if isinstance(node.value, ast.Name) else [node.lineno]
-        elif isinstance(node, ast.ImportFrom) and node.module == "json":
-            found += [node.lineno for alias in node.names if "dump" in alias.name]
-    return found
-
-
-def test_all_json_is_made_by_the_one_encoder() -> None:
-    modules = [path for path in PACKAGE.rglob("*.py") if path.name != "strict_json.py"]
-    assert [path for path in modules if encoders(path.read_text("utf-8"))] == []
-    assert len(encoders((PACKAGE / "strict_json.py").read_text("utf-8"))) == 1
-    planted = "import json\njson.dumps(1)\nfrom json import dump\nself.row.model_dump_json()\n"
-    assert sorted(encoders(planted)) == [2, 3, 4]

@@ -185,3 +185,26 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(module: str) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_stay_readable_in_one_sitting(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) < 400
+
+
+def encoders(source: str) -> list[int]:
+    """The lines that use an encoder of the module json, or pydantic's."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps", "JSONEncoder"):
+            if isinstance(node.value, ast.Name) and node.value.id == "json":
+                found.append(node.lineno)
+        elif isinstance(node, ast.Attribute) and node.attr in ("model_dump_json", "to_json"):
+            found += [] if isinstance(node.value, ast.Name) else [node.lineno]
+        elif isinstance(node, ast.ImportFrom) and node.module == "json":
+            found += [node.lineno for alias in node.names if "dump" in alias.name]
+    return found
+
+
+def test_all_json_is_made_by_the_one_encoder() -> None:
+    """`json.dumps` writes NaN, which is not JSON; `distill.strict_json.encode` does not."""
+    others = [path for path in modules() if module_name(path) != "strict_json"]
+    assert [path for path in others if encoders(path.read_text("utf-8"))] == []
+    assert len(encoders((PACKAGE / "strict_json.py").read_text("utf-8"))) == 1
+    planted = "import json\njson.dumps(1)\nfrom json import dump\nself.row.model_dump_json()\n"
+    assert sorted(encoders(planted)) == [2, 3, 4]
