@@ -8,11 +8,11 @@ a router does not get from strangers, is refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from typing import Any
 
+from distill import strict_json
 from distill.render.control import ControlTokens
 
 _NUMBERED = re.compile(r"(.*?)[0-9]+.*", re.DOTALL)
@@ -83,14 +83,14 @@ def jinja_literal(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return strict_json.encode(value)
         case dict():
             pairs = (f"{jinja_literal(key)}: {jinja_literal(item)}" for key, item in value.items())
             return "{" + ", ".join(pairs) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(jinja_literal, value)) + "]"
         case _:
-            return json.dumps(value)
+            return strict_json.encode(value)
 
 
 def _families(texts: tuple[str, ...]) -> list[str]:
