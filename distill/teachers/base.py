@@ -86,6 +86,15 @@ class Usage(Record):
     completion_tokens: int = 0
     estimated: bool = False
 
+    def plus(self, other: Usage) -> Usage:
+        """The usage of both."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
 
 class ChatReply(Record):
     """A teacher's reply and its usage."""
@@ -99,12 +108,21 @@ class ReplyError(Exception):
     """One request failed: it becomes a Failure, and the run goes on.
 
     usage: what the server charges all the same, as for a refusal or a reply cut short
+    thinking: whether a reply was cut short by the thoughts that the model writes first
     """
 
-    def __init__(self, reason: FailureReason, detail: str, usage: Usage | None = None) -> None:
+    def __init__(
+        self,
+        reason: FailureReason,
+        detail: str,
+        usage: Usage | None = None,
+        *,
+        thinking: bool = False,
+    ) -> None:
         self.reason = reason
         self.detail = detail
         self.usage = usage
+        self.thinking = thinking
         super().__init__(f"{reason}: {detail}")
 
     @property

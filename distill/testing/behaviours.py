@@ -23,6 +23,7 @@ from distill.testing.responses import (
     Response,
     completion,
     failure,
+    streamed,
     to_json,
 )
 from distill.testing.sampler import sample
@@ -271,6 +272,27 @@ def too_long_for_vllm(body: Body) -> Response:
         "Please reduce the length of the input prompt. (parameter=input_tokens, value=1025)"
     )
     return failure(400, message, type="BadRequestError", param="input_tokens", code=400)
+
+
+def refusing(status: int, body: bytes, *names: str) -> Behaviour:
+    """This body to every request that has one of the parameters `names`, else a good reply."""
+    return lambda asked: Response(status, body) if asked.keys() & {*names} else good(asked)
+
+
+def stream_only(body: Body) -> Response:
+    """400 to every request that does not ask for a stream, in the words of DashScope."""
+    if body.get("stream"):
+        return good(body)
+    message = (
+        "This model only support stream mode, please enable the stream parameter to access the "
+        "model. "
+    )
+    return failure(400, message, type="invalid_request_error", code="invalid_parameter_error")
+
+
+def streaming(body: Body) -> Response:
+    """A stream of events to every request."""
+    return streamed(good(body))
 
 
 def echoing_key(status: int) -> Behaviour:

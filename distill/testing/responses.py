@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -109,6 +109,28 @@ def completion(
             "total_tokens": prompt + written,
         }
     return Response(body=to_json(content))
+
+
+def streamed(response: Response) -> Response:
+    """A completion as the stream of events that it makes, its texts in small parts."""
+    content = json.loads(response.body)
+    events: list[Any] = []
+    for choice in content.pop("choices", ()):
+        finish, message = choice.pop("finish_reason"), choice.pop("message")
+        text = message.pop("content") or ""
+        parts = [{**message, "content": ""}, *({"content": part} for part in _parts(text))]
+        events += ({**content, "choices": [{**choice, "delta": part}]} for part in parts)
+        end = {**choice, "delta": {}, "finish_reason": finish}
+        events.append({**content, "choices": [end]})
+    usage = content.get("usage")
+    lines = [{key: value for key, value in event.items() if key != "usage"} for event in events]
+    lines += [{**content, "choices": []}] if usage else []
+    body = b"".join(b"data: " + to_json(line) + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
+    return replace(response, body=body, headers={"Content-Type": "text/event-stream"})
+
+
+def _parts(text: str, size: int = 7) -> list[str]:
+    return [text[at : at + size] for at in range(0, len(text), size)]
 
 
 def failure(status: int, message: str, **more: str | int | None) -> Response:

@@ -34,7 +34,15 @@ from distill.testing.behaviours import *  # noqa: F403 - tests say server.good, 
 from distill.testing.behaviours import good
 from distill.testing.faults import Overloaded, RandomFaults, faults
 from distill.testing.http import Connection, Request
-from distill.testing.responses import Behaviour, Body, Ending, Response, failure, to_json
+from distill.testing.responses import (
+    Behaviour,
+    Body,
+    Ending,
+    Response,
+    failure,
+    streamed,
+    to_json,
+)
 
 
 class ChatServer:
@@ -195,7 +203,9 @@ class ChatServer:
             self.headers.append(body.headers)
         behaviour = self._script.popleft() if self._script else self.default
         try:
-            return behaviour(body)
+            response = behaviour(body)
+            wants_stream = body.get("stream") and response.body.startswith(b'{"id": "chatcmpl')
+            return streamed(response) if wants_stream else response
         except Exception as error:
             # Raised when the server is closed, so that no test takes a bug in a behaviour for a
             # fault on purpose.
@@ -209,8 +219,6 @@ class ChatServer:
             return failure(400, "the request's body is not JSON")
         if not isinstance(content, dict) or not content.get("messages"):
             return failure(400, "the request has no messages", param="messages")
-        if content.get("stream"):
-            return failure(400, "this server does not stream", param="stream")
         return Body(
             content,
             headers=request.headers,

@@ -12,6 +12,9 @@ from pathlib import Path
 from distill.errors import Problem
 
 MAX_LISTED = 12
+_OBEYED = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
 
 
 @dataclass
@@ -75,6 +78,15 @@ def truncate(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+def visible(text: str) -> str:
+    """`text` with every character escaped that a terminal obeys or that cannot be printed.
+
+    Control characters but line ends and tabs, those that turn the direction of text, and halves of
+    surrogate pairs: `\\x1b`, `\\u202e`.
+    """
+    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
 def excerpt(text: str, limit: int = 60) -> str:
-    """The start of a text, as one line for a message."""
-    return truncate(" ".join(text.split()), limit)
+    """The start of a text, as one line for a message that a terminal may show."""
+    return truncate(visible(" ".join(text.split())), limit)

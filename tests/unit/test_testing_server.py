@@ -431,7 +431,7 @@ def test_other_paths(chat_server: ChatServer) -> None:
     assert chat_server.count == 0
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model": "kit"}', json.dumps(asked(stream=True))])
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": "kit"}'])
 def test_what_cannot_be_answered_is_a_400(chat_server: ChatServer, content: str) -> None:
     with client(chat_server) as connection:
         connection.request("POST", "/v1/chat/completions", content)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.errors import TeacherError
 from distill.records import FailureReason
 from distill.teachers.base import ChatReply, ChatRequest, DrainingError, ReplyError, Usage
-from distill.teachers.openai.completion import read_completion
+from distill.teachers.openai.completion import ErrorReplyError, read_completion
 from distill.teachers.openai.dialect import Dialect, EncodedRequest, UnsupportedError
 from distill.teachers.openai.endpoint import Endpoint
 from distill.teachers.openai.limiter import RequestLimiter
@@ -26,6 +27,8 @@ from distill.teachers.openai.retry import (
     parse_retry_after,
     retry_policy,
 )
+from distill.teachers.openai.server_error import ServerError, read_error, refused_parameter
+from distill.workflow.problems import excerpt
 
 if TYPE_CHECKING:
     import openai
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 # Not implemented, HTTP version not supported.
 _PERMANENT_SERVER_ERRORS = (501, 505)
+# Statuses with which servers refuse a parameter; gateways also call that an error of their own.
+_REFUSALS = (400, 422, 500, 501)
+# Groq's code of a reply that is no valid JSON.
+_INVALID_JSON = "json_validate_failed"
 
 
 class Stats(NamedTuple):
@@ -128,13 +135,18 @@ class OpenAITeacher:
             sleep=self._limiter.sleep,
             first_backoff=self._first_backoff,
         )
+        spent = _Spent()
         try:
             async for attempt in policy:
                 with attempt:
                     retry = attempt.retry_state.attempt_number > 1
-                    return await self._negotiate(request, retry=retry)
+                    reply = await self._negotiate(request, spent, retry=retry)
+                    return reply.model_copy(update={"usage": spent.plus(reply.usage)})
         except TransientError as error:
-            raise ReplyError(error.reason, error.detail) from None
+            raise ReplyError(error.reason, error.detail, spent.usage) from None
+        except ReplyError as error:
+            error.usage = spent.plus(error.usage)
+            raise
         raise AssertionError("the policy ends with a reply or an error")
 
     def drain(self) -> None:
@@ -148,7 +160,7 @@ class OpenAITeacher:
         if client is not None:
             await client.close()
 
-    async def _negotiate(self, request: ChatRequest, *, retry: bool) -> ChatReply:
+    async def _negotiate(self, request: ChatRequest, spent: _Spent, *, retry: bool) -> ChatReply:
         """One attempt, repeated without the parameters that the server does not support."""
         while True:
             encoded = self._dialect.encode(request)
@@ -159,6 +171,9 @@ class OpenAITeacher:
                 self._dialect.on_unsupported(encoded, error)
                 retry = True
                 continue
+            except TransientError as error:
+                spent.usage = spent.plus(error.usage)
+                raise
             self._dialect.on_reply(encoded, reply.text)
             return reply
 
@@ -170,8 +185,7 @@ class OpenAITeacher:
         limiter = self._limiter
         slot = await limiter.acquire(tokens, retry=retry)
         try:
-            body = await self._send(encoded)
-            reply = read_completion(body, request, self._model, self._endpoint.redact)
+            reply = await self._exchange(request, encoded)
         except TransientError as error:
             self._rate_limited += error.rate_limited
             for_all = error.rate_limited and is_retryable(error)
@@ -195,6 +209,13 @@ class OpenAITeacher:
         limiter.release(slot, Outcome.ANSWERED, used=self._used_tokens(size, reply.usage))
         return reply
 
+    async def _exchange(self, request: ChatRequest, encoded: EncodedRequest) -> ChatReply:
+        body = await self._send(encoded)
+        try:
+            return read_completion(body, request, self._model, self._endpoint.redact)
+        except ErrorReplyError as error:
+            raise self._meaning(error.error, encoded, {}, error.usage) from None
+
     def _used_tokens(self, characters: int, usage: Usage | None) -> float:
         """The tokens that a request used, from which the estimator learns."""
         if usage is None:
@@ -212,7 +233,11 @@ class OpenAITeacher:
         import httpx2
         import openai
 
-        from distill.teachers.openai.transport import is_broken_connection, open_client
+        from distill.teachers.openai.transport import (
+            BodyTooLargeError,
+            is_broken_connection,
+            open_client,
+        )
 
         if self._client is None:
             self._client = open_client(self._endpoint, self._timeout)
@@ -224,6 +249,8 @@ class OpenAITeacher:
                 )
         except TimeoutError:
             raise _timed_out(f"no reply within {self._timeout:g} s") from None
+        except BodyTooLargeError as error:
+            raise ReplyError(FailureReason.SERVER, f"{place}: {error}") from None
         except openai.APIConnectionError as error:
             if isinstance(error, openai.APITimeoutError) and not is_broken_connection(error):
                 raise _timed_out(f"{place}: no connection in time") from None
@@ -233,45 +260,52 @@ class OpenAITeacher:
                 FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE
             ) from None
         except openai.APIStatusError as error:
-            raise self._status_error(error) from None
+            found = read_error(error.status_code, error.response.content)
+            raise self._meaning(found, encoded, error.response.headers, None) from None
         return response.content
 
-    def _status_error(self, error: openai.APIStatusError) -> Exception:
-        """What an error status means for the attempt, the request, or the run."""
-        status = error.status_code
-        detail = self._redact(f"{status}: {_server_message(error)}")
-        fatal = self._fatal_error(error, detail)
-        if fatal:
+    def _meaning(
+        self,
+        error: ServerError,
+        encoded: EncodedRequest,
+        headers: Mapping[str, str],
+        usage: Usage | None,
+    ) -> Exception:
+        """What an error of the server means for the attempt, the request, or the run."""
+        status = error.status
+        detail = self._redact(f"{status}: {error.words}")
+        if fatal := self._fatal_error(error, detail):
             return fatal
-        if status in (408, 409, 429) or (status >= 500 and status not in _PERMANENT_SERVER_ERRORS):
-            return _transient_error(status, detail, parse_retry_after(error.response.headers))
-        parameter = _unsupported_parameter(error) if status in (400, 422) else None
-        if parameter:
+        if status in _REFUSALS and (parameter := refused_parameter(error, encoded.body)):
             return UnsupportedError(parameter, detail)
-        return ReplyError(FailureReason.SERVER, detail)
+        if error.code == _INVALID_JSON:
+            return ReplyError(FailureReason.MALFORMED, detail, usage)
+        if status in (408, 409, 429) or (status >= 500 and status not in _PERMANENT_SERVER_ERRORS):
+            return _transient_error(status, detail, parse_retry_after(headers), usage)
+        return ReplyError(FailureReason.SERVER, detail, usage)
 
-    def _fatal_error(self, error: openai.APIStatusError, detail: str) -> TeacherError | None:
+    def _fatal_error(self, error: ServerError, detail: str) -> TeacherError | None:
         """The error that ends the run, if every request would fail like this one."""
         place = self._endpoint.url
-        if error.status_code == 402 or error.code in _NO_CREDIT or error.type in _NO_CREDIT:
+        if error.status == 402 or error.code in _NO_CREDIT or error.type in _NO_CREDIT:
             return TeacherError(
                 f"the account has no credit left ({detail})",
                 place=place,
                 hint="add credit, then run the same command again: it goes on",
             )
-        if error.status_code == 401:
+        if error.status == 401:
             return TeacherError(
-                "the server refuses the key (401)",
+                f"the server refuses the key ({detail})",
                 place=place,
                 hint=f"put a valid key into the environment variable {self._key_env}",
             )
-        if error.status_code == 403:
+        if error.status == 403:
             return TeacherError(
                 f"the server refuses access ({detail})",
                 place=place,
                 hint=f"check what the key in {self._key_env} may use, and the model's name",
             )
-        if error.status_code == 404:
+        if error.status == 404:
             return TeacherError(
                 f'there is no model "{self._model}" ({detail})',
                 place=place,
@@ -280,10 +314,24 @@ class OpenAITeacher:
         return None
 
     def _redact(self, text: str) -> str:
-        return " ".join(self._endpoint.redact(text).split())[:400]
+        return excerpt(self._endpoint.redact(text), 400)
 
 
-def _transient_error(status: int, detail: str, retry_after: float | None) -> TransientError:
+@dataclass
+class _Spent:
+    """What the server counts for the attempts of one request that failed."""
+
+    usage: Usage | None = None
+
+    def plus(self, usage: Usage | None) -> Usage | None:
+        if self.usage is None or usage is None:
+            return self.usage or usage
+        return self.usage.plus(usage)
+
+
+def _transient_error(
+    status: int, detail: str, retry_after: float | None, usage: Usage | None
+) -> TransientError:
     overloaded = status in (408, 429, 503, 504, 529)
     error = TransientError(
         FailureReason.TIMEOUT if status in (408, 504) else FailureReason.SERVER,
@@ -291,6 +339,7 @@ def _transient_error(status: int, detail: str, retry_after: float | None) -> Tra
         outcome=Outcome.OVERLOADED if overloaded else Outcome.FAILED,
         rate_limited=status == 429 or (status in (503, 529) and retry_after is not None),
         retry_after=retry_after,
+        usage=usage,
     )
     if not is_retryable(error):
         error.detail += f"; the server asks to wait {retry_after:.0f} s"
@@ -299,26 +348,3 @@ def _transient_error(status: int, detail: str, retry_after: float | None) -> Tra
 
 def _timed_out(detail: str) -> TransientError:
     return TransientError(FailureReason.TIMEOUT, detail, outcome=Outcome.OVERLOADED)
-
-
-def _server_message(error: openai.APIStatusError) -> str:
-    """The server's message, from the field in which it puts it."""
-    body = error.body
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return str(body["message"])
-    return error.message
-
-
-def _unsupported_parameter(error: openai.APIStatusError) -> str | None:
-    """The parameter that a 400 is about, if it is one that can be omitted."""
-    text = f"{error.param or ''} {_server_message(error)} {error.body}".casefold()
-    # Servers have no common code for this: OpenAI names the parameter, vLLM its grammar.
-    if any(word in text for word in ("response_format", "json_schema", "json schema", "grammar")):
-        return "response_format"
-    if error.code in ("unsupported_parameter", "unsupported_value") and error.param in (
-        "max_tokens",
-        "temperature",
-        "seed",
-    ):
-        return error.param
-    return None

@@ -43,7 +43,6 @@ class EncodedRequest(NamedTuple):
 
     schema_id: str
     format: ResponseFormat
-    omitted: frozenset[str]
     body: dict[str, Any]
 
 
@@ -60,13 +59,14 @@ class Dialect:
         self._followed: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
         self._omitted: frozenset[str] = frozenset()
+        self._streams = False
         self._notified: set[str] = set()
 
     def encode(self, request: ChatRequest) -> EncodedRequest:
         """The request in the strictest form that the server is not known to reject."""
         schema_id = digest(request.reply_schema)
         format = self._formats.get(schema_id, self._default_format)
-        return EncodedRequest(schema_id, format, self._omitted, self._body(request, format))
+        return EncodedRequest(schema_id, format, self._body(request, format))
 
     def on_reply(self, sent: EncodedRequest, text: str) -> None:
         """Learn from a reply. One that follows a strict schema can only begin with a brace.
@@ -87,7 +87,12 @@ class Dialect:
             if sent.format is ResponseFormat.PROMPT:
                 raise ReplyError(FailureReason.SERVER, error.detail)
             self._downgrade(sent, "does not take the format of the reply", error.detail)
-        elif error.parameter in sent.omitted:
+        elif error.parameter == "stream":
+            if "stream" in sent.body:
+                raise ReplyError(FailureReason.SERVER, error.detail)
+            self._streams = True
+            self.notify_once("the server answers in a stream only; it is asked so", error.detail)
+        elif error.parameter not in sent.body:
             raise ReplyError(FailureReason.SERVER, error.detail)
         else:
             self._omitted |= {error.parameter}
@@ -137,6 +142,9 @@ class Dialect:
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif format is ResponseFormat.JSON_OBJECT:
             parameters["response_format"] = {"type": "json_object"}
+        if self._streams:
+            # Without the option, a stream tells no usage.
+            parameters |= {"stream": True, "stream_options": {"include_usage": True}}
         return {
             name: value
             for name, value in parameters.items()

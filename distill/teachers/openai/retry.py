@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from distill.records import FailureReason
+from distill.teachers.base import Usage
 from distill.teachers.openai.limits import Outcome
 
 # Seconds. The first waits are short: most failures come alone, and a run's last minutes are spent
@@ -29,6 +30,7 @@ class TransientError(Exception):
 
     rate_limited: refused for a rate limit, which is no failure of the server
     retry_after: seconds that the server asks to wait
+    usage: what the server counts for the attempt all the same
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class TransientError(Exception):
         outcome: Outcome = Outcome.FAILED,
         rate_limited: bool = False,
         retry_after: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         self.reason = reason
         self.detail = detail
         self.outcome = outcome
         self.rate_limited = rate_limited
         self.retry_after = retry_after
+        self.usage = usage
         super().__init__(detail)
 
 

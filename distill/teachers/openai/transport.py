@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import urllib.request
+from collections.abc import AsyncIterator
 
 import aiohttp
 import httpx2
 import openai
 
 from distill.teachers.openai.endpoint import Endpoint
+
+# Bytes of a body. A reply of a hundred thousand tokens has one; an endless stream has more.
+MAX_BODY = 8 * 2**20
+# Compressed, which is not asked for; at worst it grows a thousandfold.
+MAX_COMPRESSED_BODY = 64 * 2**10
+
+
+class BodyTooLargeError(Exception):
+    """A body goes on beyond the limit; the rest of it was not read."""
+
+    def __init__(self, limit: int) -> None:
+        kilobytes = limit // 2**10
+        super().__init__(f"the body of the reply is larger than {kilobytes:,} KiB")
 
 
 def open_client(endpoint: Endpoint, timeout: float) -> openai.AsyncOpenAI:
@@ -30,11 +44,13 @@ def open_client(endpoint: Endpoint, timeout: float) -> openai.AsyncOpenAI:
         timeout=limits,
         limits=httpx2.Limits(max_connections=None if proxied else 0),
         trust_env=not loopback,
+        event_hooks={"response": [_bound_body]},
     )
     return openai.AsyncOpenAI(
         api_key=endpoint.key,
         base_url=endpoint.url,
         default_query=endpoint.query,
+        default_headers={"Accept-Encoding": "identity"},
         max_retries=0,
         timeout=limits,
         http_client=http_client,
@@ -46,6 +62,30 @@ def is_broken_connection(error: openai.APITimeoutError) -> bool:
     mapped = error.__cause__
     root = mapped.__cause__ if mapped else None
     return isinstance(root, aiohttp.ClientError) and not isinstance(root, TimeoutError)
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for chunk in self._stream:
+            received += len(chunk)
+            if received > self._limit:
+                raise BodyTooLargeError(self._limit)
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound_body(response: httpx2.Response) -> None:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    compressed = response.headers.get("content-encoding", "identity") != "identity"
+    limit = MAX_COMPRESSED_BODY if compressed else MAX_BODY
+    response.stream = _BoundedStream(response.stream, limit)
 
 
 def _is_loopback(host: str) -> bool:
