@@ -113,7 +113,7 @@ def completion(
 
 def streamed(response: Response) -> Response:
     """A completion as the stream of events that it makes, its texts in small parts."""
-    content = json.loads(response.body)
+    content = strict_json.decode(response.body.decode())
     events: list[Any] = []
     for choice in content.pop("choices", ()):
         finish, message = choice.pop("finish_reason"), choice.pop("message")

@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from distill import strict_json
+
 # Where a model's thoughts begin and end in its text.
 _MARKS = (
     ("<think>", "</think>"),
@@ -100,7 +102,7 @@ def _content(content: Any) -> tuple[str, str]:
         return content, ""
     if isinstance(content, dict):
         if "type" not in content and "text" not in content:
-            return json.dumps(content, ensure_ascii=False), ""  # parsed by the server already
+            return _encoded(content), ""  # parsed by the server already
         content = [content]
     texts, refusals = [], []
     for part in content if isinstance(content, list) else ():
@@ -125,8 +127,15 @@ def _arguments(call: Any) -> str:
     function = call.get("function") if isinstance(call, dict) else None
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if isinstance(arguments, dict):
-        return json.dumps(arguments, ensure_ascii=False)
+        return _encoded(arguments)
     return arguments if isinstance(arguments, str) else ""
+
+
+def _encoded(value: dict[str, Any]) -> str:
+    try:
+        return strict_json.encode(value)
+    except strict_json.JsonError:
+        return str(value)  # which is not JSON either
 
 
 def _is_object(text: str) -> bool:

@@ -83,9 +83,9 @@ def error_of_reply(value: Any) -> ServerError | None:
     first = choices[0] if isinstance(choices, list) and choices else None
     holder = first if isinstance(first, dict) and first.get("error") else value
     is_error = holder.get("error") or (choices is None and any(_texts(value)))
-    found = _named(0, holder) if is_error else None
-    if found is None:
+    if not is_error:
         return None
+    found = _named(0, holder) or ServerError(0, str(holder)[:MAX_WORDS])
     return found._replace(status=_status(found) or 500)
 
 
@@ -145,7 +145,7 @@ def _named(status: int, value: Any) -> ServerError | None:
         inner = error if isinstance(error, dict) else {}
     words = " ".join(_texts(inner)) or " ".join(_texts(value))
     if not words:
-        words = json.dumps(value, ensure_ascii=False)
+        return None
     code, kind = (_label(inner, *keys) for keys in (("code", "status_code"), ("type", "status")))
     return ServerError(status, words[:MAX_WORDS], code, kind, _label(inner, "param", "field"))
 
