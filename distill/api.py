@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.config import Config
+from distill.config import Config, overlaid
 from distill.errors import DistillError, MissingExtraError, UsageError
 from distill.files import read_records
 from distill.ledger.budget import Budget
@@ -24,6 +24,7 @@ from distill.records import Example
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
 from distill.run.manifest import StageStatus
+from distill.sources import load_settings, personal_tables, set_by
 from distill.stages import evaluate, pipeline, train
 from distill.stages.stage import Stage
 from distill.stages.watcher import LogWatcher, Watcher, progress_watcher
@@ -123,6 +124,8 @@ class Run:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self._own = _own_tables(folder)
+        """What this program gave of the settings that only the user may set."""
         self._router: Router | None = None
 
     def __repr__(self) -> str:
@@ -179,13 +182,14 @@ class Run:
         """
         self._router = None
         self.folder = run_stage_of(
-            self.path, train.STAGE, {"train": settings}, redo=redo, progress=progress
+            self.path, train.STAGE, {"train": settings, **self._own}, redo=redo, progress=progress
         )
 
     def evaluate(
         self,
         data: PathLike | None = None,
         *,
+        teacher: Table | None = None,
         redo: bool = False,
         progress: bool | Watcher | None = True,
         **settings: Any,
@@ -193,11 +197,15 @@ class Run:
         """Scores by data set (gold, test) and arm (base, tuned, baselines), as `distill eval`.
 
         data: a JSON Lines file of cases, scored instead of gold and test
+        teacher: `vllm_command` and `vllm_args` for the backend vllm, where this is not the program
+            that gave them to `make_data`; a run folder's own are not used
         settings: those of [evaluate] in distill.toml
         """
         from distill.evaluate.arms import read_scores
 
-        names = score(self.path, data, {"evaluate": settings}, redo=redo, progress=progress)
+        self._own = overlaid(self._own, {"teacher": teacher or {}})
+        tables = {"evaluate": settings, **self._own}
+        names = score(self.path, data, tables, redo=redo, progress=progress)
         self.folder = RunFolder.open(self.path)
         return {name: read_scores(self.path, name) for name in names}
 
@@ -217,25 +225,37 @@ class Run:
         return collect(self.path)
 
 
+def _own_tables(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    default, config = Config(), folder.config
+    tables: dict[str, dict[str, Any]] = {}
+    for setting in Config.personal_settings():
+        section, name = setting
+        if config.value(setting) != default.value(setting):
+            tables.setdefault(section, {})[name] = config.value(setting)
+    return tables
+
+
 def planned_run(
     workflow: Workflow, out: PathLike | None, config: PathLike | None, settings: Settings
 ) -> RunFolder:
     """The run that the settings name, with nothing of it written."""
-    path = Path(config) if config is not None else _settings_file(workflow)
-    loaded = Config.load(path, {name: dict(table) for name, table in settings.items()})
+    given = None if config is None else Path(config)
+    loaded = load_settings(given, _settings_file(workflow), settings)
     return RunFolder.of(Path(out or Path("runs") / workflow.name), workflow, loaded)
 
 
 def reopened_run(path: Path, config: Path | None, settings: Settings) -> RunFolder:
     """The run as it was made, but for the [train] and [evaluate] of `config` and for `settings`."""
     run = RunFolder.open(path)
-    tables = {name: getattr(run.config, name).model_dump() for name in Config.model_fields}
+    tables: dict[str, Table] = {
+        name: getattr(run.config, name).model_dump() for name in Config.model_fields
+    }
     if config:
         given = Config.load(config)
         tables |= {"train": given.train.model_dump(), "evaluate": given.evaluate.model_dump()}
-    for section, values in settings.items():
-        tables[section] |= {key: value for key, value in values.items() if value is not None}
-    return run.with_config(Config.load(None, tables))
+    own = personal_tables(config)
+    loaded = Config.load(None, settings, beneath=overlaid(tables, own))
+    return run.with_config(loaded, confirmed=set_by(own) | set_by(settings))
 
 
 def run_stage_of(

@@ -7,9 +7,10 @@ A field is *operational*, marked with the reason, when it only changes how fast 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,11 +20,28 @@ from distill.errors import UsageError
 from distill.files import read_text
 from distill.records import Json
 
+Setting = tuple[str, str]
+"""A setting by the names of its table and of its own."""
+Tables = Mapping[str, Mapping[str, Any]]
+"""Tables of distill.toml."""
+MAX_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
 
 def operational(default: Any, description: str, why: str, **limits: Any) -> Any:
     """A field that no artefact's bytes follow from, and why they do not."""
     extra: Json = {"operational": why}
     return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def personal(default: Any, description: str, why: str, does: str) -> Any:
+    """An operational field that only the user may set, and what it could do in another's hands.
+
+    It is taken from flags, `--config` and the user's own file (`distill.sources`), never from files
+    that travel with data.
+    """
+    extra: Json = {"operational": why, "personal": does}
+    return Field(default, description=description, json_schema_extra=extra)
 
 
 class Section(BaseModel):
@@ -51,6 +69,16 @@ class Section(BaseModel):
             extra = field.json_schema_extra
             yield name, not (isinstance(extra, dict) and "operational" in extra)
 
+    @classmethod
+    def personal(cls) -> dict[str, str]:
+        """What each of the fields that only the user may set could do, by name."""
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return {
+            name: str(extra["personal"])
+            for name, extra in extras.items()
+            if isinstance(extra, dict) and "personal" in extra
+        }
+
 
 def redacted_url(url: str) -> str:
     """A URL without user, password and query, fit to be printed and stored."""
@@ -61,7 +89,9 @@ class DataConfig(Section):
     """[data]: what is generated, and how it is sieved."""
 
     target: int = Field(2000, ge=1, le=1_000_000, description="accepted examples over all rules")
-    seed: int = Field(0, ge=0, description="seed of the plan, the teacher and the split")
+    seed: int = Field(
+        0, ge=0, le=MAX_SEED, description="seed of the plan, the teacher and the split"
+    )
     styles: tuple[str, ...] = Field(
         ("question", "request", "keywords", "chatty"),
         min_length=1,
@@ -97,11 +127,17 @@ class TeacherConfig(Section):
     model: str = Field(
         "", description="the model's name at the server; for vllm a hub id or folder"
     )
-    base_url: str = operational(
-        "", "where the server is", "where a model is served does not change what it is"
+    base_url: str = personal(
+        "",
+        "where the server is",
+        "where a model is served does not change what it is",
+        "prompts and a key are sent there",
     )
-    api_key_env: str = operational(
-        "OPENAI_API_KEY", "the environment variable that holds the key", "a key is not content"
+    api_key_env: str = personal(
+        "OPENAI_API_KEY",
+        "the environment variable that holds the key",
+        "a key is not content",
+        "the variable's value is sent to the server",
     )
     temperature: float = Field(1.0, ge=0, le=2, description="sampling temperature")
     max_tokens: int = Field(512, ge=16, description="upper bound of a reply, in tokens")
@@ -142,24 +178,34 @@ class TeacherConfig(Section):
     prices: dict[str, Price] = operational(
         {}, "prices of models, over those that distill knows", "a price is not content"
     )
-    vllm_command: str = operational(
+    vllm_command: str = personal(
         "",
         "the command that starts vLLM, if it has its own environment",
         "it serves the same model",
+        "it is run",
     )
-    vllm_args: tuple[str, ...] = operational(
-        (), "further arguments for vLLM's server", "it serves the same model"
+    vllm_args: tuple[str, ...] = personal(
+        (),
+        "further arguments for vLLM's server",
+        "it serves the same model",
+        "they can make vLLM load code",
     )
     start_timeout: float = operational(
         600.0, "seconds in which vLLM must be ready", "a late server is the same", gt=0
     )
+
+    @property
+    def address(self) -> str:
+        """Where an OpenAI-compatible server is; nothing: where the openai client says."""
+        # The openai client reads the same variable; read here, it is checked like the setting.
+        return self.base_url or os.environ.get("OPENAI_BASE_URL", "")
 
 
 class TrainConfig(Section):
     """[train]: the student and how it is tuned. None means: as is sensible for the student."""
 
     student: str = Field("embedded", min_length=1, description="embedded, a hub id, or a folder")
-    seed: int = Field(0, ge=0, description="seed of initialisation and order")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of initialisation and order")
     epochs: float | None = Field(None, gt=0, description="passes over the training split")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate")
     batch_size: int | None = Field(None, ge=1, description="rows per optimizer step")
@@ -221,22 +267,55 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @classmethod
-    def load(cls, path: Path | None, flags: dict[str, dict[str, Any]] | None = None) -> Self:
+    def load(
+        cls, path: Path | None, flags: Tables | None = None, *, beneath: Tables | None = None
+    ) -> Self:
         """Settings from `path` (None: defaults), overridden by flags that are not None.
 
-        Raises UsageError naming the file, the key and what was expected.
+        beneath: valid tables that the file and the flags win over
+        Raises UsageError naming the file, or the setting, and what was expected.
         """
-        tables = _read_toml(path) if path else {}
-        for section, values in (flags or {}).items():
-            given = {key: value for key, value in values.items() if value is not None}
-            tables[section] = {**tables.get(section, {}), **given}
+        file = read_toml(path) if path else {}
+        given = {name: {k: v for k, v in t.items() if v is not None} for name, t in _all(flags)}
         try:
-            return cls.model_validate(tables)
+            return cls.model_validate(overlaid(beneath or {}, file, given))
         except ValidationError as error:
-            raise _usage_error(error, path, flags or {}) from None
+            raise _usage_error(error, path, given) from None
+
+    @classmethod
+    def personal_settings(cls) -> dict[Setting, str]:
+        """The settings that only the user may set, and what each could do in another's hands."""
+        return {
+            (section, name): does
+            for section, model in cls()
+            if isinstance(model, Section)
+            for name, does in model.personal().items()
+        }
+
+    def value(self, setting: Setting) -> Any:
+        section, name = setting
+        return getattr(getattr(self, section), name)
+
+    def replacing(self, settings: Iterable[Setting], other: Config) -> Self:
+        """These settings, but for some that are taken from `other`."""
+        made = self
+        for section, name in settings:
+            table = getattr(made, section).model_copy(update={name: other.value((section, name))})
+            made = made.model_copy(update={section: table})
+        return made
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def overlaid(*layers: Tables) -> dict[str, dict[str, Any]]:
+    """Tables as one: of a setting that several have, the last one's value."""
+    tables: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            tables[section] = {**tables.get(section, {}), **values}
+    return tables
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UsageError for what is not TOML, or outside of a table."""
     try:
         tables = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -253,17 +332,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return tables
 
 
-def _usage_error(error: ValidationError, path: Path | None, flags: dict[str, Any]) -> UsageError:
+def _all(tables: Tables | None) -> Iterable[tuple[str, Mapping[Any, Any]]]:
+    for name, table in (tables or {}).items():
+        if not isinstance(table, Mapping):
+            cause = f"is a table of settings, not {type(table).__name__}"
+            raise UsageError(cause, place=name, hint='give a dictionary, as {"target": 500}')
+        yield name, table
+
+
+def _usage_error(error: ValidationError, path: Path | None, flags: Tables) -> UsageError:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    location = [str(part) for part in first["loc"] if part != "[key]"]
     key = ".".join(location)
-    from_flag = len(location) > 1 and flags.get(location[0], {}).get(location[1]) is not None
-    place = f"--{location[1].replace('_', '-')}" if from_flag else (path or "distill.toml")
+    given = {str(name) for name in flags.get(location[0], {})}
+    from_flag = path is None or (len(location) > 1 and location[1] in given)
+    place, subject = (key, "") if from_flag else (str(path), f"{key}: ")
     if first["type"] == "extra_forbidden":
+        place = "" if from_flag else place
         return UsageError(f"unknown setting {key}", place=place, hint=_near_setting(location))
-    return UsageError(
-        f"{key}: {first['msg']}", place=place, hint=f"it was given {first['input']!r}"
-    )
+    text = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return UsageError(f"{subject}{text}", place=place, hint=f"it was given {first['input']!r}")
 
 
 def _near_setting(location: list[str]) -> str:

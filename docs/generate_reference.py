@@ -132,6 +132,8 @@ def _setting(section: str, model: type[Section], name: str) -> str:
     if flags := list(_flags(section, name)):
         facts.append(f"- flag: {'; '.join(flags)}")
     facts.append(f"- a change: {_effect(section, field)}")
+    if does := model.personal().get(name):
+        facts.append(f"- yours alone, as {does}")
     body = "\n".join([_sentence(field.description or ""), "", *facts])
     nested = [kind for kind in _records_in(field.annotation) if issubclass(kind, Section)]
     tables = [fields_table(kind) for kind in nested]

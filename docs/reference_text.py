@@ -10,6 +10,27 @@ Settings stand in `distill.toml`, in one table for each of the sections below. `
 `distill eval` and `distill ablate` start from the settings that the run was made with; there,
 `--config` replaces `[train]` and `[evaluate]` alone.
 
+## What only you may set
+
+A `distill.toml` beside somebody's rules, and the `config.json` of somebody's run, come with their
+data. Settings that run a command, load code, or name a secret or an address (`teacher.base_url`,
+`teacher.api_key_env`, `teacher.vllm_command`, `teacher.vllm_args`) are therefore taken from
+
+- flags, tables given in Python, and the variables `OPENAI_BASE_URL` and `OPENAI_API_KEY`,
+- the file that `--config` names,
+- your own file, `~/.config/distill/distill.toml` (`$XDG_CONFIG_HOME`; on macOS
+  `~/Library/Application Support/distill/distill.toml`).
+
+A `distill.toml` that was only found, with other values of these than you give yourself, stops the
+command, which names file, line and value. There is no exception for 127.0.0.1: a key would be sent
+there as well. A run records them for people. A later command that would use them (`distill eval
+--backend vllm`) asks for them again, by flag or from your own file; all others go on without them.
+
+Your own file may hold every setting that changes speed or place alone. It is the lowest source:
+all others win over it.
+
+## Identity and speed
+
 A setting from which an artefact's bytes follow makes a run *stale* when it changes: distill names
 the setting and stops, and `--redo` makes the stages anew. A setting that only changes speed or
 place may change at any time; the reason stands beside it."""

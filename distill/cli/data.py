@@ -157,7 +157,7 @@ def status(run: Path, as_json: bool) -> None:
             }
         )
     elif spent:
-        rows = spending_rows(spent, opened.config.teacher)
+        rows = spending_rows(spent, opened.settings.config.teacher)
         terminal.out.print(terminal.table("spent", SPENDING_COLUMNS, rows))
 
 

@@ -27,7 +27,24 @@ from distill.version import __version__
 from distill.workflow import load_workflow
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands; an error of theirs names the flag by which a setting was given."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            flags = {p.name: p.opts[0] for p in command.params} if command else {}
+            raise UsageError.of(
+                problem._replace(place=flags.get(problem.place.replace(".", "__"), problem.place))
+                for problem in error.problems
+            ) from None
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="distill")
 @click.pass_context
 def cli(context: click.Context) -> None:

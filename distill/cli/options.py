@@ -85,6 +85,7 @@ data_options = options(
     setting("teacher", "kind", "--teacher"),
     setting("teacher", "model"),
     setting("teacher", "base_url"),
+    setting("teacher", "api_key_env"),
     setting("teacher", "concurrency"),
     setting("teacher", "requests_per_minute"),
     setting("teacher", "tokens_per_minute"),

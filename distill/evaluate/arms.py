@@ -88,6 +88,7 @@ def _student_predictor(
     settings, teacher = run.config.evaluate, run.config.teacher
     if settings.backend == "vllm":
         # Checked first: a wrong command fails before the student's tokenizer is loaded.
+        run.require_confirmed("vllm_command", "vllm_args")
         command = vllm_command(teacher.vllm_command)
     student = load_run_student(run)
     if settings.backend == "transformers":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -194,10 +193,8 @@ def _lookup(model: str, tables: Sequence[Mapping[str, Price]]) -> Price | None:
 
 
 def _host(settings: TeacherConfig) -> str:
-    # The openai client reads the same variable.
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
     try:
-        return urlsplit(base_url).hostname or ""
+        return urlsplit(settings.address).hostname or ""
     except ValueError:
         return ""
 

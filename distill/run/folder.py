@@ -11,26 +11,28 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from distill.config import Config, redacted_url
+from distill.config import Config, Setting, redacted_url
 from distill.errors import (
     AlteredRunError,
     InputFileError,
     RunError,
     RunLockedError,
     StaleRunError,
+    UsageError,
     WriteError,
 )
 from distill.files import file_digest, parse_json, read_text, write_json
 from distill.records import Json, Record, digest
 from distill.run import layout
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
+from distill.sources import flag_of, refusal, user_file
 from distill.strict_json import JsonError, encode
 from distill.version import __version__
 from distill.workflow.model import Workflow
@@ -83,10 +85,19 @@ def locked(path: Path, *, create: bool = False) -> Iterator[None]:
 class RunFolder:
     """An open run folder. `create` starts or continues one, `open` wants one that exists."""
 
-    def __init__(self, path: Path, settings: RunSettings, workflow: Workflow) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: RunSettings,
+        workflow: Workflow,
+        *,
+        unconfirmed: frozenset[Setting] = frozenset(),
+    ) -> None:
         self.path = path
         self.settings = settings
         self.workflow = workflow
+        self.unconfirmed = unconfirmed
+        """Settings as config.json has them that the user has not given: shown, never used."""
 
     @classmethod
     def of(cls, path: Path, workflow: Workflow, config: Config) -> Self:
@@ -149,17 +160,43 @@ class RunFolder:
                 place=path / layout.WORKFLOW,
                 hint="restore it, or start a new run from the edited rules with --out",
             )
-        return cls(path, settings, workflow)
+        unsaid, personal = Config(), Config.personal_settings()
+        recorded = {one for one in personal if settings.config.value(one) != unsaid.value(one)}
+        return cls(path, settings, workflow, unconfirmed=frozenset(recorded))
 
     @property
     def config(self) -> Config:
-        return self.settings.config
+        """The settings to work with: those of config.json, without what is unconfirmed."""
+        return self.settings.config.replacing(self.unconfirmed, Config())
 
-    def with_config(self, config: Config) -> Self:
-        """The same run with other settings for the stages still to come; `record` keeps them."""
+    def with_config(self, config: Config, *, confirmed: Set[Setting] = frozenset()) -> Self:
+        """The same run with other settings for the stages still to come; `record` keeps them.
+
+        confirmed: those of `unconfirmed` whose values in `config` are the user's own
+        """
+        left = self.unconfirmed - confirmed
+        settings = config.replacing(left, self.settings.config)
         return type(self)(
-            self.path, self.settings.model_copy(update={"config": config}), self.workflow
+            self.path,
+            self.settings.model_copy(update={"config": settings}),
+            self.workflow,
+            unconfirmed=left,
         )
+
+    def require_confirmed(self, *names: str) -> None:
+        """Raise UsageError where config.json sets one of these settings of [teacher] by itself.
+
+        A run folder may come from somebody else: what it says is not run, and nothing sent there.
+        """
+        place, problems = self.path / layout.CONFIG, []
+        for name in names:
+            setting = ("teacher", name)
+            if setting in self.unconfirmed:
+                value = self.settings.config.value(setting)
+                ways = (flag_of(setting, value), f"put it into {user_file()}")
+                problems.append(refusal(place, setting, value, ways))
+        if problems:
+            raise UsageError.of(problems)
 
     def record(self) -> None:
         """Write the settings into the run: later commands use them unless told otherwise."""

@@ -22,7 +22,8 @@ def vllm_command(given: str = "") -> list[str]:
     spec = find_spec("vllm")
     # A folder that happens to be called vllm is a namespace package, without an origin.
     if spec is not None and spec.origin is not None:
-        return [sys.executable, "-m", MODULE]
+        # -P: a folder called vllm where this was started is not run instead.
+        return [sys.executable, "-P", "-m", MODULE]
     found = shutil.which("vllm")
     if found:
         return [found, "serve"]

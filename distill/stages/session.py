@@ -50,6 +50,7 @@ class TeacherSession:
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher itself, whose requests nobody counts."""
+        self._run.require_confirmed("base_url", "api_key_env", "vllm_command", "vllm_args")
         log = self._run.path / layout.TEACHER_LOG
         return make_teacher(self._run.config.teacher, notice=self._notice, log=log)
 

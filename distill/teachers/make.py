@@ -86,8 +86,7 @@ def _openai_teacher(settings: TeacherConfig, notice: Callable[[str], None]) -> T
     from distill.teachers.openai.client import OpenAITeacher
 
     _require_model(settings, "name it as the server does, for example: --model gpt-5-mini")
-    # The openai client reads the same variable; read here, it is checked like the flag.
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
+    base_url = settings.address
     if base_url and not _is_url(base_url):
         raise UsageError(
             f'"{redacted_url(base_url)}" is not the address of a server',

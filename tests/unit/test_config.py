@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,10 +56,33 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, cause: str, hint: s
     assert hint in str(caught.value)
 
 
-def test_a_wrong_flag_is_named_as_a_flag() -> None:
-    with pytest.raises(UsageError, match=r"data\.target") as caught:
-        Config.load(None, {"data": {"target": -1}})
-    assert str(caught.value).startswith("--target: ")
+@pytest.mark.parametrize(
+    ("tables", "place", "cause"),
+    [
+        ({"data": {"target": -1}}, "data.target", "must be greater than or equal to 1"),
+        ({"data": {1: 2}}, "data.1", "Keys should be strings"),
+        ({"data": {"styles": "question"}}, "data.styles", "must be a valid tuple"),
+        ({"data": {"seed": 99999999999}}, "data.seed", "must be less than or equal to 4294967295"),
+        ({"train": {"seed": 2**32}}, "train.seed", "must be less than or equal to 4294967295"),
+        ({"data": {"seed": True}}, "data.seed", "no setting is true or false"),
+        ({"data": {"tagret": 1}}, "", "unknown setting data.tagret"),
+        ({"dta": {"target": 1}}, "", "unknown setting dta"),
+        ({"data": 5}, "data", "is a table of settings, not int"),
+    ],
+)
+def test_a_wrong_setting_of_a_program_is_named_and_no_file_is_blamed(
+    tables: Any, place: str, cause: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Config.load(None, tables)
+    (problem,) = caught.value.problems
+    assert (problem.place, problem.cause) == (place, cause)
+
+
+def test_a_wrong_flag_is_blamed_even_where_a_file_has_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        Config.load(toml(tmp_path, "[data]\ntarget = 5\n"), {"data": {"target": -1}})
+    assert caught.value.problems[0].place == "data.target"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

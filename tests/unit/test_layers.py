@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "records", "sharing", "version"}),
     frozenset({"files", "serving"}),
     frozenset({"config", "prompts", "workflow"}),
+    frozenset({"sources"}),
     # What a teacher is, below those who ask one; the teachers themselves stand higher.
     frozenset({"render", "run", "teachers.base"}),
     frozenset({"asking", "ledger", "students", "teachers"}),

@@ -260,7 +260,7 @@ def test_commands_are_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(on_path.parent))
     assert vllm_command(" ") == [str(on_path), "serve"]
     (tmp_path / "vllm" / "__init__.py").touch()
-    assert vllm_command() == [sys.executable, "-m", vllm_server.MODULE]
+    assert vllm_command() == [sys.executable, "-P", "-m", vllm_server.MODULE]
 
 
 PARENT = """
