@@ -8,7 +8,6 @@ a command, loads code, names a secret or an address (`Config.personal_settings`)
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 from distill.config import Config, Setting, Tables, overlaid, read_toml, redacted_url
 from distill.errors import Problem, UsageError
 from distill.files import read_text
+from distill.strict_json import encode
 
 FILE = "distill.toml"
 
@@ -68,7 +68,7 @@ def refusal(place: object, setting: Setting, value: Any, ways: Iterable[str]) ->
     name, shown = ".".join(setting), redacted_url(value) if setting[1] == "base_url" else value
     return Problem(
         str(place),
-        f"{name} = {json.dumps(shown)} stands in a file that may be somebody else's, and is not "
+        f"{name} = {encode(shown)} stands in a file that may be somebody else's, and is not "
         f"used: {Config.personal_settings()[setting]}",
         f"to use it: {', or '.join(ways)}",
     )
