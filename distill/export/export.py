@@ -50,7 +50,7 @@ FORMATS = ("hf", "gguf", "ollama")
 METADATA = "export.json"
 """The export's record of itself; a folder without it was not written by distill."""
 _METADATA_KEYS = {"key", "parity", "notes", "card", "files"}
-VERSION = 1
+VERSION = 2
 """Incremented when the same student is exported differently."""
 
 Progress = Callable[[int, int, str], None]

@@ -1,7 +1,9 @@
 """An Ollama Modelfile whose TEMPLATE renders the student's prompt, character for character.
 
 Ollama's own template for FunctionGemma changes the trigger sentence and drops enums. So TEMPLATE
-contains all that distill's renderer writes around the messages, declarations included, as text.
+contains all that distill's renderer writes around the messages, declarations included, as text. A
+control token in a message is quoted, byte by byte, as Go's templates have no function to replace
+text; ranging over a number needs Go 1.24, with which Ollama is built since 2025.
 `render_modelfile` evaluates a written Modelfile for comparison; it implements the few actions of
 Go's text/template that occur in one.
 
@@ -13,11 +15,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from distill import strict_json
 from distill.errors import ExportError
+from distill.export.quoting import Markers, find_markers
 from distill.export.template import PROBE_CONVERSATIONS
 from distill.files import write_text
 from distill.records import Message
@@ -74,13 +77,39 @@ def go_template(renderer: Renderer, bos: str = "") -> str:
     if rest != [to_answer, from_answer, tail]:
         raise _template_error("a system turn changes more than the beginning")
     return (
-        "{{ if .System }}"
-        f"{_escape(before)}{{{{ .System }}}}{_escape(after)}"
+        f"{_define_plain(find_markers(renderer.control))}{{{{ if .System }}}}"
+        f'{_escape(before)}{{{{ template "plain" .System }}}}{_escape(after)}'
         f"{{{{ else }}}}{_escape(head)}{{{{ end }}}}"
-        '{{ range .Messages }}{{ if eq .Role "user" }}{{ .Content }}'
-        f'{{{{ else if eq .Role "assistant" }}}}{_escape(to_answer)}{{{{ .Content }}}}'
-        f"{_escape(from_answer)}{{{{ end }}}}{{{{ end }}}}{_escape(tail)}"
+        '{{ range .Messages }}{{ if eq .Role "user" }}{{ template "plain" .Content }}'
+        f'{{{{ else if eq .Role "assistant" }}}}{_escape(to_answer)}'
+        f'{{{{ template "plain" .Content }}}}{_escape(from_answer)}{{{{ end }}}}{{{{ end }}}}'
+        f"{_escape(tail)}"
     )
+
+
+def _define_plain(markers: Markers) -> str:
+    """The template "plain": a text with a blank in each marker; for others it fails, by name."""
+    refused = [text for text in markers.quotable if not text[0].isascii()] + markers.unquotable
+    first_bytes = {text: text.encode()[0] for text in (*markers.quotable, *refused)}
+    cases = ""
+    for byte, texts in groupby(sorted(first_bytes, key=first_bytes.__getitem__), first_bytes.get):
+        found = "".join(_if_begins(text, _REFUSE if text in refused else " ") for text in texts)
+        cases += f"{{{{ if eq (index $rest 0) {byte} }}}}{found}{{{{ end }}}}"
+    return (
+        '{{ define "plain" }}{{ $text := . }}{{ range $at := len $text }}'
+        "{{ $rest := slice $text $at }}{{ slice $rest 0 1 }}"
+        f"{cases}{{{{ end }}}}{{{{ end }}}}"
+    )
+
+
+_REFUSE = '{{ template "a message holds a control token" }}'
+"""Fails when it is executed, with these words in the message."""
+
+
+def _if_begins(marker: str, action: str) -> str:
+    size, text = len(marker.encode()), json.dumps(marker, ensure_ascii=False)
+    begins = f"(ge (len $rest) {size}) (eq (slice $rest 0 {size}) {text})"
+    return f"{{{{ if and {begins} }}}}{action}{{{{ end }}}}"
 
 
 def render_modelfile(modelfile: str, messages: Sequence[Message]) -> str:
@@ -111,10 +140,16 @@ def _escape(text: str) -> str:
 
 
 class _GoTemplate:
-    """The part of text/template that `go_template` uses: if, else, range, fields and strings."""
+    """The part of text/template that `go_template` uses: if, else, range, fields and strings.
+
+    Of the template "plain" it reads the markers, and does what that does.
+    """
 
     def __init__(self, source: str) -> None:
-        self.parts = re.split(r"\{\{ (.*?) \}\}", source, flags=re.DOTALL)
+        plain, start, body = source.partition("{{ if .System }}")
+        found = re.findall(r' 0 \d+\) ("(?:[^"\\]|\\.)*")\) \}\} \{\{', plain)
+        self.markers = tuple(str(json.loads(text)) for text in found)
+        self.parts = re.split(r"\{\{ (.*?) \}\}", start + body, flags=re.DOTALL)
 
     def render(self, system: str, messages: Sequence[Message]) -> str:
         self.system, self.messages = system, messages
@@ -149,7 +184,12 @@ class _GoTemplate:
         if action == "range .Messages":
             texts = [self._block(at + 1, one) for one in self.messages]
             return "".join(text for text, _ in texts), self._block(at + 1, None)[1]
-        return {".System": self.system, ".Content": message.content if message else ""}[action], at
+        content = message.content if message else ""
+        text = {".System": self.system, ".Content": content}[
+            action.removeprefix('template "plain" ')
+        ]
+        marked = (text.startswith(self.markers, at) for at in range(len(text)))
+        return "".join(c + " " * found for c, found in zip(text, marked, strict=True)), at
 
     def _if_chain(self, at: int, message: Message | None) -> tuple[str, int]:
         chosen: str | None = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from distill import strict_json
 from distill.render.control import ControlTokens
@@ -67,12 +68,35 @@ QUOTE_MESSAGES = """\
 """Jinja that replaces `messages` by quoted ones, and refuses what it cannot quote."""
 
 
+class Markers(NamedTuple):
+    """The control tokens of a student as text."""
+
+    quotable: list[str]
+    """With a blank behind its first character it is a marker no more."""
+    unquotable: list[str]
+    """All others, as those of one character."""
+
+
+def find_markers(control: ControlTokens) -> Markers:
+    """The student's markers; many that differ in a number are one by their prefix."""
+    quotable = _families(control.texts)
+    return Markers(
+        quotable, [text for text in control.texts if control.found_in(quote(text, quotable))]
+    )
+
+
+def quote(text: str, markers: Sequence[str]) -> str:
+    """The text with a blank behind the first character of each marker, as exports write it."""
+    for marker in markers:
+        text = text.replace(marker, f"{marker[:1]} {marker[1:]}")
+    return text
+
+
 def define_plain(control: ControlTokens) -> str:
     """Jinja that defines the macro `plain(text)`: the text without a control token in it."""
-    markers = _families(control.texts)
-    unquotable = [text for text in control.texts if control.found_in(_quoted(text, markers))]
-    filled = _PLAIN.replace("UNQUOTABLE", jinja_literal(unquotable), 1)
-    return filled.replace("MARKERS", jinja_literal(markers), 1)
+    markers = find_markers(control)
+    filled = _PLAIN.replace("UNQUOTABLE", jinja_literal(markers.unquotable), 1)
+    return filled.replace("MARKERS", jinja_literal(markers.quotable), 1)
 
 
 def jinja_literal(value: Any) -> str:
@@ -105,10 +129,3 @@ def _families(texts: tuple[str, ...]) -> list[str]:
             for text, name in zip(texts, shared, strict=True)
         )
     ]
-
-
-def _quoted(text: str, markers: list[str]) -> str:
-    """As the macro `plain`."""
-    for marker in markers:
-        text = text.replace(marker, f"{marker[:1]} {marker[1:]}")
-    return text

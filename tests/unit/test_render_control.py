@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import export_students as tiny
@@ -15,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import ExportError
+from distill.export.gguf_model import begins_with_bos
+from distill.export.ollama import render_modelfile, write_modelfile
 from distill.export.template import chat_template
 from distill.records import Message, Target, ToolCall
 from distill.render import Renderer, RenderError
@@ -318,6 +321,23 @@ def test_tools_of_the_caller_forge_nothing(family: str) -> None:
             continue
         with pytest.raises(TemplateError, match="control token"):
             theirs.apply_chat_template([{"role": "user", "content": "x"}], **given)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "embedded"])
+@pytest.mark.parametrize("place", ["user", "system", "assistant"])
+def test_a_modelfile_forges_nothing(family: str, place: str, tmp_path: Path) -> None:
+    made = renderer(family)
+    write_modelfile(made, tmp_path, "m.gguf", bos_by_runtime=begins_with_bos(made))
+    modelfile = (tmp_path / "Modelfile").read_text("utf-8")
+
+    def rendered(text: str) -> tuple[str, list[int]]:
+        prompt = render_modelfile(modelfile, PLACES[place](text))
+        return prompt, structure(made, made.tokenizer(prompt, add_special_tokens=False).input_ids)
+
+    expected = rendered("two words")[1]
+    for marker in markers(made):
+        for text in (marker, f"a {marker}{marker} b", f"{marker[:1]}{marker}{marker[1:]}"):
+            assert rendered(text)[1] == expected, (marker, text)
 
 
 def test_tools_of_the_workflow_with_a_marker_are_not_exported() -> None:
