@@ -107,7 +107,7 @@ _REFUSE = '{{ template "a message holds a control token" }}'
 
 
 def _if_begins(marker: str, action: str) -> str:
-    size, text = len(marker.encode()), json.dumps(marker, ensure_ascii=False)
+    size, text = len(marker.encode()), strict_json.encode(marker)
     begins = f"(ge (len $rest) {size}) (eq (slice $rest 0 {size}) {text})"
     return f"{{{{ if and {begins} }}}}{action}{{{{ end }}}}"
 
