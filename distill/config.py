@@ -140,7 +140,12 @@ class TeacherConfig(Section):
         "the variable's value is sent to the server",
     )
     temperature: float = Field(1.0, ge=0, le=2, description="sampling temperature")
-    max_tokens: int = Field(512, ge=16, description="upper bound of a reply, in tokens")
+    max_tokens: int = Field(
+        512,
+        ge=16,
+        description="upper bound of a reply, in tokens; one of 8192 or twice as many applies once "
+        "a model's thoughts have cut a reply short",
+    )
     batch: int = Field(1, ge=1, le=32, description="scenarios of one rule asked for in one request")
     concurrency: int = operational(
         16,

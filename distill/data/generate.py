@@ -146,7 +146,7 @@ _HINTS = {
     FailureReason.MALFORMED: "choose a model that follows a JSON Schema, or a server that holds it",
     FailureReason.REFUSED: "choose a model that writes about this workflow, or reword the rules",
     FailureReason.EMPTY: "look into the server's log",
-    FailureReason.TRUNCATED: "raise max_tokens in [teacher]; a model that thinks first needs more",
+    FailureReason.TRUNCATED: "raise max_tokens in [teacher], or turn the model's thinking off",
     FailureReason.TIMEOUT: "raise timeout or lower concurrency in [teacher]",
     FailureReason.SERVER: "check --base-url, and look into the server's log",
 }

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from distill.asking.loop import LoopRunner
+from distill.asking.thinking import ThinkingRoom, ThinkingTeacher
 from distill.ledger.budget import Budget, MeteredTeacher
 from distill.ledger.replies import ReplyStore
 from distill.run import layout
@@ -29,6 +30,7 @@ class TeacherSession:
     def __init__(self, run: RunFolder, notice: Callable[[str], None]) -> None:
         self._run = run
         self._notice = notice
+        self._room = ThinkingRoom(notice)
         self._runner = LoopRunner()
 
     def __enter__(self) -> Self:
@@ -60,7 +62,8 @@ class TeacherSession:
 
     def metered(self, stage: str) -> Teacher:
         """The teacher, whose requests are charged to `stage`, within the run's budget."""
-        return MeteredTeacher(self.teacher, self.replies, self.budget, stage)
+        metered = MeteredTeacher(self.teacher, self.replies, self.budget, stage)
+        return ThinkingTeacher(metered, self._room)
 
     def note(self) -> str:
         """What is going on at the teacher, for the progress bar."""

@@ -279,6 +279,18 @@ def refusing(status: int, body: bytes, *names: str) -> Behaviour:
     return lambda asked: Response(status, body) if asked.keys() & {*names} else good(asked)
 
 
+def thinking(tokens: int) -> Behaviour:
+    """A model that thinks for so many tokens, unseen, before a good reply of seven more."""
+
+    def response(body: Body) -> Response:
+        allowed = body.get("max_tokens") or body.get("max_completion_tokens") or tokens + 7
+        if allowed < tokens + 7:
+            return completion("", finish="length", tokens=(11, allowed))
+        return _completion(body, tokens=(11, tokens + 7))
+
+    return response
+
+
 def stream_only(body: Body) -> Response:
     """400 to every request that does not ask for a stream, in the words of DashScope."""
     if body.get("stream"):
