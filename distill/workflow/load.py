@@ -22,8 +22,7 @@ KEYS = ("title", "tools", "gold", "words")
 def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None = None) -> Workflow:
     """Read a workflow. Files come from the arguments, else the front matter, else the same folder.
 
-    Raises InputFileError for a file that cannot be read, WorkflowError with every problem found,
-    MissingExtraError where tools are Python functions and transformers is not installed.
+    Raises InputFileError for a file that cannot be read, WorkflowError with every problem found.
     """
     if not read_text(rules).strip():
         raise WorkflowError("is empty", place=f"{rules}:1", hint="distill init DIR writes a start")

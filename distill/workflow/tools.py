@@ -33,14 +33,13 @@ _TOO_DEEP = ("has a schema that is nested too deeply", "flatten it")
 def read_tools(path: Path) -> tuple[Tool, ...]:
     """The tools in a .json or .py file.
 
-    Raises InputFileError for a file that cannot be read, WorkflowError with every problem found,
-    MissingExtraError for a .py file where transformers is not installed.
+    Raises InputFileError for a file that cannot be read, WorkflowError with every problem found.
     """
     problems = Problems(path)
     if path.suffix == ".py":
-        from distill.workflow.functions import read_functions
+        from distill.workflow.python_file import read_python
 
-        found = read_functions(path, problems)
+        found = read_python(path, problems)
     else:
         found = _json_tools(path, problems)
     tools = make_tools(found, problems)
