@@ -27,6 +27,9 @@ _ALIASES = {"example": "examples", "counter-examples": "not", "counterexamples":
 _NAMES = "|".join([*PARTS, *_ALIASES])
 _BOLD_LABEL = re.compile(rf"(?is)\s*(?:\*\*|__)\s*({_NAMES})\s*:?\s*(?:\*\*|__)\s*:?[ \t]*(.*)")
 _PLAIN_LABEL = re.compile(rf"(?is)(?-i:(?=[A-Z]))({_NAMES}):[ \t]*(.*)")
+_TABLE_RULE = re.compile(r"[\s|:-]*\|[\s|:-]*")
+_FENCE = re.compile(r"\s*(?:```|~~~)")
+_MARKS = re.compile(r"^(?:\s*(?:>|[-*+]\s|\d{1,9}[.)]\s))*\s*")
 
 
 class Block(NamedTuple):
@@ -161,6 +164,14 @@ def part_name(text: str) -> str:
 def join_lines(text: str) -> str:
     """A paragraph joined into one line."""
     return " ".join(line.strip(" \t") for line in text.split("\n")).strip()
+
+
+def plain_lines(block: Block) -> list[str]:
+    """A block as lines that stand for themselves: a paragraph is one, a table is one a row."""
+    lines = block.text.split("\n")
+    if block.kind != "other" and not any(_TABLE_RULE.fullmatch(line) for line in lines):
+        return [join_lines(block.text)]
+    return ["" if _FENCE.match(line) else _MARKS.sub("", line) for line in lines]
 
 
 def _front_matter(path: Path, lines: list[str]) -> tuple[dict[str, Any], int]:

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from distill.records import Json
+from distill.workflow.arguments import read_arguments
 from distill.workflow.markdown import Block, Page, Part, Section, join_lines, parts, sections
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
 from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
 from distill.workflow.schema import json_equal
-from distill.workflow.then import USAGE, read_then
-from distill.workflow.values import InvalidInputError, argument_errors, read_arguments, slots_in
+from distill.workflow.then import USAGE, ThenError, read_then_part
+from distill.workflow.values import InvalidInputError, argument_errors, slots_in
 from distill.workflow.words import (
     LISTS,
     WordLists,
@@ -198,16 +199,16 @@ def _then(
 ) -> tuple[Then | None, int]:
     """The action and its line."""
     part = _only_part(rule_id, "then", rule_parts, problems)
-    block = part.blocks[0] if part and part.blocks else None
-    if part is None or block is None:
+    if part is None or not part.blocks:
         line = part.line if part else section.line
         problems.add(line, f'rule "{rule_id}" does not say what must follow', USAGE)
         return None, line
+    line = part.blocks[0].line
     try:
-        return read_then(block.text, tools), block.line
-    except InvalidInputError as error:
-        problems.add(block.line, f'rule "{rule_id}" {error.cause}', error.hint)
-        return None, block.line
+        return read_then_part(part.blocks, tools), line
+    except ThenError as error:
+        problems.add(error.line, f'rule "{rule_id}" {error.cause}', error.hint)
+        return None, line
 
 
 def _only_part(rule_id: str, name: str, rule_parts: list[Part], problems: Problems) -> Part | None:

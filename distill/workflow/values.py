@@ -1,10 +1,10 @@
-"""Argument values: written by hand in rules.md, checked against the tool's JSON Schema."""
+"""Argument values: typed by the tool's JSON Schema, and checked against it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jsonschema.exceptions import ValidationError
 
@@ -19,7 +19,6 @@ from distill.workflow.schema import path_text, schema_of
 MAX_QUOTED = 200
 
 _SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
-_PAIR = re.compile(r"`?([A-Za-z_][\w.-]*)`?\s*[:=]\s*")
 
 
 class InvalidInputError(Exception):
@@ -29,13 +28,6 @@ class InvalidInputError(Exception):
         self.cause = cause
         self.hint = hint
         super().__init__(cause)
-
-
-class ParsedValue(NamedTuple):
-    """A parsed value and its end offset."""
-
-    value: Any
-    end: int
 
 
 def slots_in(value: Any) -> Iterator[str]:
@@ -87,100 +79,6 @@ def argument_errors(
 def unknown_argument(tool: Tool, name: str) -> InvalidInputError:
     hint = did_you_mean(name, schema_of(tool).properties, f"arguments of {tool.name}")
     return InvalidInputError(f'gives {tool.name} the unknown argument "{name}"', hint)
-
-
-def read_arguments(text: str, tool: Tool) -> Json:
-    """Arguments as an example gives them: `name: value, …`, a JSON object, or the sole text.
-
-    Raises InvalidInputError.
-    """
-    text = text.strip()
-    if text.startswith("{") and not _SLOT.match(text):
-        return _object(text)
-    pair = _PAIR.match(text)
-    sole = sole_text_argument(tool)
-    if pair and (pair[1] in schema_of(tool).properties or not _is_plain_text(text, sole)):
-        return _pairs(text, tool)
-    if sole is None:
-        schema = schema_of(tool)
-        names = ", ".join(f"{name}: …" for name in schema.required or schema.properties)
-        raise InvalidInputError(
-            f'does not say which argument of {tool.name} "{text}" is',
-            f"write each with its name, as: {names}" if names else "remove it: there are none",
-        )
-    return {sole: scan_value(text, 0, tool, sole).value if text.startswith('"') else text}
-
-
-def scan_value(text: str, start: int, tool: Tool, name: str, stop: str = r"\Z") -> ParsedValue:
-    """One value from `start` on: JSON, `code`, or bare words up to `stop`."""
-    if text[start : start + 1] in ("`", "“"):
-        close = text.find("`" if text[start] == "`" else "”", start + 1)
-        if close > 0:
-            inner = text[start + 1 : close]
-            value = inner if text[start] == "“" else scan_value(inner, 0, tool, name).value
-            return ParsedValue(value, close + 1)
-    if text[start : start + 1] in ('"', "[", "{") and not _SLOT.match(text, start):
-        return _json_value(text, start)
-    end = re.compile(stop).search(text, start)
-    bare = text[start : end.start() if end else len(text)]
-    return ParsedValue(typed_argument(tool, name, bare.strip()), start + len(bare))
-
-
-def _json_value(text: str, start: int) -> ParsedValue:
-    try:
-        return ParsedValue(*strict_json.decode_prefix(text, start))
-    except JsonError:
-        raise InvalidInputError(
-            f"has a value that is not complete JSON: {truncate(text[start:], MAX_QUOTED)}",
-            'close its quotes and brackets; inside of quotes write \\" and \\\\',
-        ) from None
-
-
-def _object(text: str) -> Json:
-    value, end = _json_value(text, 0)
-    if text[end:].strip():
-        raise InvalidInputError(
-            f'goes on with "{text[end:].strip()}" after the arguments',
-            "keep one JSON object after the arrow",
-        )
-    return dict(value)
-
-
-def _pairs(text: str, tool: Tool) -> Json:
-    arguments: Json = {}
-    position = 0
-    while position < len(text):
-        pair = _PAIR.match(text, position)
-        if pair is None:
-            raise InvalidInputError(
-                f'has "{text[position:]}" where an argument\'s name should be',
-                'separate arguments by commas, as: name: "value", other: 3',
-            )
-        name = pair[1]
-        if not schema_of(tool).accepts_name(name):
-            raise unknown_argument(tool, name)
-        if name in arguments:
-            raise InvalidInputError(f'gives "{name}" twice', "keep one of them")
-        names = "|".join(map(re.escape, schema_of(tool).properties))
-        stop = rf"\s*[,;]\s*`?(?:{names})`?\s*[:=]|\s*[,;]?\s*\Z"
-        arguments[name], position = scan_value(text, pair.end(), tool, name, stop)
-        position = _after_separator(text, position)
-    return arguments
-
-
-def _after_separator(text: str, position: int) -> int:
-    rest = re.compile(r"\s*(?:[,;]\s*|\Z)").match(text, position)
-    if rest is None:
-        raise InvalidInputError(
-            f'goes on with "{text[position:].strip()}" after a complete value',
-            'separate arguments by commas, as: name: "value", other: 3',
-        )
-    return rest.end()
-
-
-def _is_plain_text(text: str, sole: str | None) -> bool:
-    # "query: x" with a name that is no argument is a slip; "10:30 meeting" is not.
-    return sole is not None and not re.match(r"`?[A-Za-z_][\w.-]*`?\s*[:=](?:\s|$)", text)
 
 
 def _input_errors(tool: Tool, error: ValidationError) -> Iterator[InvalidInputError]:

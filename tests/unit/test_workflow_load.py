@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from distill.files import resource
 from distill.records import TARGET_KINDS
 from distill.workflow import load_workflow
+from distill.workflow.arguments import read_arguments
 from distill.workflow.model import CallSpec, Then, Tool
 from distill.workflow.rules import split_arrow
 from distill.workflow.then import read_then
 from distill.workflow.tools import read_tools
-from distill.workflow.values import read_arguments, typed_argument
+from distill.workflow.values import typed_argument
 
 TOOLS = [
     {

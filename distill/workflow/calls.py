@@ -1,0 +1,229 @@
+"""The calls that a Then demands: tools, and the arguments that its sentence fixes.
+
+Arguments are read wherever they stand behind their tool: as `name` = value, name: value, "name is
+`value`", JSON, in the brackets of a call, in bullets and tables below. What is left is prose for
+models; where it still looks like an argument or a call, it is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from distill.records import Json
+from distill.workflow.arguments import add_argument, call_end, name_pattern, read_brackets
+from distill.workflow.fixed import Fixed, FixedArguments, MisreadError
+from distill.workflow.model import CallSpec, Tool
+from distill.workflow.problems import closest_match, comma_list, did_you_mean, excerpt
+from distill.workflow.schema import schema_of
+from distill.workflow.values import InvalidInputError
+
+_MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w.-]*)(?=\())"
+_TOOL = re.compile(rf"\s*{_MENTION}", re.IGNORECASE)
+_ORDER = r"(?:(?:and|then|next|finally|afterwards),?\s+)*"
+_NEXT = re.compile(
+    r"((?<!\s)\s*(?:[,;]\s*and\s+then|and\s+then|,\s*then|[,;]\s*and|,|;|and|then)\s+(?:call\s+)?"
+    rf"|(?:(?<!\s)\s*[.,;]\s*|\n|\b){_ORDER}call\s+|\n{_ORDER}){_MENTION}",
+    re.IGNORECASE,
+)
+_UNSURE = re.compile(
+    r"(?i:\b(?:not|never|without|unless|if|when|e\.g\.?|for\s+(?:example|instance)|such\s+as|"
+    r"except|either|both|each|cannot|optionally|sometimes|usually)\b|n['’]t\b)[^,.;\n]*\Z"
+)
+_CODE = re.compile(r"(?<!`)(`+)([^`\n]+)\1(?!`)")
+_WAY_OUT = (
+    "join calls by and or then, arguments as: with `a` = 1, `b` = 2; "
+    "elsewhere in the sentence leave the backticks out"
+)
+
+
+class Calls(NamedTuple):
+    """The calls, and the offset behind the last thing that was read for them."""
+
+    calls: tuple[CallSpec, ...]
+    end: int
+
+
+class _Next(NamedTuple):
+    """The tool that is called next, where it is announced, and the offset behind its name."""
+
+    tool: Tool
+    start: int
+    end: int
+
+
+def prepared(text: str, tools: Mapping[str, Tool]) -> str:
+    """`text` with its tables and code spans as plain arguments, on the same lines."""
+    names = "|".join(name_pattern(tool) for tool in tools.values()) or r"(?!)"
+    argument = re.compile(rf"(?:{names})\s*[=:]|[\"']?\{{\s*[\"'\w]+\s*:", re.IGNORECASE)
+
+    def plain(span: re.Match[str]) -> str:
+        inner = span[2].strip()
+        called = inner.split("(")[0] in tools and "(" in inner
+        is_value = text[: span.start()].rstrip().endswith("=")
+        return f" {inner} " if called or (argument.match(inner) and not is_value) else span[0]
+
+    text = text.replace("\\_", "_")
+    return _CODE.sub(plain, _without_tables(text, tools))
+
+
+def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
+    """Every call from `start` on; `text` is `prepared`. Raises InvalidInputError."""
+    calls: list[CallSpec] = []
+    prose: list[tuple[int, int]] = []
+    listed = text[:start].rstrip(" ").endswith("\n")
+    end = start
+    following: _Next | None = _first(text, start, tools)
+    while following is not None:
+        tool = following.tool
+        arguments, end = _brackets(text, following.end, tool)
+        reader = FixedArguments(text, tool)
+        following = _next(text, end, tools, listed=listed)
+        while found := reader.find(end, following.start if following else len(text)):
+            prose.append((end, found.start))
+            _take(arguments, found, tool, text[end : found.start])
+            end = found.end
+            if following and end > following.start:
+                following = _next(text, end, tools, listed=listed)
+        prose.append((end, following.start if following else len(text)))
+        calls.append(CallSpec(tool=tool.name, arguments=arguments))
+    for begins, ends in prose:
+        _check_prose(text[begins:ends], begins, calls, tools)
+    return Calls(tuple(calls), end)
+
+
+def _first(text: str, start: int, tools: Mapping[str, Tool]) -> _Next:
+    found = _TOOL.match(text, start)
+    name = (found[1] or found[2] or "") if found else ""
+    if found is None or (found[2] and name not in tools):
+        raise InvalidInputError(
+            "calls no tool in its Then",
+            f"name one in backticks; known here: {comma_list(tools)}",
+        )
+    return _Next(_known(name, tools, start), start, found.end())
+
+
+def _known(name: str, tools: Mapping[str, Tool], offset: int) -> Tool:
+    if name not in tools:
+        error = InvalidInputError(
+            f'calls unknown tool "{excerpt(name)}"', did_you_mean(name, tools, "tools")
+        )
+        raise MisreadError(error, offset)
+    return tools[name]
+
+
+def _next(text: str, start: int, tools: Mapping[str, Tool], *, listed: bool) -> _Next | None:
+    """The next call that is announced: right behind the last one, or by "call" or "then".
+
+    listed: the calls are items of a list, where a new line is enough
+    """
+    for found in _NEXT.finditer(text, start):
+        name = found[2] or found[3] or ""
+        joint = found[1].casefold()
+        adjacent = found.start() == start
+        announced = adjacent or "call" in joint or "then" in joint
+        if joint.strip() == "" and not (listed or name not in tools):
+            continue
+        unsure = _UNSURE.search(text[start : found.start()]) if "call" in joint else None
+        if name in tools and (announced or joint.startswith("\n")) and not unsure:
+            return _Next(tools[name], found.start(), found.end())
+        is_argument = re.compile(r"\s*[=:]").match(text, found.end())
+        if adjacent and found[2] and not is_argument and not _is_argument(name, tools):
+            _known(name, tools, found.start(2))
+    return None
+
+
+def _is_argument(name: str, tools: Mapping[str, Tool]) -> bool:
+    return any(name in schema_of(tool).properties for tool in tools.values())
+
+
+def _brackets(text: str, start: int, tool: Tool) -> tuple[Json, int]:
+    """The arguments in the brackets of a call, where it has any."""
+    opening = re.compile(r"[ \t]*\(").match(text, start)
+    if opening is None:
+        return {}, start
+    try:
+        end = call_end(text, opening.end() - 1)
+        inner = text[opening.end() : end - 1]
+        spaced = opening.end() > start + 1
+        if spaced and not re.match(rf"\s*(?:{{|[`\"']?(?i:{name_pattern(tool)})\b)", inner):
+            return {}, start
+        return read_brackets(inner, tool, code=True), end
+    except InvalidInputError as error:
+        raise MisreadError(error, start) from None
+
+
+def _take(arguments: Json, found: Fixed, tool: Tool, before: str) -> None:
+    """Add what is fixed. `before`: the prose between it and what was read last."""
+    try:
+        if unsure := _UNSURE.search(before):
+            raise InvalidInputError(
+                f'gives "{next(iter(found.values), "arguments")}" to {tool.name} behind '
+                f'"{excerpt(unsure[0])}", so that it is not plain whether it is fixed',
+                "say fixed arguments plainly, and cases that differ in rules of their own",
+            )
+        for name, value in found.values.items():
+            add_argument(arguments, tool, name)
+            arguments[name] = value
+    except InvalidInputError as error:
+        raise MisreadError(error, found.start) from None
+
+
+def _check_prose(prose: str, offset: int, calls: list[CallSpec], tools: Mapping[str, Tool]) -> None:
+    """What is not read is prose for the model; it may not look like more of the calls."""
+    called = {name for call in calls for name in schema_of(tools[call.tool]).properties}
+    for name in re.findall(r"`([^`]*)`", prose):
+        if name in tools or name in called:
+            raise MisreadError(_goes_on(f"`{name}`"), offset + prose.index(f"`{name}`"))
+    for call in dict.fromkeys(call.tool for call in calls):
+        if looks := FixedArguments(prose, tools[call]).leftover():
+            raise MisreadError(_goes_on(looks[0]), offset + looks.start())
+    named = "|".join(map(re.escape, sorted(tools, key=len, reverse=True)))
+    if more := re.search(rf"(?<![\w.-])(?:calls?\s+)(?:{named})(?![\w-])|\b(?:{named})\(", prose):
+        raise MisreadError(_goes_on(more[0]), offset + more.start())
+    for label in re.finditer(r"([A-Za-z_][\w.-]{2,60})[`\"'*]{0,3}\s*[:：](?!/)", prose):
+        near = closest_match(label[1], called, 0.8)
+        if near:
+            error = InvalidInputError(
+                f'goes on with "{label[0]}" after its calls, which is no argument',
+                f'did you mean "{near}"?',
+            )
+            raise MisreadError(error, offset + label.start())
+
+
+def _goes_on(what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"goes on with {excerpt(what)} after its calls, which is not understood", _WAY_OUT
+    )
+
+
+def _without_tables(text: str, tools: Mapping[str, Tool]) -> str:
+    """Tables of arguments as `name: value` on the lines of their rows."""
+    known = {name.casefold() for tool in tools.values() for name in schema_of(tool).properties}
+    lines = text.split("\n")
+    number = 1
+    while number < len(lines):
+        rows = number + 1
+        if "|" in lines[number] and re.fullmatch(r"[\s|:-]*-[\s|:-]*", lines[number]):
+            while rows < len(lines) and "|" in lines[rows]:
+                rows += 1
+            _write_pairs(lines, number - 1, rows, known)
+        number = rows
+    return "\n".join(lines)
+
+
+def _write_pairs(lines: list[str], start: int, end: int, known: set[str]) -> None:
+    """Replace the table from the header at `start` on: one argument a row, or one a column."""
+    header = _cells(lines[start])
+    body = [_cells(line) for line in lines[start + 2 : end]]
+    lines[start : start + 2] = ["", ""]
+    across = len(body) == 1 and {cell.strip("`*").casefold() for cell in header} <= known
+    for row, cells in enumerate(body, start=start + 2):
+        pairs = list(zip(header, cells, strict=False)) if across else [cells]
+        if all(len(pair) == 2 for pair in pairs):
+            lines[row] = ", ".join(f"{name}: {value}" for name, value in pairs)
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip().strip("|").split("|")]

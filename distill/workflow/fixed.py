@@ -1,0 +1,244 @@
+"""Arguments that a sentence fixes, in the many ways in which people say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from distill.workflow.arguments import (
+    ParsedValue,
+    name_pattern,
+    named_argument,
+    read_object,
+    scan_value,
+    typed_value,
+)
+from distill.workflow.model import Tool
+from distill.workflow.problems import closest_match, excerpt
+from distill.workflow.quotes import CLOSERS, quotation
+from distill.workflow.schema import schema_of
+from distill.workflow.values import (
+    InvalidInputError,
+    argument_errors,
+    is_valid_argument,
+    slots_in,
+    typed_argument,
+    unknown_argument,
+)
+
+_OPEN, _CLOSE = r"[`\"'*_“„«‘]{0,3}", r"[`\"'*_”“»’]{0,3}"
+_SIGN = re.compile(r"\s*(?:==|:=|=>|->|[=:＝：→⇒])\s*")
+# Words between a name and its value; the value must then be plain: quoted, listed, a number.
+_WORDS = re.compile(
+    r"\s+(?:(?:must|should|shall|will|always|is|are|be|being|becomes?|equals?|set|fixed|equal|to|as|"
+    r"at|of)\s+){1,5}(?:the\s+value\s+)?"
+    r"|\s*[—–]\s*|\s+-\s+|\s*(?=[`“„‟«‹「『〝＂])|\s+",
+    re.IGNORECASE,
+)
+# Bare words end at a comma, at a full stop that ends a sentence, or where the next call begins.
+_BARE_END = r"(?<!\s)\s*(?:,|\n|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)*`|\Z)"
+_OTHER_VALUE = re.compile(r"\s*(?:,\s*)?(?:\bor\b|\||/)\s*(?=\S)", re.IGNORECASE)
+_AS = r"\s+(?:as|for|into|in)\s+(?:the\s+|its\s+)?"
+_BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
+_SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
+
+
+class MisreadError(InvalidInputError):
+    """What is wrong in a text, and the offset where."""
+
+    def __init__(self, error: InvalidInputError, offset: int) -> None:
+        super().__init__(error.cause, error.hint)
+        self.offset = offset
+
+
+class Fixed(NamedTuple):
+    """The values of arguments, and where what is said about them starts and ends."""
+
+    values: dict[str, Any]
+    start: int
+    end: int
+
+
+class FixedArguments:
+    """Finds what a text fixes of a tool's arguments."""
+
+    def __init__(self, text: str, tool: Tool) -> None:
+        self._text = text
+        self._tool = tool
+        names = name_pattern(tool)
+        self._name = rf"(?<![\w{{.-])({_OPEN})((?i:{names}))(?:_{{1,2}}(?!\w))?(?![\w(-])({_CLOSE})"
+        self._reverse = re.compile(rf"{_AS}{_OPEN}((?i:{names}))(?!\w){_CLOSE}", re.IGNORECASE)
+        self._event = re.compile(
+            rf"{self._name}|`([^`\n]*)`(?=\s*[=:＝：])|(?<![\w.-])([A-Za-z_][\w.-]*)(?=\s*[=＝](?!=))"
+            r"|(\{)|[" + re.escape("".join(CLOSERS)) + "]"
+        )
+        self._stop = (
+            rf"(?<!\s)\s*(?:[,;&]|\band\b)?\s*(?:and\s+)?(?:with\s+)?(?:the\s+)?{self._name}"
+            rf"(?:\s*[=:＝：])|{_BARE_END}"
+        )
+
+    def find(self, start: int, limit: int) -> Fixed | None:
+        """The next thing that is fixed, beginning before `limit`. Raises MisreadError."""
+        position = start
+        while (event := self._event.search(self._text, position)) and event.start() < limit:
+            adjacent = not self._text[start : event.start()].strip(" ,:")
+            try:
+                found = self._read(event, adjacent=adjacent)
+                if isinstance(found, Fixed):
+                    self._check_values(found)
+                    return found
+            except InvalidInputError as error:
+                raise MisreadError(error, event.start()) from None
+            position = max(found, event.end())
+        return None
+
+    def leftover(self) -> re.Match[str] | None:
+        """The first place where the text still looks like it fixes an argument."""
+        signed = re.search(rf"{self._name}\s*(?:[=:＝：|]|!=|≠)|\|\s*{self._name}", self._text)
+        if signed:
+            return signed
+        for clause in re.finditer(r"[^.;\n]+", self._text):
+            named = re.search(self._name, clause[0])
+            name = named_argument(self._tool, named[2]) if named else None
+            if name and sum(self._mentions(clause[0], name)) == 1:
+                return clause
+        return None
+
+    def _read(self, event: re.Match[str], *, adjacent: bool) -> Fixed | int:
+        """What the event fixes; else the offset from which to search on."""
+        if event[2] is not None:
+            return self._named(event)
+        for written in (event[4], event[5]):
+            if written is not None:
+                return self._unknown(event, written, adjacent=adjacent)
+        if event[6]:
+            return self._object(event.start())
+        return self._quoted(event.start())
+
+    def _named(self, event: re.Match[str]) -> Fixed | int:
+        name = named_argument(self._tool, event[2])
+        if name is None:
+            return event.end()
+        if sign := _SIGN.match(self._text, event.end()):
+            start = sign.end()
+            if event[1] and self._text.startswith(f"{event[1]} ", start):  # **name:** value
+                start += len(event[1]) + 1
+            return self._signed(name, event, start, ":" in sign[0] and "`" not in event[1])
+        words = _WORDS.match(self._text, event.end())
+        value = self._plain_value(name, words.end()) if words else None
+        if words and value is None and words[0].strip():
+            self._check_near(name, words.end())
+        if value is None or self._has_other(name, value.end):
+            return event.end()
+        return Fixed({name: value.value}, event.start(), value.end)
+
+    def _signed(self, name: str, event: re.Match[str], start: int, loose: bool) -> Fixed:
+        value = self._scan(name, start)
+        written = self._text[start : value.end].strip()
+        listed = self._text[: event.start()].rstrip(" ").endswith("\n")
+        if not written:
+            raise InvalidInputError(f'gives "{name}" no value', "write it behind the sign")
+        is_text = isinstance(value.value, str) and written[:1] not in CLOSERS
+        may_be_note = (loose or listed) and is_text and " " in written and not _SLOT.search(written)
+        if may_be_note and is_valid_argument(self._tool, name, value.value):
+            raise InvalidInputError(
+                f'says "{excerpt(written)}" of "{name}", which may be its value or a note',
+                f'put a fixed value into quotes, as: `{name}` = "{excerpt(written)}"; for what '
+                "the teacher fills write {topic}, a slot, or a sentence without the sign",
+            )
+        return Fixed({name: value.value}, event.start(), value.end)
+
+    def _scan(self, name: str, start: int) -> ParsedValue:
+        quoted = None if self._text[start : start + 1] in '`"' else quotation(self._text, start)
+        if quoted:
+            return ParsedValue(typed_value(self._tool, name, quoted.text), quoted.end)
+        return scan_value(self._text, start, self._tool, name, self._stop)
+
+    def _unknown(self, event: re.Match[str], name: str, *, adjacent: bool) -> Fixed | int:
+        """A name that the schema does not have, beside a sign."""
+        sign = _SIGN.match(self._text, event.end())
+        if sign is None or (":" in sign[0] and not adjacent):
+            return event.end()
+        if not schema_of(self._tool).accepts_name(name):
+            raise unknown_argument(self._tool, name)
+        value = self._scan(name, sign.end())
+        return Fixed({name: value.value}, event.start(), value.end)
+
+    def _object(self, start: int) -> Fixed | int:
+        if slot := _SLOT.match(self._text, start):
+            return slot.end()
+        value, end = read_object(self._text, start)
+        named = value.get("name") == self._tool.name and len(value) == 2
+        inner = value.get("arguments", value.get("parameters")) if named else None
+        arguments = inner if isinstance(inner, dict) else value
+        tool = self._tool
+        return Fixed({n: typed_value(tool, n, v) for n, v in arguments.items()}, start, end)
+
+    def _quoted(self, start: int) -> Fixed | int:
+        """ "`closed` as the status"; any other quotation is skipped as a whole."""
+        text = self._text
+        quoted = None if text[start - 1 : start].isalnum() else quotation(text, start)
+        if quoted is None or "\n" in text[start : quoted.end]:
+            return start + 1
+        names = self._reverse.match(text, quoted.end)
+        name = named_argument(self._tool, names[1]) if names else None
+        if names is None or name is None or named_argument(self._tool, quoted.text):
+            return quoted.end
+        value = self._scan(name, start)
+        return Fixed({name: value.value}, start, names.end())
+
+    def _plain_value(self, name: str, start: int) -> ParsedValue | None:
+        """A value that can be nothing else: quoted, JSON, a slot, a listed one, a number."""
+        text = self._text
+        if quotation(text, start) or _SLOT.match(text, start) or text[start : start + 1] in "[{":
+            return self._scan(name, start)
+        for value in sorted(self._listed(name), key=len, reverse=True):
+            end = start + len(value)
+            if text[start:end].casefold() == value.casefold() and not text[end : end + 1].isalnum():
+                return ParsedValue(value, end)
+        number = re.compile(r"(?:-?\d+(?:\.\d+)?|true|false)\b", re.IGNORECASE).match(text, start)
+        if number and not isinstance(typed_argument(self._tool, name, number[0]), str):
+            return ParsedValue(typed_argument(self._tool, name, number[0]), number.end())
+        return None
+
+    def _check_values(self, found: Fixed) -> None:
+        """Raise where further values follow, braces hold no slot's name, or the schema objects."""
+        for name, value in found.values.items():
+            if self._has_other(name, found.end):
+                raise InvalidInputError(
+                    f'gives "{name}" of {self._tool.name} several values',
+                    "name one, or leave it to the teacher and say when it is which",
+                )
+            braces = _BRACES.findall(value) if isinstance(value, str) else []
+            if not all(map(_SLOT.fullmatch, braces)):
+                raise InvalidInputError(
+                    f'gives "{name}" a value with braces around no slot\'s name: {excerpt(value)}',
+                    "write a slot as one word in single braces, as: {topic}",
+                )
+            if not any(slots_in(value)) and schema_of(self._tool).accepts_name(name):
+                for error in argument_errors(self._tool, {name: value}, partial=True):
+                    raise error
+
+    def _has_other(self, name: str, end: int) -> bool:
+        other = _OTHER_VALUE.match(self._text, end)
+        return other is not None and self._plain_value(name, other.end()) is not None
+
+    def _check_near(self, name: str, start: int) -> None:
+        word = re.compile(r"[\w-]{3,60}").match(self._text, start)
+        near = closest_match(word[0], self._listed(name), 0.8) if word else None
+        if word and near:
+            raise InvalidInputError(
+                f'says "{word[0]}" of "{name}", which {self._tool.name} does not know',
+                f'did you mean "{near}"?',
+            )
+
+    def _listed(self, name: str) -> list[str]:
+        schema = schema_of(self._tool)
+        values = schema.stated_values(schema.properties.get(name, {}))
+        return [value for value in values if isinstance(value, str) and value]
+
+    def _mentions(self, clause: str, name: str) -> Iterator[bool]:
+        for value in set(self._listed(name)):
+            pattern = rf"(?<![\w-]){re.escape(value)}(?![\w-])"
+            yield bool(re.search(pattern, clause, re.IGNORECASE))
