@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
                     f"{comma_list(open_names)} of {call.tool}; the grammar teacher cannot know",
                     'give it in Then, as `name` = "{topic}", or add a slot list of that name',
                 )
+
+
+def _unsaid_arguments(workflow: Workflow) -> Iterator[Problem]:
+    """Free text of an example's arguments that the request does not have."""
+    for rule in workflow.rules:
+        for example in rule.examples:
+            call = rule.then.calls[0] if rule.then.calls else None
+            if call is None or example.arguments is None:
+                continue
+            schema = schema_of(workflow.by_name[call.tool])
+            for name, value in example.arguments.items():
+                fixed = name in call.arguments and not any(slots_in(call.arguments[name]))
+                part = schema.properties.get(name)
+                if fixed or _has_values(part) or not _is_free_text(part):
+                    continue
+                if isinstance(value, str) and _is_unsaid(value, example.text, rule):
+                    yield Problem(
+                        _place(workflow, example.line),
+                        f'the example "{excerpt(example.text)}" has "{excerpt(value)}" as {name}, '
+                        "which the request does not say",
+                        "use words of the request, as students can copy only those; "
+                        "or list the words that stand for it under Words",
+                    )
 
 
 def _repeated_examples(workflow: Workflow) -> Iterator[Problem]:
@@ -157,6 +181,7 @@ CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _thin_tools,
     _rules_without_examples,
     _open_arguments,
+    _unsaid_arguments,
     _repeated_examples,
     _claimed_counter_examples,
     _unwon_counter_examples,
@@ -211,6 +236,18 @@ def _is_free_text(schema: object) -> bool:
         and schema.get("type") == "string"
         and not {"pattern", "format"} & schema.keys()
     )
+
+
+def _is_unsaid(value: str, request: str, rule: Rule) -> bool:
+    """Whether most longer words and numbers of a value are neither said nor listed for the rule."""
+    listed = [*rule.words.things, *(v for values in rule.words.slots.values() for v in values)]
+    if re.fullmatch(r"[\d:./TZ+-]+", value) or _folded(value) in map(_folded, listed):
+        return False
+    said = _folded(request)
+    words = [word for word in _folded(value).split() if len(word) > 3]
+    squeezed = said.replace(" ", "")
+    missing = [w for w in words if w[:4] not in said and w not in squeezed]
+    return 2 * len(missing) > len(words)
 
 
 def _used_slots(rule: Rule, workflow: Workflow) -> Iterator[str]:

@@ -6,14 +6,13 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from distill.records import Json
-from distill.workflow.arguments import read_arguments
+from distill.workflow.examples import ARROW, read_example, split_arrow
 from distill.workflow.markdown import Block, Page, Part, Section, join_lines, parts, sections
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
 from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
-from distill.workflow.schema import json_equal
+from distill.workflow.quotes import unquoted
 from distill.workflow.then import USAGE, ThenError, read_then_part
-from distill.workflow.values import InvalidInputError, argument_errors, slots_in
+from distill.workflow.values import InvalidInputError
 from distill.workflow.words import (
     LISTS,
     WordLists,
@@ -23,7 +22,6 @@ from distill.workflow.words import (
 )
 
 _HEADING = re.compile(r"`?([a-z0-9][a-z0-9_-]*)`?\s*:\s+(\S.*)", re.DOTALL)
-_ARROW = re.compile(r"(?:^|(?<=\s))(?:→|->)(?=\s|$)")
 _TEXT_PARTS = ("when", "then", "examples", "not")
 
 
@@ -33,13 +31,6 @@ class ParsedRule(NamedTuple):
     rule: Rule
     lists: WordLists
     then_line: int
-
-
-class Arrow(NamedTuple):
-    """`left → right` of a list item; `right` is None without an arrow. `\\->` escapes one."""
-
-    left: str
-    right: str | None
 
 
 def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> list[ParsedRule]:
@@ -70,22 +61,6 @@ def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> lis
 def rule_ids(page: Page) -> list[str]:
     """The id of each section in order; empty where the heading has none."""
     return [_id_and_title(section)[0] for section in sections(page)]
-
-
-def split_arrow(text: str, *, last: bool = False) -> Arrow:
-    """Split an item at its first (or last) arrow between blanks."""
-    arrows = list(_ARROW.finditer(text))
-    if not arrows:
-        return Arrow(_unquoted(text), None)
-    arrow = arrows[-1 if last else 0]
-    return Arrow(_unquoted(text[: arrow.start()]), text[arrow.end() :].strip())
-
-
-def _unquoted(text: str) -> str:
-    """`text` with its arrows unescaped, and without quotes around all of it."""
-    text = text.strip().replace("\\→", "→").replace("\\->", "->")
-    quoted = len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”"))
-    return text[1:-1].strip() if quoted and not re.search(r'["“”]', text[1:-1]) else text
 
 
 def _check_ids(rule_sections: list[Section], ids: list[str], problems: Problems) -> None:
@@ -247,48 +222,15 @@ def _examples(
 ) -> list[RuleExample]:
     examples = []
     for item in _list_items("examples", rule_parts, problems):
-        text, written = split_arrow(item.text)
-        subject = f'rule "{rule_id}", example "{excerpt(text)}"'
-        if not text or written == "":
-            missing = "the request" if not text else "the arguments"
-            problems.add(
-                item.line,
-                f"{subject} lacks {missing} beside its arrow",
-                'write: - the request → name: "value"; an arrow in the text itself as \\->',
-            )
-            continue
         try:
-            arguments = _arguments(written, then, tools) if written else None
+            text, arguments = read_example(item.text, then, tools)
         except InvalidInputError as error:
+            request = ARROW.split(item.text, maxsplit=1)[0].strip()
+            subject = f'rule "{rule_id}", example "{excerpt(request)}"'
             problems.add(item.line, f"{subject} {error.cause}", error.hint)
-            continue
-        examples.append(RuleExample(text=text, arguments=arguments, line=item.line))
+        else:
+            examples.append(RuleExample(text=text, arguments=arguments, line=item.line))
     return examples
-
-
-def _arguments(text: str, then: Then, tools: Mapping[str, Tool]) -> Json:
-    """The first call's arguments: the constants of the rule and those of the example.
-
-    Raises InvalidInputError where they conflict or are not valid for the tool.
-    """
-    if not then.calls:
-        raise InvalidInputError(
-            f"gives arguments, and the rule says {then.kind}, not call",
-            "remove the arrow and what follows; an arrow in the text itself is written as \\->",
-        )
-    spec = then.calls[0]
-    tool = tools[spec.tool]
-    constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
-    from_example = read_arguments(text, tool)
-    for name, value in constants.items():
-        if not json_equal(from_example.get(name, value), value):
-            raise InvalidInputError(
-                f'gives "{name}" another value than the rule does', "change one of the two"
-            )
-    arguments = {**constants, **from_example}
-    for error in argument_errors(tool, arguments):
-        raise error
-    return arguments
 
 
 def _counter_examples(
@@ -304,7 +246,11 @@ def _counter_examples(
                 "write: - the request → id-of-the-other-rule",
             )
         else:
-            examples.append(CounterExample(text=text, winner=winner.strip("`. "), line=item.line))
+            examples.append(
+                CounterExample(
+                    text=text, winner=unquoted(winner.rstrip(". ")).strip("*"), line=item.line
+                )
+            )
     return examples
 
 

@@ -80,6 +80,12 @@ SPOILT = {
         ("rules.md", 'call `find_order` with `order_id` = "{order}"', "call `find_order`",
          "goes into order_id of find_order"),
     ],
+    "_unsaid_arguments": [
+        ("rules.md", "query: rain cover pushchair", "query: an umbrella", '"an umbrella" as query'),
+        ("rules.md", "query: rain cover pushchair", "query: pushchairs", None),
+        ("rules.md", "query: rain cover pushchair", "query: waterproof shelters",
+         'has "waterproof shelters" as query'),
+    ],
     "_repeated_examples": [
         ("rules.md", "- are you open today", "- where is my PARCEL",
          'rules "which-order" and "opening-hours" both have the example "where is my PARCEL"'),

@@ -16,8 +16,8 @@ from distill.files import resource
 from distill.records import TARGET_KINDS
 from distill.workflow import load_workflow
 from distill.workflow.arguments import read_arguments
+from distill.workflow.examples import split_arrow
 from distill.workflow.model import CallSpec, Then, Tool
-from distill.workflow.rules import split_arrow
 from distill.workflow.then import read_then
 from distill.workflow.tools import read_tools
 from distill.workflow.values import typed_argument

@@ -1,0 +1,147 @@
+"""The items under Examples and Not: a request, an arrow, and what the arrow points to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from distill.records import Json
+from distill.workflow.arguments import name_pattern, read_arguments, read_call
+from distill.workflow.model import Then, Tool
+from distill.workflow.problems import excerpt
+from distill.workflow.quotes import quotation, unquoted
+from distill.workflow.schema import json_equal
+from distill.workflow.values import InvalidInputError, argument_errors, slots_in
+
+_SIGN = r"(?:[→⟶⇒⟹➔➜➝➞➡⇨↦⟼]\ufe0f?|[-=–—]{1,3}(?:>|&gt;)|&(?:rarr|rArr|#8594|#x2192);)"
+ARROW = re.compile(rf"(?:^|(?<=\s)){_SIGN}(?=\s|$)")
+_TIGHT_ARROW = re.compile(rf"(?<!\\){_SIGN}")
+_ESCAPED = re.compile(rf"\\(?={_SIGN})")
+# Signs that are typed for an arrow, and mean other things as well.
+_NO_ARROW = r"(?:::|\||>{1,2}|»|←|⇐|<[-=]|—)"
+IN_QUOTES = 'put a request that holds an arrow itself into quotes, as: - "from A -> B"'
+
+
+class Arrow(NamedTuple):
+    """`left → right` of a list item; `right` is None without an arrow. `\\->` escapes one."""
+
+    left: str
+    right: str | None
+
+
+def split_arrow(text: str, *, last: bool = False, target: str = r"(?!)") -> Arrow:
+    """Split an item at its first arrow before something like `target`, else at its first or last.
+
+    Arrows have blanks around them; none is looked for in quotes around the request. Raises
+    InvalidInputError where more than one arrow may be meant.
+    """
+    text = text.strip()
+    quoted = quotation(text, 0)
+    if quoted and (not text[quoted.end :].strip() or ARROW.match(text, quoted.end + 1)):
+        after = ARROW.match(text, quoted.end + 1)
+        return Arrow(quoted.text.strip(), text[after.end() :].strip() if after else None)
+    aimed = [
+        arrow
+        for arrow in _TIGHT_ARROW.finditer(text)
+        if re.compile(rf"\s*(?:{target})", re.IGNORECASE).match(text, arrow.end())
+    ]
+    arrows = aimed[:1] or list(ARROW.finditer(text))
+    if not arrows:
+        return Arrow(_plain(text), None)
+    if len(arrows) > 1 and not last:
+        raise InvalidInputError("has more than one arrow", IN_QUOTES)
+    arrow = arrows[-1]
+    return Arrow(_plain(text[: arrow.start()]), text[arrow.end() :].strip())
+
+
+def read_example(text: str, then: Then, tools: Mapping[str, Tool]) -> tuple[str, Json | None]:
+    """The request of an example, and the arguments of the rule's first call where it gives any.
+
+    Raises InvalidInputError.
+    """
+    target = _target(then, tools)
+    request, written = split_arrow(text, target=target)
+    if not request or written == "":
+        missing = "the request" if not request else "the arguments"
+        raise InvalidInputError(
+            f"lacks {missing} beside its arrow",
+            'write: - the request → name: "value"; an arrow in the text itself as \\->',
+        )
+    if written is None:
+        _reject_unread(text, then, target)
+        return request, None
+    if not then.calls:
+        raise InvalidInputError(
+            f"gives arguments, and the rule says {then.kind}, not call",
+            f"remove the arrow and what follows; {IN_QUOTES}",
+        )
+    return request, _arguments(request, written, then, tools)
+
+
+def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]) -> Json:
+    """The first call's arguments: the constants of the rule and those of the example."""
+    spec = then.calls[0]
+    tool = tools[spec.tool]
+    called = read_call(written, tools)
+    if called and called[0] != tool:
+        raise InvalidInputError(
+            f"calls {called[0].name}, and the rule calls {tool.name} first",
+            "move it to the rule whose call it is, or correct the call",
+        )
+    from_example = called[1] if called else read_arguments(written, tool)
+    if not called and list(from_example.values()) == [written]:
+        _check_words(request, written)
+    constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
+    for name, value in constants.items():
+        if not json_equal(from_example.get(name, value), value):
+            raise InvalidInputError(
+                f'gives "{name}" another value than the rule does', "change one of the two"
+            )
+    arguments = {**constants, **from_example}
+    for error in argument_errors(tool, arguments):
+        raise error
+    return arguments
+
+
+def _target(then: Then, tools: Mapping[str, Tool]) -> str:
+    """A pattern for how the arguments of an example begin."""
+    if not then.calls:
+        return r"(?!)"
+    names = name_pattern(tools[then.calls[0].tool])
+    called = "|".join(map(re.escape, sorted(tools, key=len, reverse=True)))
+    return (
+        rf"(?:call\s+)?[`\"'*“„]{{0,3}}(?:(?:{names})[`\"'*”“]{{0,3}}\s*[:=]|(?:{called})[`\"'*]*\s*"
+        r"(?:\(|\{|:|with\b|\Z))|`{0,3}\{\s*[\"'“]"
+    )
+
+
+def _reject_unread(text: str, then: Then, target: str) -> None:
+    """Without an arrow, all of the text is the request: it may not look like more."""
+    if not then.calls or quotation(text, 0):
+        return
+    half = re.search(rf"(?<!\\)(?:(?<=\s){_SIGN}(?=\S)|(?<=\S)(?<!\\){_SIGN}(?=\s))", text)
+    if half or re.search(rf"{_NO_ARROW}\s*(?:{target})", text, re.IGNORECASE):
+        raise InvalidInputError(
+            "may have arguments, without an arrow between blanks before them",
+            f"write: - the request → name: value; {IN_QUOTES}",
+        )
+
+
+def _check_words(request: str, value: str) -> None:
+    """A value without a name has words of the request: else the arrow may be the request's own."""
+    said = request.casefold()
+    if value.casefold() in said:
+        return
+    for word in re.findall(r"\w+", value.casefold()):
+        if re.search(rf"(?<![a-z0-9]){re.escape(word)}", said):
+            return
+    raise InvalidInputError(
+        f'has "{excerpt(value)}" after its arrow, which is neither an argument nor in the request',
+        f'write: - the request → name: "value"; {IN_QUOTES}',
+    )
+
+
+def _plain(text: str) -> str:
+    """`text` with its arrows unescaped, and without quotes around all of it."""
+    return unquoted(_ESCAPED.sub("", text.strip()))

@@ -1,0 +1,147 @@
+"""The items under Examples and Not: arrows, calls and arguments are read, or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from distill.errors import WorkflowError
+from distill.workflow import load_workflow
+
+TOOLS = [
+    {
+        "name": "find_order",
+        "description": "Find an order.",
+        "parameters": {
+            "type": "object",
+            "properties": {"query": {"type": "string"}, "limit": {"type": "integer"}},
+            "required": ["query"],
+        },
+    },
+    {
+        "name": "book",
+        "description": "Book.",
+        "parameters": {
+            "type": "object",
+            "properties": {"place": {"type": "string"}, "seats": {"type": "integer"}},
+            "required": ["place", "seats"],
+        },
+    },
+]
+ARROWS = ["→", "->", "-->", "=>", "==>", "⇒", "⟶", "⟹", "—>", "–>", "➡️", "➔", "&rarr;", "-&gt;"]
+RIGHT = [
+    'find_order(query="order 6")',
+    "find_order(query='order 6')",
+    "find_order(query=order 6)",
+    "find_order(query: order 6)",
+    'find_order("order 6")',
+    'find_order({"query": "order 6"})',
+    '`find_order(query="order 6")`',
+    'call find_order(query="order 6").',
+    '`find_order`(query="order 6")',
+    "`find_order` with `query` = “order 6”",
+    "call the tool `find_order` with query: order 6",
+    'find_order {"query": "order 6"}',
+    "find_order: query: order 6",
+    '{"query": "order 6"}',
+    "{“query”: “order 6”}",
+    "{'query': 'order 6'}",
+    '{"name": "find_order", "arguments": {"query": "order 6"}}',
+    "query: order 6",
+    "query = 'order 6'",
+    "`query`: `order 6`",
+    "**query**: ‘order 6’",
+    'Query: "order 6"',
+    "order 6",
+    "«order 6»",
+]
+THEN = {
+    "find": "call `find_order`",
+    "book": "call `book`",
+    "answer": 'answer: "Yes."',
+}
+
+
+def load(folder, then, items, part="Examples"):
+    rules = f"## one: One\n\n**When** it is.\n\n**Then** {THEN[then]}\n\n### {part}\n"
+    rules += "".join(f"- {item}\n" for item in items)
+    rules += '\n## two: Two\n\n**When** not.\n\n**Then** answer: "No."\n'
+    (folder / "rules.md").write_text(rules, encoding="utf-8")
+    (folder / "tools.json").write_text(json.dumps(TOOLS), encoding="utf-8")
+    return load_workflow(folder / "rules.md").rules[0]
+
+
+def test_every_arrow_before_every_form_is_the_same_call(tmp_path):
+    items = [f"has order 6 left {arrow} {right}" for arrow in ARROWS for right in RIGHT]
+    rule = load(tmp_path, "find", items)
+    assert {example.text for example in rule.examples} == {"has order 6 left"}
+    for item, example in zip(items, rule.examples, strict=True):
+        assert example.arguments == {"query": "order 6"}, item
+
+
+def test_every_arrow_points_to_the_rule_that_wins(tmp_path):
+    items = [
+        f"how from A -> B {arrow} {winner}" for arrow in ARROWS for winner in ("two", "`two`.")
+    ]
+    rule = load(tmp_path, "find", items, part="Not")
+    found = {(example.text, example.winner) for example in rule.counter_examples}
+    assert found == {("how from A -> B", "two")}
+
+
+KEPT = {
+    '"how do I get from A -> B"': ("how do I get from A -> B", None),
+    "`how do I get from A -> B`": ("how do I get from A -> B", None),
+    "how do I get from A \\-> B": ("how do I get from A -> B", None),
+    "how do I get from A \\⇒ B": ("how do I get from A ⇒ B", None),
+    "what does a->b mean in C": ("what does a->b mean in C", None),
+    '„from A => B“ → query: "A to B"': ("from A => B", {"query": "A to B"}),
+    'from A -> B → query: "A -> B"': ("from A -> B", {"query": "A -> B"}),
+    'order 6→query: "6"': ("order 6", {"query": "6"}),
+    "order 6 →find_order(query='6', limit=3)": ("order 6", {"query": "6", "limit": 3}),
+    "what does find_order do → find_order do": (
+        "what does find_order do",
+        {"query": "find_order do"},
+    ),
+    "what does printf(x) do → printf(x)": ("what does printf(x) do", {"query": "printf(x)"}),
+    "where is it - query: fine": ("where is it - query: fine", None),
+}
+
+
+@pytest.mark.parametrize("item", KEPT)
+def test_a_request_keeps_its_own_arrows(tmp_path, item):
+    (example,) = load(tmp_path, "find", [item]).examples
+    assert (example.text, example.arguments) == KEPT[item]
+
+
+REFUSED = {
+    "has order 6 left → find_order": ("find", "only the name of the tool", "name: value"),
+    "has order 6 left → `find_order`.": ("find", "only the name of the tool", "name: value"),
+    "has order 6 left → book(place='x', seats=2)": ("find", "calls book", "move it"),
+    "has order 6 left → find_ordr(query='6')": ("find", '"find_ordr"', '"find_order"?'),
+    "has order 6 left → find_order(query='6'), book(seats=1)": ("find", "goes on with", "first"),
+    "has order 6 left → find_order(query='6'": ("find", "not closed", "close"),
+    "has order 6 left → find_order()": ("find", 'leaves out "query"', "query"),
+    "has order 6 left → find_order(qury='6')": ("find", '"qury"', '"query"?'),
+    'has order 6 left :: query: "6"': ("find", "without an arrow", "→"),
+    "has order 6 left ← query: 6": ("find", "without an arrow", "→"),
+    "has order 6 left | find_order(query='6')": ("find", "without an arrow", "→"),
+    "has order 6 left ->6": ("find", "without an arrow", "quotes"),
+    "how do I get from A -> B": ("find", "neither an argument nor in the request", "quotes"),
+    "from A -> B -> C": ("find", "more than one arrow", "quotes"),
+    "has it left → 7": ("book", "does not say which argument", "place: …, seats: …"),
+    "how do I get from A -> B ": ("answer", "the rule says answer", "quotes"),
+    "how do I get from A => B": ("answer", "the rule says answer", "quotes"),
+    "is it → find_order(query='it')": ("answer", "the rule says answer", "remove"),
+}
+
+
+@pytest.mark.parametrize("item", REFUSED)
+def test_what_is_neither_arguments_nor_a_call_is_refused(tmp_path, item):
+    then, cause, hint = REFUSED[item]
+    with pytest.raises(WorkflowError) as caught:
+        load(tmp_path, then, ["fine", item])
+    (problem,) = caught.value.problems
+    assert problem.place.endswith("rules.md:9")
+    assert cause in problem.cause
+    assert hint in problem.hint
