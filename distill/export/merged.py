@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.export.template import chat_template
-from distill.files import write_json
+from distill.files import file_digest, write_json
 from distill.render import Renderer
 
 if TYPE_CHECKING:
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 CODE_FILE = "decoder.py"
 """The embedded student's model code, loaded with trust_remote_code."""
+
+
+def has_own_code(folder: Path) -> bool:
+    """Whether an export's model code is distill's, byte for byte: no other is ever run."""
+    from distill.students import decoder
+
+    path = folder / CODE_FILE
+    return path.is_file() and file_digest(path) == file_digest(Path(str(decoder.__file__)))
 
 
 def write_merged(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import ExportError, StudentError
 from distill.evaluate.score import cases_of
-from distill.export.merged import CODE_FILE
+from distill.export.merged import has_own_code
 from distill.export.template import PROBE_CONVERSATIONS
 from distill.files import read_records
 from distill.records import Case, Example, Message
@@ -20,6 +20,7 @@ from distill.run.folder import RunFolder
 from distill.sharing.decode import context_length, greedy_decode
 from distill.students import Student
 from distill.students.quiet import ignore_peft_warnings, silence_transformers
+from distill.students.untrusted import NO_CODE, NO_PICKLE, load_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,19 +99,16 @@ def load_reference(student: Student, adapter: Path) -> PreTrainedModel:
     """The base model with its adapter unmerged, as in training: what an export must equal."""
     if not (adapter / "adapter_config.json").is_file():
         return student.load(adapter)
-    from peft import PeftModel
-
     base: Any = student.load_weights()
     with ignore_peft_warnings():
-        model: Any = PeftModel.from_pretrained(base, str(adapter))
+        model: Any = load_adapter(base, adapter)
     model.eval()
     return model  # type: ignore[no-any-return]
 
 
 def load_merged(folder: Path) -> PreTrainedModel:
     """The model in an exported Hugging Face folder, loaded as a user of it would."""
-    # The code in the folder, if any, was written by the export.
-    return _load_model(folder, trust_remote_code=(folder / CODE_FILE).is_file())
+    return _load_model(folder, trust_remote_code=has_own_code(folder))
 
 
 def load_gguf(path: Path, like: PreTrainedModel) -> PreTrainedModel:
@@ -122,7 +120,7 @@ def load_gguf(path: Path, like: PreTrainedModel) -> PreTrainedModel:
     from transformers import AutoConfig
 
     with _load_errors(path):
-        found: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        found: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **NO_CODE)
     config: Any = like.config
     differences = [
         f"{name} is {getattr(found, name)}, not {getattr(config, name)}"
@@ -157,7 +155,7 @@ def compare_templates(
 
     load: Any = AutoTokenizer.from_pretrained
     with _load_errors(folder):
-        tokenizer = load(str(folder), trust_remote_code=(folder / CODE_FILE).is_file())
+        tokenizer = load(str(folder), trust_remote_code=has_own_code(folder))
     conversations = [
         (prompt.messages, prompt.ids)
         for prompt in prompts
@@ -190,7 +188,7 @@ def count_same_tokenizations(
     if pre != "default" and pre not in GGUF_PRE_TOKENIZER_SPLITS:
         return None
     with _load_errors(path):
-        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, **NO_CODE)
     texts = [renderer.prompt_text(prompt.messages) for prompt in prompts]
     found = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     return sum(ids == prompt.ids for ids, prompt in zip(found, prompts, strict=True))
@@ -220,7 +218,7 @@ def _load_model(folder: Path, **options: Any) -> PreTrainedModel:
     silence_transformers()
     load: Any = AutoModelForCausalLM.from_pretrained
     with _load_errors(folder):
-        model: Any = load(str(folder), **options)
+        model: Any = load(str(folder), **{**NO_PICKLE, **options})
     model.eval()
     return model  # type: ignore[no-any-return]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill.errors import StudentError
 from distill.students.quiet import ignore_peft_warnings
+from distill.students.untrusted import load_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,12 +110,11 @@ def adapter_mismatch(adapter: Path, cause: str) -> StudentError:
 
 
 def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
     from safetensors import SafetensorError
 
     try:
         with ignore_peft_warnings():
-            merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            merged = load_adapter(model, adapter).merge_and_unload()
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise adapter_mismatch(adapter, str(error).splitlines()[0]) from None
     return merged

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from distill.errors import MissingExtraError, StudentError
 from distill.files import file_digest
 from distill.students.base import Student, TrainDefaults, adapter_mismatch
+from distill.students.untrusted import NO_PICKLE, require_safetensors
 from distill.students.wordpiece import load_tokenizer, read_vocabulary, turn_starts, unused_ids
 from distill.workflow.model import Tool
 
@@ -177,9 +178,10 @@ def _load_tuned_decoder(folder: Path, attention: str | None) -> PreTrainedModel:
 
     from distill.students.decoder import MiniLMDecoder
 
+    require_safetensors(folder)
     try:
         model: PreTrainedModel = MiniLMDecoder.from_pretrained(
-            str(folder), attn_implementation=attention
+            str(folder), attn_implementation=attention, **NO_PICKLE
         )
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
         raise adapter_mismatch(folder, str(error).splitlines()[0]) from None

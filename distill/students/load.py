@@ -14,6 +14,13 @@ from distill.files import file_digest
 from distill.records import digest
 from distill.students.base import Student, TrainDefaults, gpu_supports_bf16
 from distill.students.quiet import disable_telemetry, silence_transformers
+from distill.students.untrusted import (
+    NO_CODE,
+    NO_PICKLE,
+    own_code_error,
+    pickled_error,
+    require_safetensors,
+)
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
@@ -106,9 +113,13 @@ def _pretrained_student(
     """A student from a folder, whose fingerprint is given, or from the hub."""
     from transformers import AutoConfig, AutoTokenizer
 
-    config = _call(partial(AutoConfig.from_pretrained, source), name)
+    if fingerprint:
+        require_safetensors(Path(source))
+    config = _call(partial(AutoConfig.from_pretrained, source, **NO_CODE), name)
     _require_causal(config, name)
-    tokenizer: PreTrainedTokenizerBase = _call(partial(AutoTokenizer.from_pretrained, source), name)
+    tokenizer: PreTrainedTokenizerBase = _call(
+        partial(AutoTokenizer.from_pretrained, source, **NO_CODE), name
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     context = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
@@ -138,6 +149,8 @@ def _load_weights(
     import torch
     from transformers import AutoModelForCausalLM
 
+    if tuned is not None:
+        require_safetensors(tuned)
     bf16 = gpu_supports_bf16() and not options.fp32
     load = partial(
         AutoModelForCausalLM.from_pretrained,
@@ -145,6 +158,7 @@ def _load_weights(
         dtype=torch.bfloat16 if bf16 else torch.float32,
         revision=None if tuned else revision,
         attn_implementation=options.attention,
+        **NO_PICKLE,
     )
     return _call(load, name if tuned is None else str(tuned))  # type: ignore[no-any-return]
 
@@ -194,6 +208,10 @@ def _student_error(error: BaseException, name: str) -> StudentError:
             place=name,
             hint=_suggestion(name, "connect and try again, give a folder"),
         )
+    if "trust_remote_code" in str(error):
+        return own_code_error(name)
+    if "model.safetensors" in str(error) and "does not appear to have a file" in str(error):
+        return pickled_error(name)
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return StudentError(
         f"cannot be loaded: {text or type(error).__name__}", place=name, hint=_suggestion(name)
