@@ -21,7 +21,7 @@ from distill.cli.options import (
 )
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
-from distill.workflow import lint, load_workflow, scaffold
+from distill.workflow import explain, explanation_page, lint, load_workflow, scaffold
 
 
 @click.command()
@@ -35,12 +35,17 @@ def init(folder: Path) -> None:
 
 @click.command()
 @workflow_options
+@click.option("--explain", "explained", is_flag=True, help="Show each rule as distill reads it.")
 @json_option
-def check(rules: Path, tools: Path | None, gold: Path | None, as_json: bool) -> None:
+def check(
+    rules: Path, tools: Path | None, gold: Path | None, explained: bool, as_json: bool
+) -> None:
     """Read a workflow, report every error with its line, and advise on what is thin."""
     workflow = load_workflow(rules, tools=tools, gold=gold)
     advice = lint(workflow)
+    readings = explain(workflow) if explained else []
     if as_json:
+        explanation = {"explanation": readings} if explained else {}
         terminal.print_json(
             {
                 "workflow": workflow.name,
@@ -49,9 +54,14 @@ def check(rules: Path, tools: Path | None, gold: Path | None, as_json: bool) -> 
                 "tools": [tool.name for tool in workflow.tools],
                 "gold": len(workflow.gold),
                 "advice": [problem._asdict() for problem in advice],
+                **explanation,
             }
         )
         return
+    for reading in readings:
+        for line in explanation_page(reading):
+            terminal.out.print(line, markup=False, highlight=False)
+        terminal.out.print()
     for problem in advice:
         terminal.out.print(f"advice: {problem}", markup=False)
     terminal.out.print(

@@ -102,6 +102,8 @@ class Rule(Record):
     text: str
     """The rule's section of rules.md as it stands there, without its words: what a model reads."""
     line: int = Field(exclude=True, default=0)
+    notes: tuple[str, ...] = Field(exclude=True, default=())
+    """What else stands in the section: prose that only models read, as part of `text`."""
 
     @property
     def cell(self) -> Cell:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from distill.workflow.examples import ARROW, read_example, split_arrow
-from distill.workflow.markdown import Block, Page, Part, Section, join_lines, parts, sections
+from distill.workflow.markdown import (
+    Block,
+    Page,
+    Part,
+    Section,
+    join_lines,
+    parts,
+    plain_lines,
+    sections,
+)
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
 from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
 from distill.workflow.quotes import unquoted
@@ -110,6 +119,7 @@ def _read_rule(
         counter_examples=tuple(_counter_examples(rule_id, rule_parts, problems)),
         text=_text_without_words(page, section, rule_parts, word_parts),
         line=section.line,
+        notes=tuple(_notes(rule_parts, word_parts, then)),
     )
     return ParsedRule(rule, lists, then_line)
 
@@ -271,6 +281,22 @@ def _check_winners(rule_sections: list[Section], ids: Collection[str], problems:
                 f'rule "{rule_id}" names {what} as the winner for "{excerpt(example.text)}"',
                 hint,
             )
+
+
+def _notes(rule_parts: list[Part], word_parts: set[int], then: Then) -> Iterator[str]:
+    """The prose of a section that none of its parts takes up."""
+    for number, part in enumerate(rule_parts):
+        if number in word_parts or part.name == "when":
+            continue
+        if part.name == "then":
+            lines = [line for block in part.blocks for line in plain_lines(block) if line.strip()]
+            yield from lines[1 + then.text.count("\n") :]
+            continue
+        title = part.title if part.name not in _TEXT_PARTS else ""
+        blocks = [b for b in part.blocks if b.kind != "item" or part.name not in _TEXT_PARTS]
+        texts = [join_lines(block.text) for block in blocks if block.text.strip()]
+        if title or texts:
+            yield ": ".join([*([title] if title else []), *([" ".join(texts)] if texts else [])])
 
 
 def _text_without_words(
