@@ -291,11 +291,13 @@ def score(
             path, evaluate.STAGE, settings, config=config, redo=redo, progress=progress
         )
         return evaluate.scored(run)
-    from distill.workflow.cases import read_cases
+    from distill.workflow.cases import read_cases, unscored_note
 
     with locked(path), _watched(progress) as watcher:
         run = reopened_run(path, config, settings)
-        cases = read_cases(Path(data), tools=run.workflow.tools)
+        cases = read_cases(Path(data), tools=run.workflow.tools, rules=run.workflow.rules)
+        if note := unscored_note(cases):
+            watcher.notice(str(note))
         watcher.begins(evaluate.STAGE.name)
         return [evaluate.evaluate_file(run, Path(data), cases, watcher)]
 

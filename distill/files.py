@@ -54,9 +54,23 @@ def _text_lines(path: Path) -> Iterator[str]:
         ) from None
 
 
+_FILE_TYPES = (
+    (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip FILE"),
+    (b"\xff\xfe", "UTF-16", "save the file as UTF-8, for example: iconv -f utf-16 -t utf-8"),
+    (b"\xfe\xff", "UTF-16", "save the file as UTF-8, for example: iconv -f utf-16 -t utf-8"),
+    (b"PAR1", "a Parquet file", "write it as JSON Lines: Dataset.to_json of the package datasets"),
+)
+"""How files begin that are often given in place of text, what they are, and the way out."""
+
+
 def _decoded(line: bytes, path: Path, number: int) -> str:
+    for magic, kind, hint in _FILE_TYPES:
+        if number == 1 and line.startswith(magic):
+            raise InputFileError(f"is {kind}", place=f"{path}:1", hint=hint)
     if b"\0" in line:
-        raise InputFileError("is a binary file", place=path, hint="give a UTF-8 text file")
+        raise InputFileError(
+            "is a binary file", place=f"{path}:{number}", hint="give a UTF-8 text file"
+        )
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -82,7 +96,13 @@ def parse_json(text: str, place: object) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Each non-blank line's number and JSON value.
+    """Each non-blank line's number and JSON value."""
+    for number, line in numbered_lines(path):
+        yield number, parse_json(line, f"{path}:{number}")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Each non-blank line and its number, without the line end.
 
     Lines end at LF alone: U+2028 and its kin are ordinary characters inside JSON strings, and
     `str.splitlines` would cut records in two there.
@@ -93,7 +113,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         for line in lines.removesuffix("\n").split("\n"):
             number += 1
             if line.strip():
-                yield number, parse_json(line, f"{path}:{number}")
+                yield number, line
 
 
 def iter_records(path: Path, kind: type[Model]) -> Iterator[Model]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from distill import strict_json
 
@@ -300,6 +300,8 @@ class Case(Record):
     """The row's own tools, as OpenAI function schemas; None means the workflow's."""
     place: str = ""
     """Where it came from, as file:line."""
+    unscored: int = Field(exclude=True, default=0)
+    """How many turns of its row come after the one that is scored."""
 
     @property
     def conversation(self) -> Conversation:

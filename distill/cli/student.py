@@ -187,7 +187,7 @@ def ablate(
         made = api.reopened_run(run, config, shared.tables_of(flags))
         datasets = None
         if data is not None:
-            cases = read_cases(data, tools=made.workflow.tools)
+            cases = read_cases(data, tools=made.workflow.tools, rules=made.workflow.rules)
             datasets = {dataset_name(data, cases): cases}
         found = ablation.ablate(made, wanted, watcher, data=datasets, redo=redo)
     if as_json:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from distill.errors import Problem
+from distill.workflow.cases import unscored_note
 from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
 from distill.workflow.problems import comma_list, excerpt
 from distill.workflow.schema import schema_of
@@ -148,6 +149,11 @@ def _unused_slots(workflow: Workflow) -> Iterator[Problem]:
         )
 
 
+def _whole_conversations(workflow: Workflow) -> Iterator[Problem]:
+    if note := unscored_note(workflow.gold):
+        yield note._replace(place=str(_gold_file(workflow).with_name(note.place)))
+
+
 def _gold(workflow: Workflow) -> Iterator[Problem]:
     if not workflow.gold:
         yield Problem(
@@ -187,6 +193,7 @@ CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _unwon_counter_examples,
     _unused_slots,
     _gold,
+    _whole_conversations,
 )
 
 

@@ -38,8 +38,8 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
     complete = _with_words(page, parsed, words_file, by_name, problems)
     if problems.found:
         raise WorkflowError.of(sorted_by_line(problems.found))
-    ids = [rule.id for rule in complete]
-    cases = read_cases(gold_file, tools=list(by_name.values()), rules=ids) if gold_file else ()
+    tool_list = list(by_name.values())
+    cases = read_cases(gold_file, tools=tool_list, rules=complete) if gold_file else ()
     sources = (rules, tools_file, words_file, gold_file)
     name = _name(rules)
     return Workflow(

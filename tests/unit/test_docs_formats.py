@@ -50,6 +50,9 @@ arguments = (
 word_targets = st.sampled_from(["ask", "answer", "refuse"])
 call_targets = st.sampled_from(["call", None])
 texts = words | st.lists(st.fixed_dictionaries({"text": words}), min_size=1)
+# What an assistant says is read for the markup of calls.
+plain = st.text().filter(lambda text: text.strip() and not {*text} & {*"<>[]{}()|｜`:="})
+replies = plain | st.lists(st.fixed_dictionaries({"text": plain}), min_size=1)
 functions = st.fixed_dictionaries({"name": names}, optional={"arguments": arguments})
 calls = functions | st.fixed_dictionaries(
     {"function": functions}, optional={"id": st.text(), "type": st.just("function")}
@@ -62,36 +65,69 @@ prompts = st.one_of(
     ),
     st.fixed_dictionaries(
         {"user_content": words, "target": word_targets},
-        optional={"tool_name": st.sampled_from(["", None]), "tool_arguments": arguments, **common},
+        optional={
+            "tool_name": st.sampled_from(["", None]),
+            "tool_arguments": st.sampled_from([None, {}, {"a": None}, "", " {} "]),
+            "messages": st.none(),
+            **common,
+        },
     ),
 )
-turns = st.one_of(
-    st.fixed_dictionaries({"role": st.sampled_from(["system", "developer"]), "content": texts}),
-    st.fixed_dictionaries({"role": st.just("user"), "content": texts}),
-    st.fixed_dictionaries(
-        {"role": st.just("assistant")},
-        optional={"content": st.none() | texts, "tool_calls": st.none() | st.lists(calls)},
-    ),
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["tool", "function"])},
-        optional={"content": texts, "tool_call_id": st.text(), "name": names},
-    ),
+system_turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "developer"]), "content": texts}
 )
+user_turns = st.fixed_dictionaries({"role": st.just("user"), "content": texts})
+legacy_calls = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "function_call": functions}, optional={"content": st.none()}
+)
+saying_turns = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "content": replies},
+    optional={"tool_calls": st.sampled_from([None, []]), "name": st.none() | st.text()},
+)
+
+
+@st.composite
+def answered_calls(draw: st.DrawFn) -> list[Row]:
+    """A turn with calls, and some of their results in any order."""
+    made = draw(st.lists(calls, min_size=1, max_size=3))
+    ids = [f"call-{number}" for number in range(len(made))]
+    calling = [{**call, "id": identity} for call, identity in zip(made, ids, strict=True)]
+    results = [
+        {"role": "tool", "tool_call_id": identity, "content": draw(texts)}
+        for identity in draw(st.permutations(ids))
+    ]
+    turn: Row = {"role": "assistant", "tool_calls": calling, "content": draw(st.none() | texts)}
+    return [turn, *results[: draw(st.integers(0, len(results)))]]
+
+
+@st.composite
+def answered_legacy_calls(draw: st.DrawFn) -> list[Row]:
+    calling = draw(legacy_calls)
+    name = calling["function_call"]["name"]
+    return [calling, {"role": "function", "name": name, "content": draw(texts)}]
+
+
+turns = st.lists(
+    st.one_of(
+        st.tuples(st.one_of(system_turns, user_turns, saying_turns)),
+        answered_calls(),
+        answered_legacy_calls(),
+    ),
+    max_size=3,
+).map(lambda parts: [turn for part in parts for turn in part])
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> Row:
     calling = draw(st.booleans())
     said = (
-        {"tool_calls": draw(st.lists(calls, min_size=1))} if calling else {"content": draw(texts)}
+        {"tool_calls": draw(st.lists(calls, min_size=1))} if calling else {"content": draw(replies)}
+    )
+    last: Row = (
+        draw(legacy_calls) if calling and draw(st.booleans()) else {"role": "assistant", **said}
     )
     row: Row = {
-        "messages": [
-            *draw(st.lists(turns, max_size=3)),
-            {"role": "user", "content": draw(texts)},
-            *draw(st.lists(turns, max_size=2)),
-            {"role": "assistant", **said},
-        ]
+        "messages": [*draw(turns), {"role": "user", "content": draw(texts)}, *draw(turns), last]
     }
     if draw(st.booleans()):
         row["target"] = draw(call_targets if calling else word_targets)
@@ -112,8 +148,8 @@ def rows_with_tools(draw: st.DrawFn) -> Row:
         declared["parameters"] = draw(st.sampled_from([None, {}, {"type": "object"}]))
     tool = draw(st.sampled_from([declared, {"type": "function", "function": declared}]))
     row = {"user_content": draw(words), "tool_name": name, "tool_arguments": given}
-    tools = draw(st.sampled_from([[tool], {"tools": [tool]}, json.dumps([tool])]))
-    return {**row, "tools": tools}
+    key = draw(st.sampled_from(["tools", "functions"]))
+    return {**row, key: draw(st.sampled_from([[tool], {"tools": [tool]}, json.dumps([tool])]))}
 
 
 def is_read(row: Any) -> bool:
@@ -143,6 +179,20 @@ CHAT: Row = {
         },
     ]
 }
+ASIDE: Row = {
+    "messages": [
+        {"role": "assistant", "tool_calls": [{"id": "7", "name": "find"}]},
+        {"role": "tool", "tool_call_id": "7", "content": "lost"},
+        *CHAT["messages"],
+    ]
+}
+SHARE_GPT: Row = {
+    "conversations": [
+        {"from": "human", "value": "where is it?"},
+        {"from": "function_call", "value": '{"name": "find", "arguments": {"q": "it"}}'},
+    ]
+}
+COMPLETION: Row = {"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]}
 TOOLS: Row = {
     **PROMPT,
     "tools": [
@@ -189,7 +239,8 @@ NEAR_MISSES: list[tuple[Row, tuple[str | int, ...], Any]] = [
     (PROMPT, ("target",), 3),
     (PROMPT, ("rule",), 3),
     (PROMPT, ("tools",), {}),
-    (PROMPT, ("messages",), None),
+    (PROMPT, ("messages",), []),
+    (WORDS, ("tool_arguments",), {"q": "it"}),
     (WORDS, ("target",), REMOVED),
     (WORDS, ("target",), "call"),
     (WORDS, ("target",), "Answer"),
@@ -205,6 +256,11 @@ NEAR_MISSES: list[tuple[Row, tuple[str | int, ...], Any]] = [
     (CHAT, ("messages", 0, "role"), REMOVED),
     (CHAT, ("messages", 1), REMOVED),
     (CHAT, ("messages", 1, "role"), "tool"),
+    (CHAT, ("messages", 0, "tool_calls"), [{"name": "find"}]),
+    (CHAT, ("messages", 0, "function_call"), {"name": "find"}),
+    (CHAT, ("messages", 1, "tool_calls"), 5),
+    (CHAT, ("messages", 1, "tool_calls"), True),
+    (CHAT, ("messages", 1, "function_call"), {"arguments": "{}"}),
     (CHAT, ("messages", 1, "tool_calls", 0), "find"),
     (CHAT, ("messages", 1, "tool_calls", 0, "function"), "find"),
     (CHAT, ("messages", 1, "tool_calls", 0, "function", "name"), REMOVED),
@@ -212,6 +268,13 @@ NEAR_MISSES: list[tuple[Row, tuple[str | int, ...], Any]] = [
     (CHAT, ("messages", 1, "tool_calls", 0, "function", "arguments"), ["it"]),
     (CHAT, ("messages", 1, "tool_calls", 0, "function", "arguments"), "[]"),
     (CHAT, ("target",), "wrong"),
+    (SHARE_GPT, ("conversations", 0), REMOVED),
+    (SHARE_GPT, ("conversations", 0, "from"), "robot"),
+    (SHARE_GPT, ("conversations", 1, "value"), 3),
+    (COMPLETION, ("completion",), REMOVED),
+    (COMPLETION, ("completion",), "where?"),
+    (COMPLETION, ("prompt",), "where is it?"),
+    (COMPLETION, ("prompt", 0, "role"), "human"),
     (TOOLS, ("tools", 0, "name"), REMOVED),
     (TOOLS, ("tools", 0, "name"), "find it"),
     (TOOLS, ("tools", 0, "name"), "f" * 65),
@@ -226,6 +289,11 @@ BEYOND_THE_SCHEMA: list[tuple[Row, tuple[str | int, ...], Any]] = [
     (PROMPT, ("tool_arguments",), "{q: it}"),
     (CHAT, ("messages", 1, "tool_calls"), []),
     (CHAT, ("target",), "answer"),
+    (CHAT, ("messages", 1, "function_call"), {"name": "find"}),
+    (CHAT, ("messages", 1), {"role": "assistant", "content": "<tool_call>"}),
+    (ASIDE, ("messages", 1, "tool_call_id"), "8"),
+    (SHARE_GPT, ("conversations", 0, "value"), " "),
+    (SHARE_GPT, ("conversations", 1, "value"), "find(it)"),
     (TOOLS, ("tool_name",), "fnd"),
     (TOOLS, ("tool_arguments", "q"), 3),
 ]
@@ -233,7 +301,7 @@ BEYOND_THE_SCHEMA: list[tuple[Row, tuple[str | int, ...], Any]] = [
 
 
 def test_the_rows_before_a_change_are_right() -> None:
-    for row in (PROMPT, WORDS, CHAT, TOOLS):
+    for row in (PROMPT, WORDS, CHAT, ASIDE, SHARE_GPT, COMPLETION, TOOLS):
         GOLD.validate(row)
         assert is_read(row)
 

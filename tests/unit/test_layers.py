@@ -22,7 +22,8 @@ PACKAGE = ROOT / "distill"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"strict_json"}),
     frozenset({"errors", "records", "sharing", "version"}),
-    frozenset({"files", "serving"}),
+    # How calls are written in text, below those who read gold and those who render.
+    frozenset({"files", "serving", "render.formats"}),
     frozenset({"config", "prompts", "workflow"}),
     frozenset({"sources"}),
     # What a teacher is, below those who ask one; the teachers themselves stand higher.
@@ -44,10 +45,16 @@ Imports = Mapping[str, frozenset[str]]
 """The modules, without the leading `distill.`, that each module imports."""
 
 
+# Modules that stand on a lower floor than the rest of their package.
+APART = {
+    "teachers.base": "teachers.base",
+    **dict.fromkeys(("render.formats", "render.functiongemma", "render.syntax"), "render.formats"),
+}
+
+
 def room(module: str) -> str:
     """The room of a module: `teachers.base` is one of its own."""
-    first = module.split(".")[0]
-    return module if module in ROOMS else first
+    return APART.get(module, module.split(".")[0])
 
 
 def floor(module: str) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distill.errors import DistillError, InputFileError
 from distill.records import ExpectedCall, Message, ToolCall
 from distill.workflow import read_cases
-from distill.workflow.model import Tool
+from distill.workflow.model import CallSpec, Rule, Then, Tool
 
 FIND = Tool(
     name="find_order",
@@ -24,6 +24,12 @@ FIND = Tool(
 )
 OTHER = FIND.model_copy(update={"name": "other"})
 TOOLS = (FIND, OTHER)
+
+
+def ruled(id, kind="call", *tools):
+    calls = tuple(CallSpec(tool=name) for name in tools or ["find_order"] if kind == "call")
+    then = Then(kind=kind, calls=calls, text="…")
+    return Rule(id=id, title=id, when="…", then=then, text="…")
 
 
 def read(folder, *rows, tools=TOOLS, rules=None):
@@ -55,7 +61,7 @@ CALL = {"type": "function", "function": {"name": "find_order", "arguments": '{"o
     ],
 )  # fmt: skip
 def test_a_prompt_with_its_call(tmp_path, given, arguments):
-    (case,) = read(tmp_path, row(rule="r", **given), rules=["r"])
+    (case,) = read(tmp_path, row(rule="r", **given), rules=[ruled("r")])
     assert case.messages == (Message(role="user", content="Where is A-1?"),)
     assert case.kind == "call"
     assert case.calls == (ExpectedCall(name="find_order", arguments=arguments),)
@@ -138,7 +144,7 @@ SLIPS = {
         {"user_content": "hi", "target": "call"}, "its target is call", '"tool_name"'),
     "target": ({"user_content": "hi", "target": "anwser"}, "anwser", 'did you mean "answer"?'),
     "two labels": (row(target="ask"), 'the tool "find_order" and the target "ask"', "keep one"),
-    "rule": (row(rule="b"), 'unknown rule "b"', "known rules: refunds"),
+    "rule": (row(rule="b"), 'unknown rule "b"', "known rules: refunds, thanks"),
     "rule kind": (row(rule=3), "rule that is not text", "id"),
     "arguments text": (row(tool_arguments="{"), "not JSON", "object"),
     "arguments list": (row(tool_arguments="[1]"), "no JSON object", "{"),
@@ -151,12 +157,12 @@ SLIPS = {
     "no messages": ({"messages": []}, "does not end with the assistant", "last message"),
     "no expectation": (chat(USER), "does not end with the assistant", "last message"),
     "no user": (chat(("assistant", {"content": "a"})), "no user message", "user_content"),
-    "empty turn": (chat(USER, ("assistant", {})), "ends with an empty turn", "tool_calls"),
+    "empty turn": (chat(USER, ("assistant", {})), "an empty turn of the assistant", "tool_calls"),
     "role": (
         chat(("robot", {"content": "a"}), USER, ("assistant", {"content": "a"})), "robot", "user"),
     "content": (
         chat(("user", {"content": 3}), ("assistant", {"content": "a"})), "not text", "string"),
-    "call": (chat(USER, ("assistant", {"tool_calls": [{}]})), "without a name", "function"),
+    "call": (chat(USER, ("assistant", {"tool_calls": [{}]})), "without a name", "tool_calls"),
     "call and target": (
         chat(USER, ("assistant", {"tool_calls": [CALL]}), target="ask"), 'target "ask"', "keep"),
     "answer and call": (
@@ -168,7 +174,13 @@ SLIPS = {
 def test_a_slip_in_a_row(tmp_path, slip):
     wrong, cause, hint = SLIPS[slip]
     with pytest.raises(DistillError) as caught:
-        read(tmp_path, {"user_content": "first", "target": "ask"}, "", wrong, rules=["refunds"])
+        read(
+            tmp_path,
+            {"user_content": "first", "target": "ask"},
+            "",
+            wrong,
+            rules=[ruled("refunds"), ruled("thanks", "answer")],
+        )
     (problem,) = caught.value.problems
     assert problem.place == f"{tmp_path / 'gold.jsonl'}:3"
     assert cause in problem.cause

@@ -106,6 +106,16 @@ SPOILT = {
         ("rules.md", "- are you open today", "- merino beanie", '"merino beanie" is gold'),
         ("gold.jsonl", ', "rule": "order-status"', "", "no gold case names the rules order-status"),
     ],
+    "_whole_conversations": [
+        ("gold.jsonl",
+         '{"user_content": "what is the capital of Nepal", "tool_name": null, "target": "refuse", '
+         '"rule": "other-requests"}',
+         '{"messages": [{"role": "user", "content": "how far has parcel BK-1001 come"}, '
+         '{"role": "assistant", "tool_calls": [{"name": "find_order", "arguments": '
+         '{"order_id": "BK-1001"}}]}, {"role": "tool", "content": "Linz"}], '
+         '"rule": "order-status"}',
+         "1 row is a whole conversation: the first call after the user's last turn is scored"),
+    ],
 }  # fmt: skip
 
 
@@ -137,3 +147,23 @@ def test_a_workflow_without_gold_is_told(starter):
 
 def test_the_starter_is_shipped():
     assert {path.name for path in resource("schemas", "starter").iterdir()} == set(FILES)
+
+
+def test_a_whole_conversation_is_said_to_be_scored_by_its_call(tmp_path):
+    scaffold(tmp_path)
+    call = {"name": "find_order", "arguments": {"order_id": "BK-1001"}}
+    turns = [
+        {"role": "user", "content": "how far has parcel BK-1001 come by now"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "Linz"},
+        {"role": "assistant", "content": "It is in Linz."},
+    ]
+    path = tmp_path / "gold.jsonl"
+    lines = path.read_text(encoding="utf-8").count("\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"messages": turns, "rule": "order-status"}) + "\n")
+    workflow = load_workflow(tmp_path / "rules.md")
+    (advice,) = lint(workflow)
+    assert advice.place == f"{path}:{lines + 1}"
+    assert advice.cause.startswith("1 row is a whole conversation: the first call after the user's")
+    assert (len(workflow.gold[-1].messages), workflow.gold[-1].kind) == (1, "call")

@@ -1,0 +1,358 @@
+"""One row of a gold set, in each of the forms in which people and vendors keep them, as a Case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill import strict_json
+from distill.records import TARGET_KINDS, Case, ExpectedCall, Json, Message, TargetKind, digest
+from distill.workflow.markup import CALL_FORM
+from distill.workflow.model import Rule, Tool
+from distill.workflow.problems import Problems, comma_list, did_you_mean
+from distill.workflow.tools import make_tools, read_tool_list
+from distill.workflow.turns import (
+    Offered,
+    Turn,
+    context,
+    decoded,
+    expected_call,
+    read_turns,
+    require_known_keys,
+    require_valid,
+)
+from distill.workflow.values import InvalidInputError
+
+FORMS = (
+    'write {"user_content": "…", "tool_name": "…", "tool_arguments": {…}}'
+    ' or {"messages": […], "tools": […]}'
+)
+MAX_DEPTH = 100
+"""Levels of lists and objects in a row; what is deeper is no call that a student can write."""
+
+_FORMS = {
+    "user_content": ("tool_name", "tool_arguments"),
+    "messages": (),
+    "conversations": (),
+    "prompt": ("completion",),
+}
+_COMMON = ("rule", "target", "tools", "functions", "system")
+_KEYS = (*_COMMON, *_FORMS, *(key for keys in _FORMS.values() for key in keys))
+# What else would say something of the label or the conversation: what to write instead.
+_IN_MESSAGES = 'write {"messages": […]}, whose last message has them'
+_FOREIGN = {
+    "tool_calls": _IN_MESSAGES,
+    "function_call": _IN_MESSAGES,
+    "calls": _IN_MESSAGES,
+    "history": 'write {"messages": […]} with every turn',
+    "system_prompt": 'name it "system"',
+    "tool": 'name it "tool_name"',
+    "arguments": 'name it "tool_arguments"',
+    "tool_args": 'name it "tool_arguments"',
+}
+# ShareGPT's names of roles, as its many writers have them.
+_SHARE_GPT = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+}
+_SAID: dict[TargetKind, str] = {
+    "call": "calls", "ask": "asks", "answer": "answers", "refuse": "refuses"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Known:
+    """What rows may name. None: anything."""
+
+    tools: Offered
+    rules: Mapping[str, Rule] | None
+
+
+@dataclass(frozen=True)
+class _Expected:
+    kind: TargetKind
+    calls: tuple[ExpectedCall, ...] = ()
+
+
+def read_row(row: Any, known: Known, place: str) -> Case:
+    """The case of a row. Raises InvalidInputError for what is not understood, or contradicts."""
+    if not isinstance(row, dict):
+        raise InvalidInputError("is not a JSON object", FORMS)
+    if _is_too_deep(row):
+        raise InvalidInputError(
+            f"is nested more than {MAX_DEPTH} levels deep", "no student can write such a call"
+        )
+    given = {key: value for key, value in row.items() if value is not None}
+    form = _form(given)
+    own = _own_tools(given)
+    offered = {tool.name: tool for tool in own} if own is not None else known.tools
+    rule = _rule(given, known)
+    if form == "user_content":
+        messages, expected, unscored = *_from_prompt(given, offered), 0
+    else:
+        messages, expected, unscored = _from_turns(_turns(given, form), given, offered, known, rule)
+    if rule is not None and messages[-1].role != "tool":
+        _require_accord(rule, expected)
+    fields: dict[str, Any] = {
+        "messages": messages,
+        "kind": expected.kind,
+        "calls": expected.calls,
+        "rule": given.get("rule"),
+        "tools": tuple(tool.openai() for tool in own) if own is not None else None,
+    }
+    draft = Case(id="", **fields)
+    content = draft.model_dump(mode="json", exclude={"id"})
+    if _has_surrogates(content):
+        raise InvalidInputError(
+            "holds half of a surrogate pair, which is no character",
+            r"write the whole character, or both halves, as \ud83d\ude00",
+        )
+    return draft.model_copy(update={"id": digest(content), "place": place, "unscored": unscored})
+
+
+def _form(given: Json) -> str:
+    """The key that says in which form the row is."""
+    found = [name for name in _FORMS if name in given]
+    if len(found) > 1:
+        raise InvalidInputError(f'gives both "{found[0]}" and "{found[1]}"', "keep one of the two")
+    if not found:
+        others = comma_list(f'"{key}"' for key in given) or "nothing"
+        raise InvalidInputError(f"has no user message, but {others}", FORMS)
+    (form,) = found
+    require_known_keys(given, _KEYS, _FOREIGN, "the row")
+    for key in given:
+        unread = key in _KEYS and key not in (*_COMMON, form, *_FORMS[form])
+        if unread and given[key] not in ("", [], {}):
+            raise InvalidInputError(
+                f'gives "{key}" beside "{form}"', f"keep one of the two: {FORMS}"
+            )
+    return form
+
+
+def _own_tools(given: Json) -> tuple[Tool, ...] | None:
+    """The row's tools; `functions` is their older name."""
+    found = [key for key in ("tools", "functions") if key in given]
+    if len(found) > 1:
+        raise InvalidInputError("gives both tools and functions", "keep tools")
+    if not found or (isinstance(value := given[found[0]], str) and not value.strip()):
+        return None
+    problems = Problems(Path())
+    try:
+        tools = make_tools(read_tool_list(value, problems), problems)
+    except InvalidInputError as fault:
+        raise InvalidInputError(f'has a "{found[0]}" that {fault.cause}', fault.hint) from None
+    if problems.found:
+        raise InvalidInputError(f"offers: {problems.found[0].cause}", problems.found[0].hint)
+    return tools
+
+
+def _rule(given: Json, known: Known) -> Rule | None:
+    """The rule that the row names, where rules are known."""
+    name = given.get("rule")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise InvalidInputError("has a rule that is not text", "give the rule's id")
+    if known.rules is None:
+        return None
+    if name not in known.rules:
+        raise InvalidInputError(
+            f'names unknown rule "{name}"', did_you_mean(name, known.rules, "rules")
+        )
+    return known.rules[name]
+
+
+def _require_accord(rule: Rule, expected: _Expected) -> None:
+    """Raise InvalidInputError where the row expects what its rule does not say."""
+    tools = [spec.tool for spec in rule.then.calls]
+    strange = [call.name for call in expected.calls if call.name not in tools]
+    if rule.then.kind == expected.kind and not strange:
+        return
+    says = f"calls {comma_list(tools)}" if tools else _SAID[rule.then.kind]
+    wants = f"a call of {comma_list(strange)}" if strange else f'the target "{expected.kind}"'
+    raise InvalidInputError(
+        f'names the rule "{rule.id}", which {says}, and expects {wants}',
+        "name the rule that decides so, or correct what is expected",
+    )
+
+
+def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _Expected]:
+    prompt = given["user_content"]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InvalidInputError("has no user message", FORMS)
+    kind = _kind(given)
+    name = given.get("tool_name")
+    if name == "":
+        name = None
+    if name is not None and not isinstance(name, str):
+        raise InvalidInputError("has a tool_name that is not text", FORMS)
+    messages = (*_system(given), Message(role="user", content=prompt))
+    if name is None:
+        expected = _Expected(_reply_kind(kind))
+        arguments = expected_call("", given.get("tool_arguments"), None).arguments
+        if any(value is not None for value in (arguments or {}).values()):
+            raise InvalidInputError("has tool_arguments and names no tool", 'add "tool_name"')
+        return messages, expected
+    if kind not in (None, "call"):
+        raise InvalidInputError(
+            f'names the tool "{name}" and the target "{kind}"', 'keep one, or set "target": "call"'
+        )
+    call = expected_call(name, given.get("tool_arguments"), offered)
+    require_valid(call, offered)
+    return messages, _Expected("call", (call,))
+
+
+def _system(given: Json) -> list[Message]:
+    text = given.get("system", "")
+    if not isinstance(text, str):
+        raise InvalidInputError("has a system that is not text", "give the system turn's text")
+    return [Message(role="system", content=text)] if text.strip() else []
+
+
+def _kind(given: Json) -> TargetKind | None:
+    kind = given.get("target")
+    if kind is None:
+        return None
+    for known in TARGET_KINDS:
+        if kind == known:
+            return known
+    raise InvalidInputError(
+        f"has the unknown target {strict_json.encode(kind)}",
+        did_you_mean(str(kind), TARGET_KINDS, "targets"),
+    )
+
+
+def _reply_kind(kind: TargetKind | None) -> TargetKind:
+    if kind is None or kind == "call":
+        raise InvalidInputError(
+            "names no tool" + (", and its target is call" if kind else " and no target"),
+            'add "tool_name", or "target": "ask", "answer" or "refuse" where no tool may be called',
+        )
+    return kind
+
+
+def _turns(given: Json, form: str) -> list[Any]:
+    """The row's messages, in OpenAI's form."""
+    value: Any = decoded(given[form], form, FORMS)
+    if form == "prompt":
+        completion = decoded(given.get("completion"), "a completion", FORMS)
+        if not isinstance(value, list) or not isinstance(completion, list):
+            raise InvalidInputError(
+                "has a prompt and completion that are no lists of messages", FORMS
+            )
+        value = [*value, *completion]
+    if not isinstance(value, list):
+        raise InvalidInputError(f"has {form} that are no list of objects", FORMS)
+    if form == "conversations":
+        value = [_from_share_gpt(turn) for turn in value]
+    system = _system(given)
+    if system and any(isinstance(turn, dict) and turn.get("role") == "system" for turn in value):
+        raise InvalidInputError("gives a system beside a system message", "keep one of the two")
+    return [*(message.model_dump(include={"role", "content"}) for message in system), *value]
+
+
+def _from_share_gpt(turn: Any) -> Any:
+    """A turn of `from` and `value` as one of `role` and `content`."""
+    if not isinstance(turn, dict) or "from" not in turn:
+        return turn
+    speaker, value = turn["from"], turn.get("value")
+    if speaker not in _SHARE_GPT:
+        raise InvalidInputError(
+            f"has a turn from {strict_json.encode(speaker)}",
+            f"use one of {comma_list(_SHARE_GPT)}",
+        )
+    rest = {key: part for key, part in turn.items() if key not in ("from", "value")}
+    if speaker in ("function_call", "tool_call"):
+        calls = decoded(value, "tool_calls", f"write {CALL_FORM}")
+        return {
+            **rest,
+            "role": "assistant",
+            "tool_calls": calls if isinstance(calls, list) else [calls],
+        }
+    return {**rest, "role": _SHARE_GPT[speaker], "content": value}
+
+
+def _from_turns(
+    said: Sequence[Any], given: Json, offered: Offered, known: Known, rule: Rule | None
+) -> tuple[tuple[Message, ...], _Expected, int]:
+    """The conversation up to the turn that is scored, what is expected, and how many turns follow.
+
+    Scored is the last turn. Where a whole conversation is given, with a call, its result and words
+    on it, that is the call: the first after the user's last turn.
+    """
+    turns = read_turns(said, offered)
+    context(turns)
+    kind = _kind(given)
+    asked = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if asked is None and turns and turns[-1].role == "assistant":
+        raise InvalidInputError("has no user message", FORMS)
+    last = len(turns) - 1
+    if kind in (None, "call") and asked is not None and not turns[last].calls:
+        last = next((at for at in range(asked, last) if turns[at].calls), last)
+    if not turns or turns[last].role != "assistant":
+        raise InvalidInputError(
+            "does not end with the assistant's turn that is expected",
+            "make the last message the assistant's, with tool_calls or content",
+        )
+    expected = _expected_turn(turns[last], kind, offered, known, rule)
+    return context(turns[:last]), expected, len(turns) - 1 - last
+
+
+def _expected_turn(
+    turn: Turn, kind: TargetKind | None, offered: Offered, known: Known, rule: Rule | None
+) -> _Expected:
+    if turn.calls:
+        if kind not in (None, "call"):
+            raise InvalidInputError(
+                f'ends with a tool call and has the target "{kind}"', "keep one"
+            )
+        for call in turn.calls:
+            require_valid(call, offered)
+        return _Expected("call", turn.calls)
+    return _Expected(_reply_kind(kind or _implied_kind(known, rule)))
+
+
+def _implied_kind(known: Known, rule: Rule | None) -> TargetKind:
+    """What words without a target are: what the row's rule says, else an answer."""
+    if rule is not None and rule.then.kind != "call":
+        return rule.then.kind
+    kinds = ["answer"] if known.rules is None else [r.then.kind for r in known.rules.values()]
+    if rule is None and "answer" not in kinds:
+        raise InvalidInputError(
+            "ends with words and has no target, and no rule answers in words",
+            'add "target": "ask", "answer" or "refuse"; or give the last message tool_calls',
+        )
+    return "answer"
+
+
+def _is_too_deep(value: Any) -> bool:
+    # Level by level: a recursive walk would itself fail on what the decoder lets through.
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return bool(level)
+
+
+def _has_surrogates(content: Json) -> bool:
+    try:
+        strict_json.encode(content).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
