@@ -16,7 +16,7 @@ from distill.workflow.problems import Problems, excerpt
 from distill.workflow.rows import FORMS, Known, read_row
 from distill.workflow.values import InvalidInputError
 
-MAX_ROW = 4_000_000
+MAX_ROW = 1_000_000
 """Characters of a row; a longer one is no request, and would take minutes to compare."""
 
 

@@ -21,6 +21,7 @@ from distill.workflow.turns import (
     expected_call,
     read_turns,
     require_known_keys,
+    require_readable,
     require_valid,
 )
 from distill.workflow.values import InvalidInputError
@@ -29,9 +30,6 @@ FORMS = (
     'write {"user_content": "…", "tool_name": "…", "tool_arguments": {…}}'
     ' or {"messages": […], "tools": […]}'
 )
-MAX_DEPTH = 100
-"""Levels of lists and objects in a row; what is deeper is no call that a student can write."""
-
 _FORMS = {
     "user_content": ("tool_name", "tool_arguments"),
     "messages": (),
@@ -90,10 +88,7 @@ def read_row(row: Any, known: Known, place: str) -> Case:
     """The case of a row. Raises InvalidInputError for what is not understood, or contradicts."""
     if not isinstance(row, dict):
         raise InvalidInputError("is not a JSON object", FORMS)
-    if _is_too_deep(row):
-        raise InvalidInputError(
-            f"is nested more than {MAX_DEPTH} levels deep", "no student can write such a call"
-        )
+    require_readable(row)
     given = {key: value for key, value in row.items() if value is not None}
     form = _form(given)
     own = _own_tools(given)
@@ -114,11 +109,7 @@ def read_row(row: Any, known: Known, place: str) -> Case:
     }
     draft = Case(id="", **fields)
     content = draft.model_dump(mode="json", exclude={"id"})
-    if _has_surrogates(content):
-        raise InvalidInputError(
-            "holds half of a surrogate pair, which is no character",
-            r"write the whole character, or both halves, as \ud83d\ude00",
-        )
+    require_readable(content)  # what was text within the row is in it
     return draft.model_copy(update={"id": digest(content), "place": place, "unscored": unscored})
 
 
@@ -335,24 +326,3 @@ def _implied_kind(known: Known, rule: Rule | None) -> TargetKind:
             'add "target": "ask", "answer" or "refuse"; or give the last message tool_calls',
         )
     return "answer"
-
-
-def _is_too_deep(value: Any) -> bool:
-    # Level by level: a recursive walk would itself fail on what the decoder lets through.
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-    return bool(level)
-
-
-def _has_surrogates(content: Json) -> bool:
-    try:
-        strict_json.encode(content).encode()
-    except UnicodeEncodeError:
-        return True
-    return False

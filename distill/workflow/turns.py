@@ -18,6 +18,8 @@ from distill.workflow.schema import schema_of
 from distill.workflow.strict import drop_nulls
 from distill.workflow.values import InvalidInputError, argument_errors
 
+MAX_DEPTH = 100
+"""Levels of lists and objects in a row; what is deeper is no call that a student can write."""
 Offered = Mapping[str, Tool] | None
 """Tools by name; None where any may be named."""
 Role = Literal["system", "user", "assistant", "tool"]
@@ -96,6 +98,7 @@ def expected_call(name: str, arguments: Any, offered: Offered) -> ExpectedCall:
             f'names unknown tool "{name}"', did_you_mean(name, offered, "tools")
         )
     read = _arguments(arguments)
+    require_readable(read)
     if read is not None and offered is not None:
         read = _without_nulls(offered[name], read)
     return ExpectedCall(name=name, arguments=read)
@@ -118,10 +121,32 @@ def decoded(value: Any, what: str, hint: str) -> Any:
     if not value.strip():
         return None
     try:
-        return strict_json.decode(value)
+        read = strict_json.decode(value)
     except JsonError as error:
         raise InvalidInputError(
             f"has {what} in text that is not JSON ({error}): {excerpt(value)}", hint
+        ) from None
+    require_readable(read)
+    return read
+
+
+def require_readable(value: Any) -> None:
+    """Raise InvalidInputError for a value nested too deeply, or with what is no character."""
+    # Level by level: a recursive walk would itself fail on what the decoder lets through.
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each for each in level if isinstance(each, dict | list))
+        level = [c for each in inner for c in (each.values() if isinstance(each, dict) else each)]
+    if level:
+        raise InvalidInputError(
+            f"is nested more than {MAX_DEPTH} levels deep", "no student can write such a call"
+        )
+    try:
+        strict_json.encode(value).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            "holds half of a surrogate pair, which is no character",
+            r"write the whole character, or both halves, as \ud83d\ude00",
         ) from None
 
 

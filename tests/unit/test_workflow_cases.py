@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from distill.errors import DistillError, InputFileError
 from distill.records import ExpectedCall, Message, ToolCall
 from distill.workflow import read_cases
+from distill.workflow.cases import cases_of_rows
 from distill.workflow.model import CallSpec, Rule, Then, Tool
 
 FIND = Tool(
@@ -207,3 +210,156 @@ def test_a_line_that_is_no_json_is_told(tmp_path):
     with pytest.raises(InputFileError) as caught:
         read(tmp_path, row(), "{")
     assert caught.value.problems[0].place.endswith("gold.jsonl:2")
+
+
+def nested(levels):
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+def called(arguments):
+    return f'{{"user_content": "x", "tool_name": "find_order", "tool_arguments": {arguments}}}'
+
+
+GOOD = json.dumps(row())
+MANY = json.dumps(chat(USER, ("assistant", {"content": "<tool_call>{}</tool_call>" * 38_000})))
+ODD = {
+    "integer of 5,000 digits": (called(f'{{"n": {"9" * 5000}}}'), "integer with too many digits"),
+    "the same in text": (
+        called(json.dumps(f'{{"n": {"9" * 5000}}}')),
+        "arguments that are not JSON",
+    ),
+    "20,000 levels": (called(nested(20_000)), "nested too deeply"),
+    "300 levels": (called(nested(300)), "the row is nested more than 100 levels deep"),
+    "300 levels in text": (called(json.dumps(nested(300))), "nested more than 100 levels deep"),
+    "levels of messages": (json.dumps({"messages": "[" * 500 + "]" * 500}), "more than 100 levels"),
+    "NaN": (called('{"n": NaN}'), "holds NaN, which is not JSON"),
+    "infinity": (called('{"n": -Infinity}'), "holds -Infinity, which is not JSON"),
+    "beyond a float": (called('{"n": 1e999}'), "holds the number 1e999, which is too large"),
+    "a name twice": (called('{"n": 1, "n": 2}'), 'gives the name "n" twice'),
+    "a NUL byte": ("\0", "is a binary file"),
+    "half a pair": (json.dumps(row(user_content="h\ud800i")), "half of a surrogate pair"),
+    "half a pair in a name": (called('{"\\udc00": 1}'), "half of a surrogate pair"),
+    "half a pair in text": (called(json.dumps('{"\\udc00": 1}')), "half of a surrogate pair"),
+    "half a pair in tools": (
+        json.dumps(row(tools=json.dumps([{"name": "find_order", "description": "\ud800"}]))),
+        "half of a surrogate pair",
+    ),
+    "50 MB": (json.dumps(row(user_content="a " * 25_000_000)), "is 50,000,0"),
+    "half a call, often": (MANY, "looks like a call and is not read as one"),
+    "the same row": (GOOD, "repeats the prompt of line 1"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_row_is_one_message_with_its_line(tmp_path, odd):
+    text, cause = ODD[odd]
+    began = time.monotonic()
+    with pytest.raises(DistillError) as caught:
+        read(tmp_path, GOOD, "", text)
+    assert time.monotonic() - began < 5
+    (problem,) = caught.value.problems
+    assert problem.place == f"{tmp_path / 'gold.jsonl'}:3"
+    assert cause in problem.cause
+    assert problem.hint
+    str(caught.value).encode()
+
+
+def test_a_number_that_no_check_can_hold_is_said(tmp_path):
+    limit = {"type": "object", "properties": {"n": {"type": "number", "multipleOf": 0.5}}}
+    tools = [FIND.model_copy(update={"parameters": limit})]
+    with pytest.raises(DistillError, match=r":1: the row .*(too large|wrong value)"):
+        read(tmp_path, called(f'{{"n": {"9" * 4000}}}'), tools=tools)
+
+
+FILES = {
+    "array": (json.dumps([row()]).encode(), "is a JSON array, not JSON Lines"),
+    "array over lines": (json.dumps([row()], indent=1).encode(), "is a JSON array"),
+    "object over lines": (json.dumps(row(), indent=1).encode(), "goes on over several lines"),
+    "gzip": (gzip.compress(GOOD.encode()), "is compressed by gzip"),
+    "utf-16": (GOOD.encode("utf-16"), "is UTF-16"),
+    "latin-1": (b'{"user_content": "caf\xe9"}', "byte 0xe9 is not UTF-8"),
+    "parquet": (b"PAR1\x15\x04", "is a Parquet file"),
+    "csv": (b"user_content,tool_name\nhi,find_order\n", "is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_another_kind_of_file_is_one_message(tmp_path, kind):
+    data, cause = FILES[kind]
+    path = tmp_path / "gold.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(InputFileError) as caught:
+        read_cases(path, tools=TOOLS)
+    (problem,) = caught.value.problems
+    assert problem.place == f"{path}:1"
+    assert cause in problem.cause
+    assert problem.hint
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n \n"])
+def test_marks_line_ends_and_blank_lines_are_no_matter(tmp_path, start, end):
+    path = tmp_path / "gold.jsonl"
+    text = end.join([GOOD, "", json.dumps(row(user_content="b")), ""])
+    path.write_bytes((start.replace("\n", end) + text).encode())
+    assert [case.conversation.last_user for case in read_cases(path, tools=TOOLS)] == [
+        "Where is A-1?",
+        "b",
+    ]
+
+
+python_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text() | st.integers(), inner)
+    ),
+    max_leaves=6,
+)
+KEYS = (
+    "user_content",
+    "tool_name",
+    "tool_arguments",
+    "target",
+    "rule",
+    "tools",
+    "functions",
+    "system",
+)
+TURN = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "tool", "system"]) | python_values,
+        **dict.fromkeys(("content", "tool_calls", "function_call", "name"), python_values),
+    },
+)
+
+
+@given(
+    st.one_of(
+        python_values,
+        st.dictionaries(st.sampled_from(KEYS), python_values),
+        st.fixed_dictionaries({"messages": st.lists(TURN | python_values, max_size=4)}),
+        st.fixed_dictionaries({"conversations": st.lists(python_values, max_size=3)}),
+        st.fixed_dictionaries({"prompt": python_values, "completion": python_values}),
+    )
+)
+def test_any_row_in_python_is_a_case_or_one_message(value):
+    try:
+        assert len(cases_of_rows([value], tools=TOOLS, rules=[ruled("r")])) == 1
+    except DistillError as error:
+        (problem,) = error.problems
+        assert problem.place == "data:1"
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (row(user_content=b"x"), "not JSON: Object of type bytes"),
+        (row(tool_arguments={"n": float("nan")}), "not finite"),
+        (row(note={1, 2}), "not JSON: Object of type set"),
+        ("x", "is not a JSON object"),
+    ],
+)
+def test_what_json_cannot_hold_is_said(value, cause):
+    with pytest.raises(DistillError, match=cause):
+        cases_of_rows([value], tools=TOOLS)
