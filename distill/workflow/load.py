@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from distill.errors import WorkflowError
-from distill.files import read_text
 from distill.workflow.cases import read_cases
-from distill.workflow.markdown import Block, Page, front_matter_line, preamble, read_page, sections
+from distill.workflow.markdown import Block, Page, preamble, read_page, sections
 from distill.workflow.model import Rule, Tool, Workflow
-from distill.workflow.problems import Problems, did_you_mean, slug, sorted_by_line
+from distill.workflow.problems import Problems, did_you_mean, excerpt, slug, sorted_by_line
 from distill.workflow.rules import ParsedRule, read_rules, rule_ids
 from distill.workflow.slots import check_slots
 from distill.workflow.tools import read_tools
@@ -24,9 +24,9 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
 
     Raises InputFileError for a file that cannot be read, WorkflowError with every problem found.
     """
-    if not read_text(rules).strip():
-        raise WorkflowError("is empty", place=f"{rules}:1", hint="distill init DIR writes a start")
     page = read_page(rules)
+    if not page.front and not any(line.strip() for line in page.lines):
+        raise WorkflowError("is empty", place=f"{rules}:1", hint="distill init DIR writes a start")
     _check_front_matter(page)
     tools_file = tools or _configured_file(page, "tools") or _tools_in_folder(page)
     words_file = _configured_file(page, "words") or _file_in_folder(page, "words.md")
@@ -55,19 +55,19 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
 
 def _check_front_matter(page: Page) -> None:
     problems = Problems(page.path)
-    for key, value in page.front.items():
-        line = front_matter_line(page.path, str(key))
+    for key, setting in page.front.items():
         if key not in KEYS:
             problems.add(
-                line,
-                f'unknown key "{key}" in the front matter',
-                did_you_mean(str(key), KEYS, "keys"),
+                setting.line,
+                f'unknown key "{excerpt(key)}" in the front matter',
+                did_you_mean(key, KEYS, "keys"),
             )
-        elif not isinstance(value, str) or not value.strip():
+        elif not setting.is_text or not setting.value.strip():
+            text = setting.value.strip()
             problems.add(
-                line,
+                setting.line,
                 f'the front matter\'s "{key}" is not text',
-                f'put it in quotes, as: {key}: "{value}"' if value else "give it a value",
+                f'put it in quotes, as: {key}: "{excerpt(text)}"' if text else "give it a value",
             )
     if problems.found:
         raise WorkflowError.of(problems.found)
@@ -77,13 +77,14 @@ def _configured_file(page: Page, key: str) -> Path | None:
     """The file that the front matter names, relative to the folder of rules.md."""
     if key not in page.front:
         return None
-    path = page.path.parent / str(page.front[key])
-    if not path.is_file():
+    setting = page.front[key]
+    path = page.path.parent / setting.value
+    if not os.path.isfile(path):  # False as well for names that no file can have
         files = [item.name for item in page.path.parent.iterdir() if item.is_file()]
         raise WorkflowError(
-            f'the front matter\'s "{key}" names "{page.front[key]}", which is no file',
-            place=f"{page.path}:{front_matter_line(page.path, key)}",
-            hint=did_you_mean(page.front[key], sorted(files), "files beside it"),
+            f'the front matter\'s "{key}" names "{excerpt(setting.value)}", which is no file',
+            place=f"{page.path}:{setting.line}",
+            hint=did_you_mean(setting.value, sorted(files), "files beside it"),
         )
     return path
 
@@ -128,7 +129,9 @@ def _title_heading(page: Page) -> Block | None:
 
 def _title(page: Page) -> str:
     heading = _title_heading(page)
-    return str(page.front.get("title") or (heading.text if heading else "")).strip()
+    return (
+        page.front["title"].value if "title" in page.front else heading.text if heading else ""
+    ).strip()
 
 
 def _prose(page: Page) -> str:

@@ -9,24 +9,29 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import yaml
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-from distill.errors import WorkflowError
+from distill.errors import InputFileError
 from distill.files import read_text
+from distill.workflow.front_matter import Setting, read_front_matter
 
+# Blocks are all that is asked for: the text within them is taken as it is written, unparsed.
 # Link definitions and indented code would swallow phrases such as "[topic]: who knows?", and a
 # ruler under a paragraph is meant as a ruler, not as a heading.
-_MARKDOWN = MarkdownIt("commonmark").disable(["reference", "code", "lheading"])
+_MARKDOWN = MarkdownIt("commonmark").disable(["reference", "code", "lheading", "inline"])
 
 PARTS = ("when", "then", "examples", "not", "words", "things", "actions", "phrases", "slots")
 _ALIASES = {"example": "examples", "counter-examples": "not", "counterexamples": "not"}
 _NAMES = "|".join([*PARTS, *_ALIASES])
 _BOLD_LABEL = re.compile(rf"(?is)\s*(?:\*\*|__)\s*({_NAMES})\s*:?\s*(?:\*\*|__)\s*:?[ \t]*(.*)")
 _PLAIN_LABEL = re.compile(rf"(?is)(?-i:(?=[A-Z]))({_NAMES}):[ \t]*(.*)")
+# Marks that are not seen, and would hide the sign after them that makes a heading or a list.
+_INVISIBLE = "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069"
+MAX_BYTES = 4_000_000
+"""Bytes of a page."""
 _TABLE_RULE = re.compile(r"[\s|:-]*\|[\s|:-]*")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _MARKS = re.compile(r"^(?:\s*(?:>|[-*+]\s|\d{1,9}[.)]\s))*\s*")
@@ -54,7 +59,7 @@ class Page(NamedTuple):
     """A parsed Markdown file."""
 
     path: Path
-    front: dict[str, Any]
+    front: dict[str, Setting]
     lines: list[str]
     """All lines; those of the front matter are blank."""
     blocks: list[Block]
@@ -87,13 +92,22 @@ class Part(NamedTuple):
 
 def read_page(path: Path) -> Page:
     """Raises InputFileError for an unreadable file, WorkflowError for bad front matter."""
-    lines = read_text(path).split("\n")
-    front: dict[str, Any] = {}
-    if lines[0].rstrip() == "---":
-        front, size = _front_matter(path, lines)
-        lines[:size] = [""] * size
+    lines = [line.lstrip(_INVISIBLE) for line in _sized_text(path).split("\n")]
+    front = read_front_matter(path, lines)
+    lines[: front.size] = [""] * front.size
     root = SyntaxTreeNode(_MARKDOWN.parse("\n".join(lines)))
-    return Page(path, front, lines, list(_blocks(root, lines)))
+    return Page(path, front.settings, lines, list(_blocks(root, lines)))
+
+
+def _sized_text(path: Path) -> str:
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MAX_BYTES:
+        raise InputFileError(
+            f"is a page of {size / 1e6:.1f} MB",
+            place=path,
+            hint=f"keep it under {MAX_BYTES / 1e6:.0f} MB: it is read whole, and by models",
+        )
+    return read_text(path)
 
 
 def preamble(page: Page) -> list[Block]:
@@ -141,14 +155,6 @@ def _label_here(block: Block, part: str) -> Label | None:
     return parse_label(block.text)
 
 
-def front_matter_line(path: Path, key: str) -> int:
-    """The line of the front matter on which `key` stands."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if re.match(rf"[\"']?{re.escape(key)}[\"']?\s*:", line):
-            return number
-    return 1
-
-
 def parse_label(text: str) -> Label | None:
     """The label that a paragraph or a list item starts with."""
     found = _BOLD_LABEL.match(text) or _PLAIN_LABEL.match(text)
@@ -172,38 +178,6 @@ def plain_lines(block: Block) -> list[str]:
     if block.kind != "other" and not any(_TABLE_RULE.fullmatch(line) for line in lines):
         return [join_lines(block.text)]
     return ["" if _FENCE.match(line) else _MARKS.sub("", line) for line in lines]
-
-
-def _front_matter(path: Path, lines: list[str]) -> tuple[dict[str, Any], int]:
-    closing = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
-    if closing is None:
-        raise WorkflowError(
-            "the front matter is not closed",
-            place=f"{path}:1",
-            hint="end it with a line of three hyphens: ---",
-        )
-    try:
-        front = yaml.safe_load("\n".join(lines[1:closing])) or {}
-    except yaml.YAMLError as error:
-        raise _not_yaml(path, error) from None
-    if not isinstance(front, dict):
-        raise WorkflowError(
-            f"the front matter is a {type(front).__name__}, not a list of keys with values",
-            place=f"{path}:2",
-            hint="write one setting a line, for example: tools: tools.json",
-        )
-    return front, closing + 1
-
-
-def _not_yaml(path: Path, error: yaml.YAMLError) -> WorkflowError:
-    mark = getattr(error, "problem_mark", None)
-    line = mark.line + 2 if mark else 2
-    why = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
-    return WorkflowError(
-        f"the front matter is not valid YAML: {why}",
-        place=f"{path}:{line}",
-        hint='put values that hold ":" or "#" in quotes, for example: title: "Desk: tier 1"',
-    )
 
 
 def _blocks(root: SyntaxTreeNode, lines: list[str]) -> Iterator[Block]:

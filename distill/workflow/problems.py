@@ -12,6 +12,10 @@ from pathlib import Path
 from distill.errors import Problem
 
 MAX_LISTED = 12
+# Characters of a message: names may be as long as the page.
+MAX_SHOWN = 1_000
+# Longer names are no slips, and the comparison takes the square of their length.
+MAX_COMPARED = 200
 _OBEYED = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
@@ -25,7 +29,10 @@ class Problems:
     found: list[Problem] = field(default_factory=list)
 
     def add(self, line: int, cause: str, hint: str) -> None:
-        self.found.append(Problem(f"{self.path}:{line}", cause, hint))
+        shown = Problem(
+            f"{self.path}:{line}", truncate(cause, MAX_SHOWN), truncate(hint, MAX_SHOWN)
+        )
+        self.found.append(shown)
 
     def of(self, path: Path) -> Problems:
         """The same list, for another file."""
@@ -46,6 +53,8 @@ def sorted_by_line(found: Iterable[Problem]) -> list[Problem]:
 
 def closest_match(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name that `name` is most likely a slip of."""
+    if len(name) > MAX_COMPARED:
+        return None
     by_fold = {item.casefold(): item for item in known}
     close = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=cutoff)
     return by_fold[close[0]] if close else None
