@@ -9,7 +9,7 @@ keywords for a student (`run.train(epochs=2)`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from distill.files import read_records
 from distill.ledger.budget import Budget
 from distill.ledger.ledger import LedgerEntry
 from distill.ledger.replies import ReplyStore
-from distill.records import Example
+from distill.records import Case, Example, digest
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
 from distill.run.manifest import StageStatus
@@ -52,6 +52,8 @@ __all__ = [
 
 PathLike = str | os.PathLike[str]
 Table = Mapping[str, Any]
+Rows = Iterable[Mapping[str, Any]]
+"""Rows of a gold file, as dictionaries of what JSON can hold."""
 Settings = Mapping[str, Table]
 """Tables of distill.toml; a value of None leaves the setting as it is."""
 
@@ -61,15 +63,15 @@ def load_workflow(
 ) -> Workflow:
     """The workflow of a rules.md, its tools and gold set; raises WorkflowError with every error."""
     return read_workflow(
-        Path(rules),
-        tools=None if tools is None else Path(tools),
-        gold=None if gold is None else Path(gold),
+        _path(rules, "rules"),
+        tools=None if tools is None else _path(tools, "tools"),
+        gold=None if gold is None else _path(gold, "gold"),
     )
 
 
 def write_starter(folder: PathLike) -> list[Path]:
     """Write a small commented workflow into `folder`, as `distill init` does; the paths written."""
-    return scaffold(Path(folder))
+    return scaffold(_path(folder, "folder"))
 
 
 def make_data(
@@ -116,7 +118,7 @@ def make_data(
 
 def open_run(path: PathLike) -> Run:
     """The run folder at `path`. Raises RunError when there is none, or it cannot be used."""
-    return Run(RunFolder.open(Path(path)))
+    return Run(RunFolder.open(_path(path, "path")))
 
 
 class Run:
@@ -187,7 +189,7 @@ class Run:
 
     def evaluate(
         self,
-        data: PathLike | None = None,
+        data: PathLike | Rows | None = None,
         *,
         teacher: Table | None = None,
         redo: bool = False,
@@ -196,7 +198,8 @@ class Run:
     ) -> dict[str, dict[str, Scores]]:
         """Scores by data set (gold, test) and arm (base, tuned, baselines), as `distill eval`.
 
-        data: a JSON Lines file of cases, scored instead of gold and test
+        data: a JSON Lines file of cases, or its rows as dictionaries, scored instead of gold and
+            test; raises WorkflowError with every wrong row
         teacher: `vllm_command` and `vllm_args` for the backend vllm, where this is not the program
             that gave them to `make_data`; a run folder's own are not used
         settings: those of [evaluate] in distill.toml
@@ -239,9 +242,9 @@ def planned_run(
     workflow: Workflow, out: PathLike | None, config: PathLike | None, settings: Settings
 ) -> RunFolder:
     """The run that the settings name, with nothing of it written."""
-    given = None if config is None else Path(config)
+    given = None if config is None else _path(config, "config")
     loaded = load_settings(given, _settings_file(workflow), settings)
-    return RunFolder.of(Path(out or Path("runs") / workflow.name), workflow, loaded)
+    return RunFolder.of(_path(out or Path("runs") / workflow.name, "out"), workflow, loaded)
 
 
 def reopened_run(path: Path, config: Path | None, settings: Settings) -> RunFolder:
@@ -278,28 +281,45 @@ def run_stage_of(
 
 def score(
     path: Path,
-    data: PathLike | None,
+    data: PathLike | Rows | None,
     settings: Settings,
     *,
     config: Path | None = None,
     redo: bool = False,
     progress: bool | Watcher | None = True,
 ) -> list[str]:
-    """Evaluate every arm on gold and test, or on a file; the names of the data sets scored."""
+    """Evaluate every arm on gold and test, or on given rows; the names of the data sets scored."""
     if data is None:
         run = run_stage_of(
             path, evaluate.STAGE, settings, config=config, redo=redo, progress=progress
         )
         return evaluate.scored(run)
-    from distill.workflow.cases import read_cases, unscored_note
+    from distill.workflow.cases import unscored_note
 
     with locked(path), _watched(progress) as watcher:
         run = reopened_run(path, config, settings)
-        cases = read_cases(Path(data), tools=run.workflow.tools, rules=run.workflow.rules)
+        name, cases = _named_cases(data, run.workflow)
         if note := unscored_note(cases):
             watcher.notice(str(note))
         watcher.begins(evaluate.STAGE.name)
-        return [evaluate.evaluate_file(run, Path(data), cases, watcher)]
+        evaluate.evaluate_cases(run, name, cases, watcher)
+        return [name]
+
+
+def _named_cases(data: PathLike | Rows, workflow: Workflow) -> tuple[str, tuple[Case, ...]]:
+    """The cases in a file or of rows, and the name of their data set."""
+    from distill.workflow.cases import cases_of_rows, read_cases
+
+    if isinstance(data, str | os.PathLike):
+        path = _path(data, "data")
+        cases = read_cases(path, tools=workflow.tools, rules=workflow.rules)
+        return evaluate.dataset_name(path), cases
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        cause = f"is neither a path nor a list of rows, but {type(data).__name__}"
+        hint = 'give a file, or rows as [{"user_content": "…", "tool_name": "…"}]'
+        raise UsageError(cause, place="data", hint=hint)
+    cases = cases_of_rows(data, tools=workflow.tools, rules=workflow.rules)
+    return f"rows-{digest([case.id for case in cases])[:8]}", cases
 
 
 def teacher_note(run: RunFolder, settings: Settings) -> str | None:
@@ -342,3 +362,11 @@ def _settings_file(workflow: Workflow) -> Path | None:
     places = [source.parent for source in workflow.sources[:1]]
     candidates = [place / "distill.toml" for place in (*places, Path())]
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _path(given: object, name: str) -> Path:
+    """A path that a program gave as `name`."""
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
+    cause = f"is a path, not {type(given).__name__}"
+    raise UsageError(cause, place=name, hint="give text or a pathlib.Path")

@@ -188,7 +188,7 @@ def ablate(
         datasets = None
         if data is not None:
             cases = read_cases(data, tools=made.workflow.tools, rules=made.workflow.rules)
-            datasets = {dataset_name(data, cases): cases}
+            datasets = {dataset_name(data): cases}
         found = ablation.ablate(made, wanted, watcher, data=datasets, redo=redo)
     if as_json:
         terminal.print_json(found.model_dump(mode="json"))

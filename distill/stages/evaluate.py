@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.errors import InputFileError
 from distill.files import file_digest
 from distill.records import Case, Example, Json
 from distill.run import layout
@@ -34,16 +33,11 @@ def work(context: Context) -> Json:
     return {name: {arm: one.tool_accuracy for arm, one in s.items()} for name, s in scores.items()}
 
 
-def evaluate_file(run: RunFolder, path: Path, cases: Sequence[Case], watcher: Watcher) -> str:
-    """Score every arm on the cases of a file; the name under which they are kept.
-
-    Raises InputFileError for a file without cases.
-    """
+def evaluate_cases(run: RunFolder, name: str, cases: Sequence[Case], watcher: Watcher) -> None:
+    """Score every arm on cases, which are kept under `name`."""
     from distill.evaluate.arms import score_arms
 
-    name = dataset_name(path, cases)
     score_arms(run, {name: cases}, watcher.progress, watcher.notice)
-    return name
 
 
 def scored(run: RunFolder) -> list[str]:
@@ -52,10 +46,8 @@ def scored(run: RunFolder) -> list[str]:
     return [name for name in ("gold", "test") if name in counts]
 
 
-def dataset_name(path: Path, cases: Sequence[Case]) -> str:
-    """The name under which a file's cases are kept. Raises InputFileError when there are none."""
-    if not cases:
-        raise InputFileError("holds no cases", place=path, hint="write one JSON object a line")
+def dataset_name(path: Path) -> str:
+    """The name under which a file's cases are kept."""
     stem = re.sub(r"[^\w-]+", "-", path.stem).strip("-") or "data"
     # Two files of one name are two data sets.
     return f"{stem}-{file_digest(path)[:8]}"

@@ -17,9 +17,11 @@ from kit.training import tiny_model, tiny_student
 import distill
 from distill.config import Config
 from distill.errors import StaleRunError, UsageError, WorkflowError
+from distill.evaluate.score import cases_of
 from distill.records import Example
 from distill.run import layout
 from distill.testing.server import ChatServer
+from distill.workflow.cases import cases_of_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +173,25 @@ def test_errors_are_those_of_the_command_line(made: distill.Run, tmp_path: Path)
         made.route("where is my parcel?")
 
 
+def test_what_is_no_path_and_no_row_is_named(made: distill.Run) -> None:
+    rules, no_path = made.path.parent / "shop" / "rules.md", [1]
+    for name, call in {
+        "path": lambda: distill.open_run(no_path),  # type: ignore[arg-type]
+        "rules": lambda: distill.make_data(no_path),  # type: ignore[arg-type]
+        "gold": lambda: distill.load_workflow(rules, gold=no_path),  # type: ignore[arg-type]
+        "out": lambda: distill.make_data(rules, no_path),  # type: ignore[arg-type]
+        "config": lambda: distill.make_data(rules, config=no_path),  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(UsageError, match=f"^{name}: is a path, not list"):
+            call()
+    for data in (3, {"user_content": "hi", "target": "answer"}):
+        with pytest.raises(UsageError, match="data: is neither a path nor a list of rows"):
+            made.evaluate(data, progress=None)  # type: ignore[arg-type]
+    rows = [{"user_content": "hi", "target": "ask"}, {"user_content": "x", "tool_name": "find"}]
+    with pytest.raises(WorkflowError, match='data:2: the row names unknown tool "find"'):
+        made.evaluate(rows, progress=None)
+
+
 def test_a_server_is_asked_from_within_a_running_loop(
     made: distill.Run, tmp_path: Path, chat_server: ChatServer
 ) -> None:
@@ -216,6 +237,14 @@ def test_examples_are_a_dataset_that_keeps_every_value(made: distill.Run, tmp_pa
         assert calls == [call.model_dump() for call in example.target.calls]
         assert label["content"] == example.target.reply
         assert [tool["function"]["name"] for tool in row["tools"]] == [*example.scenario.tools]
+    # What a program gets is what it may give, though a table has one column for all arguments.
+    for read, case in zip(
+        cases_of_rows(rows, tools=made.workflow.tools, rules=made.workflow.rules),
+        cases_of(examples),
+        strict=True,
+    ):
+        assert (read.messages, read.kind, read.calls) == (case.messages, case.kind, case.calls)
+        assert read.rule == case.rule
     with pytest.raises(UsageError, match="validation"):
         made.examples("validation")
 
@@ -225,6 +254,10 @@ def test_a_student_is_trained_scored_and_asked(made: distill.Run) -> None:
         made.train(epochs=1, threads=1, progress=False)
         scores = made.evaluate(max_new_tokens=8, progress=False)
         assert {"base", "tuned", "tfidf"} <= scores["gold"].keys()
+        rows = [{"user_content": "where is AB-1001?", "tool_name": "find_order"}]
+        (dataset,) = given = made.evaluate(rows, max_new_tokens=8, progress=False)
+        assert dataset.startswith("rows-")
+        assert given[dataset]["tuned"].n == 1
         answer = made.route("where is my parcel?")
         assert answer.raw
         assert made.route("where is my parcel?") == answer
