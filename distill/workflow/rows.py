@@ -65,6 +65,7 @@ _SHARE_GPT = {
     "function_response": "tool",
     "tool_response": "tool",
 }
+_SYSTEM = ("system", "developer")
 _SAID: dict[TargetKind, str] = {
     "call": "calls", "ask": "asks", "answer": "answers", "refuse": "refuses"
 }  # fmt: skip
@@ -236,22 +237,24 @@ def _reply_kind(kind: TargetKind | None) -> TargetKind:
 
 def _turns(given: Json, form: str) -> list[Any]:
     """The row's messages, in OpenAI's form."""
-    value: Any = decoded(given[form], form, FORMS)
+    value = _listed(given[form], form)
     if form == "prompt":
-        completion = decoded(given.get("completion"), "a completion", FORMS)
-        if not isinstance(value, list) or not isinstance(completion, list):
-            raise InvalidInputError(
-                "has a prompt and completion that are no lists of messages", FORMS
-            )
-        value = [*value, *completion]
-    if not isinstance(value, list):
-        raise InvalidInputError(f"has {form} that are no list of objects", FORMS)
+        value += _listed(given.get("completion"), "completion")
     if form == "conversations":
         value = [_from_share_gpt(turn) for turn in value]
     system = _system(given)
-    if system and any(isinstance(turn, dict) and turn.get("role") == "system" for turn in value):
+    if system and any(isinstance(turn, dict) and turn.get("role") in _SYSTEM for turn in value):
         raise InvalidInputError("gives a system beside a system message", "keep one of the two")
     return [*(message.model_dump(include={"role", "content"}) for message in system), *value]
+
+
+def _listed(value: Any, key: str) -> list[Any]:
+    """A list of messages, or one that was stored as its JSON text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = decoded(value, f'"{key}"', FORMS)
+    if not isinstance(value, list):
+        raise InvalidInputError(f'has a "{key}" that is no list of messages', FORMS)
+    return [*value]
 
 
 def _from_share_gpt(turn: Any) -> Any:
@@ -259,12 +262,16 @@ def _from_share_gpt(turn: Any) -> Any:
     if not isinstance(turn, dict) or "from" not in turn:
         return turn
     speaker, value = turn["from"], turn.get("value")
-    if speaker not in _SHARE_GPT:
+    if not isinstance(speaker, str) or speaker not in _SHARE_GPT:
         raise InvalidInputError(
             f"has a turn from {strict_json.encode(speaker)}",
             f"use one of {comma_list(_SHARE_GPT)}",
         )
     rest = {key: part for key, part in turn.items() if key not in ("from", "value")}
+    if any(rest.get(key) is not None for key in ("role", "content")):
+        raise InvalidInputError(
+            'has a turn with "from" beside "role" or "content"', 'keep "from" and "value"'
+        )
     if speaker in ("function_call", "tool_call"):
         calls = decoded(value, "tool_calls", f"write {CALL_FORM}")
         return {

@@ -156,7 +156,7 @@ SLIPS = {
     "arguments type": (row(tool_arguments={"order_id": 1}), 'wrong value for "order_id"', "string"),
     "arguments unknown": (
         row(tool_arguments={"order_id": "1", "x": 1}), 'unknown argument "x"', "order_id"),
-    "messages": ({"messages": 3}, "no list of objects", "messages"),
+    "messages": ({"messages": 3}, "no list of messages", "messages"),
     "no messages": ({"messages": []}, "does not end with the assistant", "last message"),
     "no expectation": (chat(USER), "does not end with the assistant", "last message"),
     "no user": (chat(("assistant", {"content": "a"})), "no user message", "user_content"),
@@ -332,6 +332,10 @@ TURN = st.fixed_dictionaries(
         **dict.fromkeys(("content", "tool_calls", "function_call", "name"), python_values),
     },
 )
+SPOKEN = st.fixed_dictionaries(
+    {"from": st.sampled_from(["human", "gpt", "function_call", "tool"]) | python_values},
+    optional={"value": python_values, "content": python_values},
+)
 
 
 @given(
@@ -339,7 +343,7 @@ TURN = st.fixed_dictionaries(
         python_values,
         st.dictionaries(st.sampled_from(KEYS), python_values),
         st.fixed_dictionaries({"messages": st.lists(TURN | python_values, max_size=4)}),
-        st.fixed_dictionaries({"conversations": st.lists(python_values, max_size=3)}),
+        st.fixed_dictionaries({"conversations": st.lists(SPOKEN | python_values, max_size=3)}),
         st.fixed_dictionaries({"prompt": python_values, "completion": python_values}),
     )
 )

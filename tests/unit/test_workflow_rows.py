@@ -350,6 +350,44 @@ def test_one_conversation_in_every_form(form: str) -> None:
     assert [schema["function"]["name"] for schema in case.tools or ()] == ["find_order", "search"]
 
 
+def test_rows_of_one_arrow_table_are_the_rows_that_went_in() -> None:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    within = {"type": "object", "properties": {"day": TEXT, "zone": TEXT}}
+    nested = tool("find_order", ["order_id"], order_id=TEXT, filter=within)
+
+    def asks(text: str, **turn: Any) -> list[Row]:
+        return [{"role": "user", "content": text}, {"role": "assistant", **turn}]
+
+    def calls(name: str, **arguments: Any) -> Row:
+        return {"tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+
+    rows: list[Row] = [
+        {"messages": asks("a", **calls("find_order", order_id="A-1", filter={"day": "today"}))},
+        {"messages": asks("b", **calls("find_order", order_id="A-1", filter={"zone": "west"}))},
+        {"messages": asks("c", **calls("search", query="x"))},
+        {"messages": asks("d", content="No."), "target": "refuse"},
+        {"messages": asks("e", function_call=FUNCTION), "rule": "orders"},
+        {"user_content": "f", "tool_name": "search", "tool_arguments": {"query": "x"}},
+        {"user_content": "g", "tool_name": "find_order", "tool_arguments": {"order_id": "A-1"}},
+        {"user_content": "h", "target": "ask"},
+    ]
+    keys = [key for row in rows for key in row]
+    tables = [{**dict.fromkeys(keys), **row} for row in rows]
+    merged = pa.Table.from_pylist(tables).to_pylist()
+    assert merged != tables
+    plain, again = (cases_of_rows(each, tools=(nested, SEARCH)) for each in (rows, merged))
+    assert [case.id for case in again] == [case.id for case in plain]
+    # As lists of tools do: the schema of one row's tool has the keys of all.
+    own = [
+        {"user_content": "x", "target": "ask", "tools": [each.openai()]}
+        for each in (nested, SEARCH)
+    ]
+    merged = pa.Table.from_pylist(own).to_pylist()
+    assert merged != own
+    assert [read(row).tools for row in merged] == [read(row).tools for row in own]
+
+
 def test_a_system_turn_of_a_prompt_is_kept() -> None:
     row = {"user_content": "hi", "target": "answer", "system": "Be brief."}
     assert read(row).messages == (
@@ -511,6 +549,28 @@ INCOHERENT: dict[str, tuple[list[Any], str]] = {
 def test_turns_that_do_not_hold_together(turns: str) -> None:
     given, cause = INCOHERENT[turns]
     assert cause in refused(chat(*given))[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        (chat(SYSTEM, ASKED, LAST, system="x"), "gives a system beside a system message"),
+        (
+            chat({**SYSTEM, "role": "developer"}, ASKED, LAST, system="x"),
+            "gives a system beside a system message",
+        ),
+        ({"conversations": [{"from": ["human"], "value": "x"}]}, 'has a turn from ["human"]'),
+        (
+            {"conversations": [{"from": "human", "value": "x", "content": "y"}]},
+            'has a turn with "from" beside "role" or "content"',
+        ),
+        ({"prompt": [ASKED], "completion": "x"}, 'has a "completion" that is no list of messages'),
+        ({"prompt": "x", "completion": "y"}, 'has a "prompt" that is no list of messages'),
+        ({"messages": "[x"}, 'has "messages" in text that is not JSON (Expecting value): [x'),
+    ],
+)
+def test_what_is_said_twice_or_is_no_list(row: Row, cause: str) -> None:
+    assert refused(row)[0] == f"the row {cause}"
 
 
 def test_turns_that_do() -> None:
