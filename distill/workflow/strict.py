@@ -73,6 +73,8 @@ def drop_nulls(tool: Tool, arguments: Json) -> Json:
         dropped: Json = _without_nulls(arguments, [schema.root], schema)
     except RecursionError:  # such arguments are not valid either
         return arguments
+    # The arguments take only what is named, also where the schema names nothing.
+    dropped = {n: v for n, v in dropped.items() if v is not None or schema.accepts_name(n)}
     return arguments if schema.errors(dropped) and not schema.errors(arguments) else dropped
 
 

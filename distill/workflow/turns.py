@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, cast
@@ -14,7 +13,6 @@ from distill.strict_json import JsonError
 from distill.workflow.markup import CALL_FORM, calls_in_text
 from distill.workflow.model import Tool
 from distill.workflow.problems import closest_match, comma_list, did_you_mean, excerpt
-from distill.workflow.schema import schema_of
 from distill.workflow.strict import drop_nulls
 from distill.workflow.values import InvalidInputError, argument_errors
 
@@ -100,7 +98,7 @@ def expected_call(name: str, arguments: Any, offered: Offered) -> ExpectedCall:
     read = _arguments(arguments)
     require_readable(read)
     if read is not None and offered is not None:
-        read = _without_nulls(offered[name], read)
+        read = drop_nulls(offered[name], read)
     return ExpectedCall(name=name, arguments=read)
 
 
@@ -311,17 +309,3 @@ def _arguments(value: Any) -> Json | None:
             _ARGUMENTS_FORM,
         )
     return value
-
-
-def _without_nulls(tool: Tool, arguments: Json) -> Json:
-    kept: Any = deepcopy(drop_nulls(tool, arguments))
-    for error in schema_of(tool).errors(kept):
-        unknown = error.validator_value
-        if error.validator == "unevaluatedProperties" and isinstance(unknown, list):
-            inner = kept
-            for step in error.path:
-                inner = inner[step]
-            for name in unknown:
-                if is_absent(inner.get(name)):
-                    inner.pop(name, None)
-    return cast(Json, kept)

@@ -134,7 +134,8 @@ NULLS = [
     ({"q": "x", "m": None, "o": None}, True),
     ({"q": "x", "m": None, "o": {"x": None}}, False),  # an object that gold has not
     ({"q": "x", "n": None}, False),  # the required null is missing
-    ({"q": "x", "m": None, "z": None}, False),  # no argument of the tool
+    ({"q": "x", "m": None, "z": None}, True),  # a name of another tool, from a table
+    ({"q": "x", "m": None, "z": 1}, False),
 ]
 
 

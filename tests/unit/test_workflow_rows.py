@@ -250,6 +250,14 @@ def test_one_call_in_every_spelling(turn: Row) -> None:
     assert case.id == read({**prompt, "tool_arguments": json.dumps(MERGED)}).id
 
 
+def test_a_tool_without_arguments_takes_the_nulls_of_others() -> None:
+    row = chat(ASKED, said(tool_calls=[{"name": "open_door", "arguments": MERGED}]))
+    row["messages"][1]["tool_calls"][0]["arguments"] = {**MERGED, "order_id": None}
+    for parameters in ({"type": "object"}, {"type": "object", "properties": {}}):
+        door = Tool(name="open_door", description="Open.", parameters=parameters)
+        assert read(row, tools=[door]).calls[0].arguments == {}
+
+
 def test_a_null_that_says_something_stays() -> None:
     arguments = {"query": "x", "place": None}
     nullable = tool("search", ["query", "place"], query=TEXT, place={"type": ["string", "null"]})
