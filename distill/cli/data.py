@@ -45,7 +45,7 @@ def check(
     advice = lint(workflow)
     readings = explain(workflow) if explained else []
     if as_json:
-        explanation = {"explanation": readings} if explained else {}
+        explanation = {"prose": workflow.prose, "explanation": readings} if explained else {}
         terminal.print_json(
             {
                 "workflow": workflow.name,
@@ -58,6 +58,8 @@ def check(
             }
         )
         return
+    if explained and workflow.prose:
+        terminal.out.print(f"prose: {workflow.prose}\n", markup=False, highlight=False)
     for reading in readings:
         for line in explanation_page(reading):
             terminal.out.print(line, markup=False, highlight=False)

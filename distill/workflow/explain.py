@@ -45,9 +45,9 @@ def _rule(rule: Rule, workflow: Workflow) -> dict[str, Any]:
         },
         "slots": {name: list(values) for name, values in words.slots.items()},
         "words": {
-            "things": len(words.things),
-            "actions": len(words.actions),
-            "phrases": len(words.phrases),
+            "things": list(words.things),
+            "actions": list(words.actions),
+            "phrases": list(words.phrases),
         },
         "examples": [
             {"line": e.line, "request": e.text, "arguments": e.arguments} for e in rule.examples
@@ -81,7 +81,8 @@ def _lines(reading: dict[str, Any]) -> Iterator[str]:
         for name, values in reading["slots"].items()
     ]
     yield from _listed("slots", values, SHOWN["slots"])
-    yield f"  words     {', '.join(f'{count} {name}' for name, count in reading['words'].items())}"
+    words = reading["words"].items()
+    yield f"  words     {', '.join(f'{len(texts)} {name}' for name, texts in words)}"
     examples = [
         f'"{excerpt(each["request"])}"{_arguments(each["arguments"])}'
         for each in reading["examples"]

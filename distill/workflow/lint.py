@@ -183,6 +183,11 @@ def _gold(workflow: Workflow) -> Iterator[Problem]:
         )
 
 
+def _remarks(workflow: Workflow) -> Iterator[Problem]:
+    """What the reader of the pages had doubts about."""
+    yield from workflow.remarks
+
+
 CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _thin_tools,
     _rules_without_examples,
@@ -194,6 +199,7 @@ CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _unused_slots,
     _gold,
     _whole_conversations,
+    _remarks,
 )
 
 

@@ -50,6 +50,7 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
         tools=tuple(by_name.values()),
         gold=cases,
         sources=tuple(path for path in sources if path is not None),
+        remarks=tuple(problems.advice),
     )
 
 

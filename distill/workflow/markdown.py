@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-from distill.errors import InputFileError
+from distill.errors import InputFileError, WorkflowError
 from distill.files import read_text
 from distill.workflow.front_matter import Setting, read_front_matter
 
@@ -24,8 +24,8 @@ from distill.workflow.front_matter import Setting, read_front_matter
 _MARKDOWN = MarkdownIt("commonmark").disable(["reference", "code", "lheading", "inline"])
 
 PARTS = ("when", "then", "examples", "not", "words", "things", "actions", "phrases", "slots")
-_ALIASES = {"example": "examples", "counter-examples": "not", "counterexamples": "not"}
-_NAMES = "|".join([*PARTS, *_ALIASES])
+ALIASES = {"example": "examples", "counter-examples": "not", "counterexamples": "not"}
+_NAMES = "|".join([*PARTS, *ALIASES])
 _BOLD_LABEL = re.compile(rf"(?is)\s*(?:\*\*|__)\s*({_NAMES})\s*:?\s*(?:\*\*|__)\s*:?[ \t]*(.*)")
 _PLAIN_LABEL = re.compile(rf"(?is)(?-i:(?=[A-Z]))({_NAMES}):[ \t]*(.*)")
 # Marks that are not seen, and would hide the sign after them that makes a heading or a list.
@@ -33,6 +33,7 @@ _INVISIBLE = "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069
 MAX_BYTES = 4_000_000
 """Bytes of a page."""
 _TABLE_RULE = re.compile(r"[\s|:-]*\|[\s|:-]*")
+_OPEN_COMMENT = re.compile(r"(?m)^(?:[ \t]|>|[-*+][ \t]|\d{1,9}[.)][ \t])*<!--")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _MARKS = re.compile(r"^(?:\s*(?:>|[-*+]\s|\d{1,9}[.)]\s))*\s*")
 
@@ -95,8 +96,27 @@ def read_page(path: Path) -> Page:
     lines = [line.lstrip(_INVISIBLE) for line in _sized_text(path).split("\n")]
     front = read_front_matter(path, lines)
     lines[: front.size] = [""] * front.size
-    root = SyntaxTreeNode(_MARKDOWN.parse("\n".join(lines)))
-    return Page(path, front.settings, lines, list(_blocks(root, lines)))
+    shown = _without_comments(path, "\n".join(lines))
+    root = SyntaxTreeNode(_MARKDOWN.parse(shown))
+    return Page(path, front.settings, lines, list(_blocks(root, shown.split("\n"))))
+
+
+def _without_comments(path: Path, text: str) -> str:
+    """`text` without HTML comments, on the same lines. Raises WorkflowError for an open one."""
+    kept, position = [], 0
+    while (start := text.find("<!--", position)) >= 0 and (end := text.find("-->", start)) >= 0:
+        is_code = text[start - 1 : start] == "`"
+        comment = text[start : end + 3]
+        kept += [text[position:start], comment if is_code else "\n" * comment.count("\n")]
+        position = end + 3
+    text = "".join([*kept, text[position:]])
+    if still_open := _OPEN_COMMENT.search(text):
+        raise WorkflowError(
+            "a comment is opened by <!-- and not closed, so that it hides the rest of the page",
+            place=f"{path}:{text.count(chr(10), 0, still_open.end()) + 1}",
+            hint="end it with -->",
+        )
+    return text
 
 
 def _sized_text(path: Path) -> str:
@@ -164,7 +184,7 @@ def parse_label(text: str) -> Label | None:
 def part_name(text: str) -> str:
     """The name of a part as in PARTS, or `text` folded where it is none of them."""
     name = text.strip().strip("*_").rstrip(":").casefold()
-    return _ALIASES.get(name, name)
+    return ALIASES.get(name, name)
 
 
 def join_lines(text: str) -> str:

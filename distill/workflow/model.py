@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from distill.errors import Problem
 from distill.records import Case, Cell, Json, Record, TargetKind, digest
 
 
@@ -125,6 +126,8 @@ class Workflow(Record):
     gold: tuple[Case, ...] = ()
     sources: tuple[Path, ...] = Field(exclude=True, default=())
     """The files that it was read from, rules.md first."""
+    remarks: tuple[Problem, ...] = Field(exclude=True, default=())
+    """What may be wrong in them, and is no error."""
 
     @cached_property
     def by_id(self) -> dict[str, Rule]:

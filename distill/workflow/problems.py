@@ -27,6 +27,7 @@ class Problems:
 
     path: Path
     found: list[Problem] = field(default_factory=list)
+    advice: list[Problem] = field(default_factory=list)
 
     def add(self, line: int, cause: str, hint: str) -> None:
         shown = Problem(
@@ -34,9 +35,14 @@ class Problems:
         )
         self.found.append(shown)
 
+    def advise(self, line: int, cause: str, hint: str) -> None:
+        """Add what may be wrong, and is no error."""
+        cause, hint = truncate(cause, MAX_SHOWN), truncate(hint, MAX_SHOWN)
+        self.advice.append(Problem(f"{self.path}:{line}", cause, hint))
+
     def of(self, path: Path) -> Problems:
-        """The same list, for another file."""
-        return Problems(path, self.found)
+        """The same lists, for another file."""
+        return Problems(path, self.found, self.advice)
 
 
 def sorted_by_line(found: Iterable[Problem]) -> list[Problem]:

@@ -15,11 +15,13 @@ from distill.workflow.markdown import (
     join_lines,
     parts,
     plain_lines,
+    preamble,
     sections,
 )
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
 from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
 from distill.workflow.quotes import unquoted
+from distill.workflow.strays import check_preamble, check_request, check_strays
 from distill.workflow.then import USAGE, ThenError, read_then_part
 from distill.workflow.values import InvalidInputError
 from distill.workflow.words import (
@@ -57,6 +59,7 @@ def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> lis
                 f'"{block.text}" is a # heading among the rules',
                 "rules are ## headings, their parts ###; keep # for the page's title",
             )
+    check_preamble(preamble(page), problems)
     ids = rule_ids(page)
     _check_ids(rule_sections, ids, problems)
     parsed = [
@@ -106,6 +109,7 @@ def _read_rule(
     rule_parts = parts(section)
     lists = WordLists.empty()
     word_parts = _read_word_parts(rule_id, rule_parts, lists, problems)
+    check_strays(f'rule "{rule_id}"', rule_parts, problems)
     when = _when(rule_id, section, rule_parts, problems)
     then, then_line = _then(rule_id, section, rule_parts, tools, problems)
     if then is None:
@@ -239,6 +243,7 @@ def _examples(
             subject = f'rule "{rule_id}", example "{excerpt(request)}"'
             problems.add(item.line, f"{subject} {error.cause}", error.hint)
         else:
+            check_request(text, item.line, problems)
             examples.append(RuleExample(text=text, arguments=arguments, line=item.line))
     return examples
 

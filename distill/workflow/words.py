@@ -72,7 +72,8 @@ def read_list(name: str, blocks: Iterable[Block], into: WordLists, problems: Pro
     for block in blocks:
         if not block.text.strip():
             continue
-        if block.kind == "other":
+        bold = block.kind == "paragraph" and re.fullmatch(r"\s*(\*\*|__).*\1\s*:?", block.text)
+        if block.kind == "other" or bold:
             problems.add(
                 block.line,
                 f'"{excerpt(block.text)}" is not understood in {name.title()}',
@@ -128,7 +129,13 @@ def _read_part(part: Part, into: WordLists, problems: Problems) -> None:
 def reject_text_outside_lists(part: Part, problems: Problems) -> None:
     """Report text outside of LISTS, which would be ignored."""
     for block in part.blocks:
-        if block.kind == "item":
+        if block.kind == "paragraph" and block.text.strip():
+            problems.advise(
+                block.line,
+                f'"{excerpt(block.text)}" stands under none of the lists of words',
+                "nothing reads it: put words under Things, Actions, Phrases or Slots, as bullets",
+            )
+        elif block.text.strip() and block.kind != "heading":
             problems.add(
                 block.line,
                 f'"{excerpt(block.text)}" stands under none of the lists of words',
@@ -182,7 +189,9 @@ def _read_slot(block: Block, into: WordLists, problems: Problems) -> None:
 
 
 def _entries(block: Block, path: Path, separator: str) -> list[Item]:
-    parts = (part.strip() for part in join_lines(block.text).split(separator))
+    # A separator between straight quotes separates nothing.
+    split = re.compile(rf'(?:"[^"]*"|[^"{separator}]|")+')
+    parts = (part.strip() for part in split.findall(join_lines(block.text)))
     return [Item(part, path, block.line) for part in parts if part]
 
 

@@ -86,7 +86,7 @@ def test_all_that_was_read_is_in_the_explanation(rules):
             ],
         },
         "slots": {"number": ["7", "8"]},
-        "words": {"things": 0, "actions": 0, "phrases": 0},
+        "words": {"things": [], "actions": [], "phrases": []},
         "examples": [
             {
                 "line": 12,

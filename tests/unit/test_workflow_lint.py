@@ -106,6 +106,16 @@ SPOILT = {
         ("rules.md", "- are you open today", "- merino beanie", '"merino beanie" is gold'),
         ("gold.jsonl", ', "rule": "order-status"', "", "no gold case names the rules order-status"),
     ],
+    "_remarks": [
+        ("rules.md", "- Tell me a joke.", "- Tell **me** a joke.", "holds the markup **me**"),
+        ("rules.md", "- Tell me a joke.", "- [Tell me](http://x.y) a joke", "markup [Tell me]("),
+        ("rules.md", "- Tell me a joke.", "- Tell me a joke[^1]", "markup [^1]"),
+        ("rules.md", "- Tell me a joke.", "- [ ] Tell me a joke", "markup [ ]"),
+        ("rules.md", "- Tell me a joke.", "- Tell me 2 * 3 * 4 < 5 or [x] **", None),
+        ("rules.md", "### Not\n\n- need a", "### Notes\n\n- no arrow\n\n### Not\n\n- need a",
+         'has a list under "Notes"'),
+        ("words.md", "## order-status\n", "## order-status\n\norder; parcel\n", "none of the list"),
+    ],
     "_whole_conversations": [
         ("gold.jsonl",
          '{"user_content": "what is the capital of Nepal", "tool_name": null, "target": "refuse", '
