@@ -36,7 +36,14 @@ _NAMED = re.compile(r"\s*(?:<function=|\[TOOL_CALLS\])\s*([\w.-]+)\s*(?:>|\[ARGS
 _NAMED_END = re.compile(r"\s*(?:</function>)?\s*")
 # The language that stands behind an opening fence.
 _INFO = re.compile(r"\A[ \t]*[\w-]*\s*(?=[{\[])")
-_PYTHONIC = re.compile(r"\A\s*\[?\s*([A-Za-z_][\w.-]{0,63})\(")
+# What may be the name of a tool that is called in code or in the lines of another format.
+_NAME = r"([A-Za-z_][\w.-]{0,63})"
+_CALLED = re.compile(
+    rf"\b{_NAME}(?:\(|\s{{0,9}}\{{)"
+    rf"|^[\s\"'`{{-]{{0,20}}(?:name|tool|tool_name|function|action)[\"'`]?\s{{0,9}}[:=]\s{{0,9}}[\"'`]?{_NAME}"
+    rf"|\A[\s`]*{_NAME}[\s`.]*\Z",
+    re.MULTILINE | re.IGNORECASE,
+)
 _CALL_KEYS = ({"name", "function", "tool", "tool_name"}, {"arguments", "parameters", "args"})
 _WRAPPER_KEYS = {"tool_calls", "function_call"}
 
@@ -89,11 +96,10 @@ def _named_calls(text: str) -> Iterator[ToolCall]:
 
 
 def _has_markup(text: str, tools: Collection[str] | None) -> bool:
-    called = _PYTHONIC.match(text)
-    return (
-        _MARKUP.search(text) is not None
-        or _is_call_json(text, tools)
-        or (called is not None and called[1] in (tools or ()) and text.rstrip()[-1] in ")]")
+    if _MARKUP.search(text) or _is_call_json(text, tools):
+        return True
+    return tools is not None and any(
+        name in tools for found in _CALLED.finditer(text) for name in found.groups()
     )
 
 

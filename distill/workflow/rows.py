@@ -44,6 +44,10 @@ _FOREIGN = {
     "tool_calls": _IN_MESSAGES,
     "function_call": _IN_MESSAGES,
     "calls": _IN_MESSAGES,
+    "expected_calls": _IN_MESSAGES,
+    "expected_tool": 'name it "tool_name"',
+    "expected_arguments": 'name it "tool_arguments"',
+    "function_name": 'name it "tool_name"',
     "history": 'write {"messages": […]} with every turn',
     "system_prompt": 'name it "system"',
     "tool": 'name it "tool_name"',
@@ -99,7 +103,7 @@ def read_row(row: Any, known: Known, place: str) -> Case:
         messages, expected, unscored = *_from_prompt(given, offered), 0
     else:
         messages, expected, unscored = _from_turns(_turns(given, form), given, offered, known, rule)
-    if rule is not None and messages[-1].role != "tool":
+    if rule is not None and (expected.calls or messages[-1].role != "tool"):
         _require_accord(rule, expected)
     fields: dict[str, Any] = {
         "messages": messages,

@@ -42,6 +42,8 @@ _FOREIGN = {
     "function_calls": _WRITE_CALLS,
     "tool_use": _WRITE_CALLS,
 }
+# Around a tool's result, in the exports of Hermes and Qwen.
+_RESULT = ("<tool_response>", "</tool_response>")
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 # Other names of a call's arguments.
 _ARGUMENTS = ("args", "argument", "input", "inputs", "kwargs", "parameters", "params")
@@ -76,6 +78,10 @@ def context(turns: Sequence[Turn]) -> tuple[Message, ...]:
         name = None
         if turn.role == "tool":
             name = _answered(turn, pending)
+        elif pending and turn.role == "user" and turn.content.lstrip().startswith(_RESULT[0]):
+            raise InvalidInputError(
+                "has the result of a call in a message of the user", 'give it the role "tool"'
+            )
         elif turn.role != "system":
             pending = [(given, c.name) for given, c in zip(turn.ids, turn.calls, strict=True)]
         calls = (ToolCall(name=call.name, arguments=call.arguments or {}) for call in turn.calls)
@@ -203,6 +209,8 @@ def _turn(turn: Any, offered: Offered) -> Turn:
             f"has an empty turn of the {role}",
             "give it content" + (f" or {CALL_FORM}" if role == "assistant" else ""),
         )
+    if role == "tool" and content.strip().startswith(_RESULT[0]):
+        content = content.strip().removeprefix(_RESULT[0]).removesuffix(_RESULT[1]).strip()
     answers, name = (given.get(key) if role == "tool" else None for key in ("tool_call_id", "name"))
     return Turn(
         role=role,
@@ -255,7 +263,10 @@ def _content(content: Any) -> str:
         texts = [part.get("text") for part in parts if part.get("type") in _TEXT_PARTS]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "".join(cast("list[str]", texts))
-    raise InvalidInputError("has a message whose content is not text", 'give "content" as a string')
+    raise InvalidInputError(
+        "has a message whose content is not text",
+        f'give "content" as a string; where it holds a call, write {CALL_FORM} beside it',
+    )
 
 
 def _calls(given: Mapping[str, Any]) -> list[Any]:

@@ -162,6 +162,13 @@ UNREAD = {
     "openai": f'{{"type": "function", "function": {JSON_CALL}}}',
     "unmarked": "call:find_order{order_id:A-1}",
     "special token": "Thanks!<|eot_id|>",
+    "agent": '{"action": "find_order", "action_input": {"order_id": "A-1"}}',
+    "yaml": "name: find_order\narguments:\n  order_id: A-1",
+    "yaml list": "- tool: `find_order`",
+    "code": '`find_order(order_id="A-1")`',
+    "print": 'print(find_order(order_id="A-1"))',
+    "name and json": f"find_order {ARGUMENTS}",
+    "name alone": "`find_order`",
 }
 
 
@@ -191,6 +198,8 @@ WORDS = [
     "[1] see our terms",
     "<b>Sorry</b>, 3 < 4",
     "Action: none needed.",
+    "My search (of the house) found it.",
+    "My name: Ada. Search: done.",
     "call: 0800 1234",
     "<think>Shall I call {…}?</think>No.",
     "{not json",
@@ -301,11 +310,14 @@ LEGACY = [
 ]
 
 
+WRAPPED = "<tool_response>\nlost\n</tool_response>"
+
+
 def share_gpt(user: str, assistant: str, call: str, result: str) -> list[Row]:
     return [
         {"from": user, "value": "Where is A-1?"},
         {"from": call, "value": JSON_CALL if call != "gpt" else READ["hermes"]},
-        {"from": result, "value": "lost"},
+        {"from": result, "value": "lost" if call != "gpt" else WRAPPED},
         {"from": assistant, "value": "Lost."},
         {"from": user, "value": "Where is A-1?"},
         {"from": call, "value": f"[{JSON_CALL}]" if call != "gpt" else READ["hermes"]},
@@ -415,6 +427,8 @@ FOREIGN = [
     *((row, key) for row in (PROMPT, CHAT) for key in ("tool_calls", "function_call", "calls")),
     *((row, key) for row in (PROMPT, CHAT) for key in ("tool", "arguments", "tool_args")),
     *((row, key) for row in (PROMPT, CHAT) for key in ("history", "system_prompt")),
+    *((PROMPT, f"expected_{part}") for part in ("tool", "calls", "arguments")),
+    *((row, "function_name") for row in (PROMPT, CHAT)),
     *((PROMPT, key) for key in ("tool_argument", "Rule", "rules", "targets", "toolname")),
     *((CHAT, key) for key in ("message", "Tools", "function", "conversation", "Target")),
 ]
@@ -544,6 +558,10 @@ INCOHERENT: dict[str, tuple[list[Any], str]] = {
         'of name "search" that answers no call',
     ),
     "answers twice": ([ASKED, EARLIER, RESULT, RESULT, ASKED, said("No.")], "answers no call"),
+    "a result from the user": (
+        [ASKED, EARLIER, {**ASKED, "content": WRAPPED}, said("No.")],
+        "the result of a call in a message of the user",
+    ),
     "user calls": ([{**ASKED, "tool_calls": [FUNCTION]}, said("No.")], "of the user with a tool"),
     "blank last user": ([ASKED, said("Yes?"), {**ASKED, "content": " "}, LAST], "an empty turn"),
     "no content": ([{"role": "user"}, LAST], "an empty turn of the user"),
@@ -618,6 +636,8 @@ def test_the_rule_says_what_words_are(row: Row, kind: str) -> None:
          'rule "orders", which calls find_order, and expects a call of search'),
         (chat(ASKED, said("No."), rule="orders"),
          'rule "orders", which calls find_order, and expects the target "answer"'),
+        (chat(ASKED, EARLIER, RESULT, LAST, rule="thanks"),
+         'rule "thanks", which answers, and expects a call of find_order'),
         ({"user_content": "x", "target": "refuse", "rule": "vague"},
          'rule "vague", which asks, and expects the target "refuse"'),
     ],
