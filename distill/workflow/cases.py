@@ -11,9 +11,10 @@ from distill.errors import InputFileError, Problem, WorkflowError
 from distill.files import numbered_lines, parse_json
 from distill.records import Case, digest
 from distill.strict_json import JsonError
+from distill.workflow.forms import FORMS
 from distill.workflow.model import Rule, Tool
 from distill.workflow.problems import Problems, excerpt
-from distill.workflow.rows import FORMS, Known, read_row
+from distill.workflow.rows import Known, read_row
 from distill.workflow.values import InvalidInputError
 
 MAX_ROW = 1_000_000

@@ -9,7 +9,8 @@ from typing import Any
 
 from distill import strict_json
 from distill.records import TARGET_KINDS, Case, ExpectedCall, Json, Message, TargetKind, digest
-from distill.workflow.markup import CALL_FORM
+from distill.workflow.forms import FORMS, form_of, messages_of, system_turn
+from distill.workflow.given import require_readable
 from distill.workflow.model import Rule, Tool
 from distill.workflow.problems import Problems, comma_list, did_you_mean
 from distill.workflow.tools import make_tools, read_tool_list
@@ -17,59 +18,12 @@ from distill.workflow.turns import (
     Offered,
     Turn,
     context,
-    decoded,
     expected_call,
     read_turns,
-    require_known_keys,
-    require_readable,
     require_valid,
 )
 from distill.workflow.values import InvalidInputError
 
-FORMS = (
-    'write {"user_content": "…", "tool_name": "…", "tool_arguments": {…}}'
-    ' or {"messages": […], "tools": […]}'
-)
-_FORMS = {
-    "user_content": ("tool_name", "tool_arguments"),
-    "messages": (),
-    "conversations": (),
-    "prompt": ("completion",),
-}
-_COMMON = ("rule", "target", "tools", "functions", "system")
-_KEYS = (*_COMMON, *_FORMS, *(key for keys in _FORMS.values() for key in keys))
-# What else would say something of the label or the conversation: what to write instead.
-_IN_MESSAGES = 'write {"messages": […]}, whose last message has them'
-_FOREIGN = {
-    "tool_calls": _IN_MESSAGES,
-    "function_call": _IN_MESSAGES,
-    "calls": _IN_MESSAGES,
-    "expected_calls": _IN_MESSAGES,
-    "expected_tool": 'name it "tool_name"',
-    "expected_arguments": 'name it "tool_arguments"',
-    "function_name": 'name it "tool_name"',
-    "history": 'write {"messages": […]} with every turn',
-    "system_prompt": 'name it "system"',
-    "tool": 'name it "tool_name"',
-    "arguments": 'name it "tool_arguments"',
-    "tool_args": 'name it "tool_arguments"',
-}
-# ShareGPT's names of roles, as its many writers have them.
-_SHARE_GPT = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
-}
-_SYSTEM = ("system", "developer")
 _SAID: dict[TargetKind, str] = {
     "call": "calls", "ask": "asks", "answer": "answers", "refuse": "refuses"
 }  # fmt: skip
@@ -95,14 +49,16 @@ def read_row(row: Any, known: Known, place: str) -> Case:
         raise InvalidInputError("is not a JSON object", FORMS)
     require_readable(row)
     given = {key: value for key, value in row.items() if value is not None}
-    form = _form(given)
+    form = form_of(given)
     own = _own_tools(given)
     offered = {tool.name: tool for tool in own} if own is not None else known.tools
     rule = _rule(given, known)
     if form == "user_content":
         messages, expected, unscored = *_from_prompt(given, offered), 0
     else:
-        messages, expected, unscored = _from_turns(_turns(given, form), given, offered, known, rule)
+        messages, expected, unscored = _from_turns(
+            messages_of(given, form), given, offered, known, rule
+        )
     if rule is not None and (expected.calls or messages[-1].role != "tool"):
         _require_accord(rule, expected)
     fields: dict[str, Any] = {
@@ -116,25 +72,6 @@ def read_row(row: Any, known: Known, place: str) -> Case:
     content = draft.model_dump(mode="json", exclude={"id"})
     require_readable(content)  # what was text within the row is in it
     return draft.model_copy(update={"id": digest(content), "place": place, "unscored": unscored})
-
-
-def _form(given: Json) -> str:
-    """The key that says in which form the row is."""
-    found = [name for name in _FORMS if name in given]
-    if len(found) > 1:
-        raise InvalidInputError(f'gives both "{found[0]}" and "{found[1]}"', "keep one of the two")
-    if not found:
-        others = comma_list(f'"{key}"' for key in given) or "nothing"
-        raise InvalidInputError(f"has no user message, but {others}", FORMS)
-    (form,) = found
-    require_known_keys(given, _KEYS, _FOREIGN, "the row")
-    for key in given:
-        unread = key in _KEYS and key not in (*_COMMON, form, *_FORMS[form])
-        if unread and given[key] not in ("", [], {}):
-            raise InvalidInputError(
-                f'gives "{key}" beside "{form}"', f"keep one of the two: {FORMS}"
-            )
-    return form
 
 
 def _own_tools(given: Json) -> tuple[Tool, ...] | None:
@@ -194,7 +131,7 @@ def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _E
         name = None
     if name is not None and not isinstance(name, str):
         raise InvalidInputError("has a tool_name that is not text", FORMS)
-    messages = (*_system(given), Message(role="user", content=prompt))
+    messages = (*system_turn(given), Message(role="user", content=prompt))
     if name is None:
         expected = _Expected(_reply_kind(kind))
         arguments = expected_call("", given.get("tool_arguments"), None).arguments
@@ -208,13 +145,6 @@ def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _E
     call = expected_call(name, given.get("tool_arguments"), offered)
     require_valid(call, offered)
     return messages, _Expected("call", (call,))
-
-
-def _system(given: Json) -> list[Message]:
-    text = given.get("system", "")
-    if not isinstance(text, str):
-        raise InvalidInputError("has a system that is not text", "give the system turn's text")
-    return [Message(role="system", content=text)] if text.strip() else []
 
 
 def _kind(given: Json) -> TargetKind | None:
@@ -237,53 +167,6 @@ def _reply_kind(kind: TargetKind | None) -> TargetKind:
             'add "tool_name", or "target": "ask", "answer" or "refuse" where no tool may be called',
         )
     return kind
-
-
-def _turns(given: Json, form: str) -> list[Any]:
-    """The row's messages, in OpenAI's form."""
-    value = _listed(given[form], form)
-    if form == "prompt":
-        value += _listed(given.get("completion"), "completion")
-    if form == "conversations":
-        value = [_from_share_gpt(turn) for turn in value]
-    system = _system(given)
-    if system and any(isinstance(turn, dict) and turn.get("role") in _SYSTEM for turn in value):
-        raise InvalidInputError("gives a system beside a system message", "keep one of the two")
-    return [*(message.model_dump(include={"role", "content"}) for message in system), *value]
-
-
-def _listed(value: Any, key: str) -> list[Any]:
-    """A list of messages, or one that was stored as its JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = decoded(value, f'"{key}"', FORMS)
-    if not isinstance(value, list):
-        raise InvalidInputError(f'has a "{key}" that is no list of messages', FORMS)
-    return [*value]
-
-
-def _from_share_gpt(turn: Any) -> Any:
-    """A turn of `from` and `value` as one of `role` and `content`."""
-    if not isinstance(turn, dict) or "from" not in turn:
-        return turn
-    speaker, value = turn["from"], turn.get("value")
-    if not isinstance(speaker, str) or speaker not in _SHARE_GPT:
-        raise InvalidInputError(
-            f"has a turn from {strict_json.encode(speaker)}",
-            f"use one of {comma_list(_SHARE_GPT)}",
-        )
-    rest = {key: part for key, part in turn.items() if key not in ("from", "value")}
-    if any(rest.get(key) is not None for key in ("role", "content")):
-        raise InvalidInputError(
-            'has a turn with "from" beside "role" or "content"', 'keep "from" and "value"'
-        )
-    if speaker in ("function_call", "tool_call"):
-        calls = decoded(value, "tool_calls", f"write {CALL_FORM}")
-        return {
-            **rest,
-            "role": "assistant",
-            "tool_calls": calls if isinstance(calls, list) else [calls],
-        }
-    return {**rest, "role": _SHARE_GPT[speaker], "content": value}
 
 
 def _from_turns(
