@@ -111,9 +111,33 @@ def chat_template(renderer: Renderer) -> str:
     if tools and renderer.declarations == "full":
         set_tools = "{%- if not tools -%}" + set_tools + "{%- endif -%}"
     lines.append(set_tools)
-    if len(turns) > 1:
+    if len(with_system[0]) == 1:
+        lines.append(_merge_system(turns[0]["content"], with_system[0][0]["content"]))
+    elif len(turns) > 1:
         lines.append(_set_messages(turns[0], with_system[0][0]))
-    return "".join(lines) + str(renderer.tokenizer.chat_template)
+    return "".join(lines) + renderer.chat_template
+
+
+def _merge_system(alone: str, with_system: str) -> str:
+    """Jinja that puts instructions and system turn into the user's first, for a template without.
+
+    The user's first turn for PROBE_MESSAGE, without a system turn and with PLACEHOLDER as one.
+    """
+    user = PROBE_MESSAGE.content
+    head, tail = alone.split(user)
+    before, rest = with_system.split(PLACEHOLDER)
+    between, after = rest.split(user)
+    said = [before, "messages[0].content", between, "messages[1].content", after]
+    pieces = (jinja_literal(text) if at % 2 == 0 else text for at, text in enumerate(said))
+    content = f"{jinja_literal(head)} ~ messages[0].content ~ {jinja_literal(tail)}"
+    return (
+        "{%- if messages[0].role == 'system' and messages[1].role == 'user' -%}"
+        f"{{%- set messages = [{{'role': 'user', 'content': {' ~ '.join(pieces)}}}]"
+        " + messages[2:] -%}"
+        "{%- elif messages[0].role == 'user' -%}"
+        f"{{%- set messages = [{{'role': 'user', 'content': {content}}}] + messages[1:] -%}}"
+        "{%- endif -%}"
+    )
 
 
 def _set_messages(alone: dict[str, Any], with_system: dict[str, Any]) -> str:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from distill.errors import StudentError
 from distill.records import Json, Message, Target, ToolCall, canonical_json, digest
+from distill.render.chat_template import PROBE_MESSAGE, TemplateWriter
 from distill.render.control import ControlTokens, Quoted
 from distill.render.formats import Format
+from distill.render.plain_writer import PlainWriter
 from distill.render.syntax import MalformedError, RenderError
-from distill.render.writers import PROBE_MESSAGE, PlainWriter, TemplateWriter
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ class Renderer:
         if quoted.cut:
             raise RenderError("a marker among the words of a message can be quoted in ids alone")
         return self._writer.prompt(messages, quoted.tools)
+
+    @property
+    def chat_template(self) -> str:
+        """The student's own chat template as it is used, its date pinned; empty without one."""
+        return self._writer.source if isinstance(self._writer, TemplateWriter) else ""
 
     @property
     def prompt_tools(self) -> list[Any]:

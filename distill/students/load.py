@@ -120,8 +120,7 @@ def _pretrained_student(
     tokenizer: PreTrainedTokenizerBase = _call(
         partial(AutoTokenizer.from_pretrained, source, **NO_CODE), name
     )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    _set_padding(tokenizer, name)
     context = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
     revision = getattr(config, "_commit_hash", None)
     return Student(
@@ -135,6 +134,22 @@ def _pretrained_student(
             _load_weights, source, name, None if fingerprint else revision, options
         ),
     )
+
+
+def _set_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give a tokenizer without a padding token another one: padding is masked in any case."""
+    if tokenizer.pad_token is not None:
+        return
+    # Only a token that is added already: any other would be cut out of texts from now on.
+    added = (str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items()))
+    found = next((t for t in (tokenizer.eos_token, tokenizer.unk_token, *added) if t), None)
+    if found is None:
+        raise StudentError(
+            "its tokenizer has no padding token, no end token and no other special token",
+            place=name,
+            hint='name one in its tokenizer_config.json: "pad_token"',
+        )
+    tokenizer.pad_token = found
 
 
 def _load_weights(

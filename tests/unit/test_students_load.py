@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kit.training import TOOL, train_tiny
 
 from distill.errors import MissingExtraError, StudentError
 from distill.students import embedded, load_student
@@ -144,6 +145,33 @@ def test_a_folder_is_a_student(tiny: Path) -> None:
     assert student.context_length == 128
     assert student.load().config.model_type == "llama"
     assert student.fingerprint == load_student(str(tiny), TOOLS).fingerprint
+
+
+def test_a_tokenizer_with_neither_padding_nor_end_is_trained(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    student = load_student(str(copy), [TOOL])
+    theirs = student.tokenizer
+    theirs.pad_token = theirs.eos_token = None
+    theirs.save_pretrained(copy)
+    student = load_student(str(copy), [TOOL])
+    assert student.tokenizer.eos_token is None
+    assert student.tokenizer.pad_token in student.tokenizer.get_added_vocab()
+    result = train_tiny(tmp_path / "run", student=student)
+    assert result.curve.dev[-1].loss < result.curve.dev[0].loss
+
+
+def test_a_tokenizer_with_no_token_to_pad_with_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    bare.save_pretrained(copy)
+    with pytest.raises(StudentError, match="no padding token, no end token") as caught:
+        load_student(str(copy), TOOLS)
+    assert "pad_token" in str(caught.value)
 
 
 def test_a_folder_with_other_weights_is_another_student(tiny: Path, tmp_path: Path) -> None:

@@ -1,21 +1,33 @@
-"""A conversation as text: by the tokenizer's chat template, or in FunctionGemma's format."""
+"""A conversation as text by the tokenizer's own chat template.
+
+What a template leaves to its caller, or cannot take, is found out on probes: whether it shows
+tools, in which format it writes calls, with arguments as an object or as JSON text, and whether it
+takes a system turn. A template that prints today's date prints a pinned one, so that the prompts of
+training, evaluation and every export are the same on every day.
+"""
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill import strict_json
 from distill.errors import StudentError
 from distill.records import Json, Message, Target, ToolCall, canonical_json
-from distill.render import functiongemma
 from distill.render.formats import FORMATS, FUNCTION_GEMMA, JSON, Format
+from distill.render.plain_writer import developer_instructions, target_text
 from distill.render.syntax import MalformedError, RenderError, TurnContent
 from distill.workflow.model import Tool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PINNED_DATE = datetime.date(2024, 7, 26)
+"""The date that Llama 3's templates print where they have no clock."""
+_DATE_FORMAT = "%d %b %Y"
+_DATED = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1""")
 _OPEN_THINKING = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 _JSON_INSTRUCTIONS = (
     "You can call the functions below. To call one, answer with nothing but a JSON object "
@@ -25,6 +37,7 @@ PROBE_MESSAGE = Message(role="user", content="Where is the north gate?")
 PROBE_CALL = ToolCall(name="probe_tool", arguments={"place": "north gate", "count": 2})
 """What templates and renderers are tried on."""
 _PROBE_REPLY = "zebra quartz"
+_PROBE_SYSTEM = Message(role="system", content="amber lantern")
 _PROBE_TOOL, _SECOND_TOOL = (
     Tool(name=name, description="Probe.", parameters={"type": "object"}).openai()
     for name in (PROBE_CALL.name, "second_tool")
@@ -35,48 +48,6 @@ _NAME_ONLY_FIELDS: tuple[Json, ...] = (
     {"description": "", "parameters": {"type": "object", "properties": {}}},
 )
 """Empty fields that a template may require beside a tool's name, the shortest first."""
-
-
-class PlainWriter:
-    """FunctionGemma's format, for a tokenizer without a chat template.
-
-    Prompt and turn are tokenized separately, so that no token spans the two. A turn ends with
-    <end_of_turn> after calls too: a router waits for no response, and one stop token is learned
-    better than two. <start_function_response> stops a generation all the same.
-    """
-
-    tokenize_jointly = False
-    source = "built in"
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names_only: bool = False
-    ) -> None:
-        self.format = format or FUNCTION_GEMMA
-        self.declare = functiongemma.declare_name if names_only else functiongemma.declare
-        self.bos = tokenizer.bos_token or ""
-        vocabulary = tokenizer.get_vocab()
-        missing = [marker for marker in functiongemma.MARKERS if marker not in vocabulary]
-        if missing:
-            raise StudentError(
-                f"its tokenizer has no chat template, and no token for {', '.join(missing)}",
-                hint="choose a student with a chat template, or add these tokens to it",
-            )
-        ends = (*functiongemma.STOPS, tokenizer.eos_token)
-        self.stops = tuple(dict.fromkeys(end for end in ends if end in vocabulary))
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Json]) -> str:
-        head, rest = self.bos, messages
-        if tools:
-            system = next((m.content for m in messages[:1] if m.role == "system"), None)
-            rest = messages if system is None else messages[1:]
-            instructions = functiongemma.reject_markers(_developer_instructions(system))
-            head += functiongemma.developer_turn(map(self.declare, tools), instructions)
-        return head + functiongemma.conversation(rest)
-
-    def turn(
-        self, messages: Sequence[Message], target: Target, tools: Sequence[Json], prompt: str
-    ) -> str:
-        return _target_text(self.format, target) + functiongemma.TURN[1]
 
 
 class TemplateWriter:
@@ -92,12 +63,15 @@ class TemplateWriter:
         self, tokenizer: PreTrainedTokenizerBase, format: Format | None, *, names_only: bool = False
     ) -> None:
         self.tokenizer = tokenizer
-        self.source = str(tokenizer.chat_template)
+        self.source = _pin_date(_template_of(tokenizer))
         self.name_only_fields: Json | None = None
         self.needs_developer_turn = False
         self.writes_calls = True
+        self.arguments_as_text = False
         self.shows_tools = True
+        self.takes_system = True
         try:
+            self.takes_system = self._shows_system()
             self.shows_tools = PROBE_CALL.name in self._apply([PROBE_MESSAGE], [_PROBE_TOOL])
             self.format = self._detect_format(format)
             self.stops = self._find_stops()
@@ -118,7 +92,7 @@ class TemplateWriter:
         if self.writes_calls:
             answer = Message(role="assistant", content=target.reply, tool_calls=target.calls)
         else:
-            answer = Message(role="assistant", content=_target_text(self.format, target))
+            answer = Message(role="assistant", content=target_text(self.format, target))
         turn = self._after(prompt, [*messages, answer], tools)
         return turn if any(stop in turn for stop in self.stops) else turn + self.stops[0]
 
@@ -140,12 +114,14 @@ class TemplateWriter:
         self, messages: Sequence[Message], tools: Sequence[Json]
     ) -> tuple[list[dict[str, Any]], list[Any] | None]:
         """The messages and tools passed to the chat template, in OpenAI's format."""
-        turns = [_openai_message(message, at) for at, message in enumerate(messages)]
+        as_text = self.arguments_as_text
+        turns = [_openai_message(message, at, as_text) for at, message in enumerate(messages)]
         if not turns:
             raise RenderError("an empty conversation")
         if self.name_only_fields is not None:
             tools = [_name_only(tool, self.name_only_fields) for tool in tools]
-        return self._with_instructions(turns, tools), list(tools) or None
+        turns = self._with_instructions(turns, tools)
+        return turns if self.takes_system else _merge_system(turns), list(tools) or None
 
     def _apply(
         self,
@@ -154,21 +130,28 @@ class TemplateWriter:
         *,
         add_generation_prompt: bool = True,
     ) -> str:
-        from jinja2 import TemplateError
-
         turns, declared = self.template_inputs(messages, tools)
         try:
             text = self.tokenizer.apply_chat_template(
                 turns,
                 tools=declared,
+                chat_template=self.source,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
                 # A router answers at once, without reasoning.
                 enable_thinking=False,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:
+            # A template is a program of somebody else's, and may raise anything.
             raise RenderError(f"the chat template says: {error}") from None
         return str(text)
+
+    def _shows_system(self) -> bool:
+        """Whether a system turn stands in the prompt: some templates raise, and some drop it."""
+        try:
+            return _PROBE_SYSTEM.content in self._apply([_PROBE_SYSTEM, PROBE_MESSAGE], ())
+        except RenderError:
+            return False
 
     def _with_instructions(
         self, turns: list[dict[str, Any]], tools: Sequence[Json]
@@ -179,7 +162,7 @@ class TemplateWriter:
         system = turns[0]["content"] if turns[0]["role"] == "system" else None
         rest = turns if system is None else turns[1:]
         if self.needs_developer_turn:
-            return [{"role": "developer", "content": _developer_instructions(system)}, *rest]
+            return [{"role": "developer", "content": developer_instructions(system)}, *rest]
         schemas = tools if self.name_only_fields is None else [tool["function"] for tool in tools]
         declarations = "\n".join(map(canonical_json, schemas))
         content = "\n".join(filter(None, [system, _JSON_INSTRUCTIONS, declarations]))
@@ -204,17 +187,31 @@ class TemplateWriter:
 
         A template that writes no calls, or not in the chosen format, gets them as text.
         """
-        call = Message(role="assistant", tool_calls=(PROBE_CALL,))
-        text = self._after(self._apply([PROBE_MESSAGE], ()), [PROBE_MESSAGE, call], ())
-        for format in [chosen] if chosen else FORMATS:
-            if _parses_probe_call(format, text):
-                return format
-        if not chosen and PROBE_CALL.name in text:
+        texts: list[str] = []
+        failure: RenderError | None = None
+        for self.arguments_as_text in (False, True):
+            try:
+                texts.append(self._probe_call())
+            except RenderError as error:
+                failure = failure or error
+                continue
+            for format in [chosen] if chosen else FORMATS:
+                if _parses_probe_call(format, texts[-1]):
+                    return format
+        self.arguments_as_text = False
+        if failure and not texts:
+            raise failure
+        if not chosen and PROBE_CALL.name in texts[0]:
             raise _unusable_template(
-                f"writes calls in a way that distill cannot read: {text[:120]!r}"
+                f"writes calls in a way that distill cannot read: {texts[0][:120]!r}"
             )
         self.writes_calls = False
         return chosen or JSON
+
+    def _probe_call(self) -> str:
+        """What the template writes for a call."""
+        call = Message(role="assistant", tool_calls=(PROBE_CALL,))
+        return self._after(self._apply([PROBE_MESSAGE], ()), [PROBE_MESSAGE, call], ())
 
     def _find_stops(self) -> tuple[str, ...]:
         """Stop tokens: the first special token after a reply, the format's, and EOS."""
@@ -239,19 +236,6 @@ def _name_only(tool: Json, fields: Json) -> Json:
     return {"type": "function", "function": {"name": function["name"], **fields}}
 
 
-def _target_text(format: Format, target: Target) -> str:
-    if target.calls:
-        return format.write(target.calls)
-    return functiongemma.reject_markers(target.reply.strip())
-
-
-def _developer_instructions(system: str | None) -> str:
-    """FunctionGemma's trigger sentence, followed by the conversation's own system message."""
-    if system is None or system.startswith(functiongemma.TRIGGER_SENTENCE):
-        return system or functiongemma.TRIGGER_SENTENCE
-    return f"{functiongemma.TRIGGER_SENTENCE}\n{system}"
-
-
 def _parses_probe_call(format: Format, text: str) -> bool:
     """Whether the text, up to one of its special tokens or its end, is the probe call."""
     starts = [found.start() for found in re.finditer(r"<", text)]
@@ -264,7 +248,40 @@ def _parses_probe_call(format: Format, text: str) -> bool:
     return False
 
 
-def _openai_message(message: Message, index: int) -> dict[str, Any]:
+def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template, or of several the one that takes tools."""
+    templates = tokenizer.chat_template
+    if not isinstance(templates, dict):
+        return str(templates)
+    found = templates.get("tool_use") or templates.get("default")
+    if found is None:
+        names = ", ".join(sorted(templates))
+        raise _unusable_template(f"is one of {names}, and none is called default or tool_use")
+    return str(found)
+
+
+def _pin_date(template: str) -> str:
+    """The template, with a strftime_now of its own if it asks for today's date."""
+    if "strftime_now" not in template:
+        return template
+    formats = dict.fromkeys([_DATE_FORMAT, *(match[2] for match in _DATED.finditer(template))])
+    dates = {format: _PINNED_DATE.strftime(format) for format in formats}
+    found = f"{strict_json.encode(dates)}.get(format, {strict_json.encode(dates[_DATE_FORMAT])})"
+    return f"{{%- macro strftime_now(format) -%}}{{{{- {found} -}}}}{{%- endmacro -%}}{template}"
+
+
+def _merge_system(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns with the system turn in front of the user's first, as Gemma 2 is prompted."""
+    if turns[0]["role"] != "system":
+        return turns
+    system, rest = turns[0], turns[1:]
+    if not rest or rest[0]["role"] != "user":
+        return [{**system, "role": "user"}, *rest]
+    content = f"{system['content']}\n\n{rest[0]['content']}"
+    return [{**rest[0], "content": content}, *rest[1:]]
+
+
+def _openai_message(message: Message, index: int, arguments_as_text: bool) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.name:
         turn["name"] = message.name
@@ -274,11 +291,21 @@ def _openai_message(message: Message, index: int) -> dict[str, Any]:
             {
                 "type": "function",
                 "id": f"call{index:03d}{number:02d}",
-                "function": {"name": call.name, "arguments": call.arguments},
+                "function": {
+                    "name": call.name,
+                    "arguments": _json_text(call) if arguments_as_text else call.arguments,
+                },
             }
             for number, call in enumerate(message.tool_calls)
         ]
     return turn
+
+
+def _json_text(call: ToolCall) -> str:
+    try:
+        return strict_json.encode(call.arguments)
+    except strict_json.JsonError as error:
+        raise RenderError(f"the arguments of {call.name} are not JSON: {error}") from None
 
 
 def _unusable_template(cause: str) -> StudentError:
