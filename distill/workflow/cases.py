@@ -24,7 +24,7 @@ MAX_ROW = 1_000_000
 def read_cases(
     path: Path, *, tools: Sequence[Tool] | None, rules: Sequence[Rule] | None = None
 ) -> tuple[Case, ...]:
-    """The rows of a JSON Lines file, in any form that `rows` reads.
+    """The rows of a JSON Lines file, in any of `forms`.
 
     Raises InputFileError for a file that cannot be read, WorkflowError with every wrong row.
     """

@@ -58,7 +58,10 @@ _SYSTEM = ("system", "developer")
 
 
 def form_of(given: Json) -> str:
-    """The key that says in which form the row is."""
+    """The key that says in which form the row is.
+
+    Raises InvalidInputError for none, two, and a key that is not read in this form.
+    """
     found = [name for name in _FORMS if name in given]
     if len(found) > 1:
         raise InvalidInputError(f'gives both "{found[0]}" and "{found[1]}"', "keep one of the two")
@@ -77,6 +80,7 @@ def form_of(given: Json) -> str:
 
 
 def system_turn(given: Json) -> list[Message]:
+    """The system message that stands beside the others; none where there is none."""
     text = given.get("system", "")
     if not isinstance(text, str):
         raise InvalidInputError("has a system that is not text", "give the system turn's text")
