@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from distill.records import Json
-from distill.workflow.arguments import add_argument, call_end, name_pattern, read_brackets
+from distill.workflow.arguments import add_argument, call_end, name_pattern, read_brackets, stated
 from distill.workflow.fixed import Fixed, FixedArguments, MisreadError
 from distill.workflow.model import CallSpec, Tool
 from distill.workflow.problems import closest_match, comma_list, did_you_mean, excerpt
+from distill.workflow.quotes import unquoted
 from distill.workflow.schema import schema_of
 from distill.workflow.values import InvalidInputError
 
@@ -147,11 +148,22 @@ def _brackets(text: str, start: int, tool: Tool) -> tuple[Json, int]:
         end = call_end(text, opening.end() - 1)
         inner = text[opening.end() : end - 1]
         spaced = opening.end() > start + 1
+        if spaced:
+            _reject_nameless(inner, tool)
         if spaced and not re.match(rf"\s*(?:{{|[`\"']?(?i:{name_pattern(tool)})\b)", inner):
             return {}, start
         return read_brackets(inner, tool, code=True), end
     except InvalidInputError as error:
         raise MisreadError(error, start) from None
+
+
+def _reject_nameless(inner: str, tool: Tool) -> None:
+    """A listed value in brackets is some argument's; any other text there is a remark."""
+    if any(stated(tool, name, unquoted(inner)) for name in schema_of(tool).properties):
+        raise InvalidInputError(
+            f"gives {tool.name} the value {excerpt(inner)} without an argument's name",
+            f"write it with its name, as: `name` = {excerpt(unquoted(inner))}",
+        )
 
 
 def _take(arguments: Json, found: Fixed, tool: Tool, before: str) -> None:

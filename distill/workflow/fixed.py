@@ -39,6 +39,10 @@ _WORDS = re.compile(
 # Bare words end at a comma, at a full stop that ends a sentence, or where the next call begins.
 _BARE_END = r"(?<!\s)\s*(?:,|\n|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)*`|\Z)"
 _OTHER_VALUE = re.compile(r"\s*(?:,\s*)?(?:\bor\b|\||/)\s*(?=\S)", re.IGNORECASE)
+_CASE = re.compile(
+    r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|[^.;\n]*\b(?:else|otherwise)\b[^.;\n]*",
+    re.IGNORECASE,
+)
 _AS = r"\s+(?:as|for|into|in)\s+(?:the\s+|its\s+)?"
 _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
@@ -67,7 +71,9 @@ class FixedArguments:
         self._text = text
         self._tool = tool
         names = name_pattern(tool)
-        self._name = rf"(?<![\w{{.-])({_OPEN})((?i:{names}))(?:_{{1,2}}(?!\w))?(?![\w(-])({_CLOSE})"
+        self._name = (
+            rf"(?<![\w{{.])(?<!\w-)({_OPEN})((?i:{names}))(?:_{{1,2}}(?!\w))?(?![\w(-])({_CLOSE})"
+        )
         self._reverse = re.compile(rf"{_AS}{_OPEN}((?i:{names}))(?!\w){_CLOSE}", re.IGNORECASE)
         self._event = re.compile(
             rf"{self._name}|`([^`\n]*)`(?=\s*[=:＝：])|(?<![\w.-])([A-Za-z_][\w.-]*)(?=\s*[=＝](?!=))"
@@ -99,10 +105,10 @@ class FixedArguments:
         if signed:
             return signed
         for clause in re.finditer(r"[^.;\n]+", self._text):
-            named = re.search(self._name, clause[0])
-            name = named_argument(self._tool, named[2]) if named else None
-            if name and sum(self._mentions(clause[0], name)) == 1:
-                return clause
+            for named in re.finditer(self._name, clause[0]):
+                name = named_argument(self._tool, named[2])
+                if name and sum(self._mentions(clause[0], name)) == 1:
+                    return clause
         return None
 
     def _read(self, event: re.Match[str], *, adjacent: bool) -> Fixed | int:
@@ -153,6 +159,9 @@ class FixedArguments:
         quoted = None if self._text[start : start + 1] in '`"' else quotation(self._text, start)
         if quoted:
             return ParsedValue(typed_value(self._tool, name, quoted.text), quoted.end)
+        slot = _SLOT.match(self._text, start)
+        if slot and re.compile(r"\s+\(").match(self._text, slot.end()):  # with an explanation
+            return ParsedValue(slot[0], slot.end())
         return scan_value(self._text, start, self._tool, name, self._stop)
 
     def _unknown(self, event: re.Match[str], name: str, *, adjacent: bool) -> Fixed | int:
@@ -216,7 +225,14 @@ class FixedArguments:
                     f'gives "{name}" a value with braces around no slot\'s name: {excerpt(value)}',
                     "write a slot as one word in single braces, as: {topic}",
                 )
-            if not any(slots_in(value)) and schema_of(self._tool).accepts_name(name):
+            is_fixed = not any(slots_in(value))
+            if is_fixed and (case := _CASE.match(self._text, found.end)):
+                raise InvalidInputError(
+                    f'gives "{name}" of {self._tool.name} a value only in a case: '
+                    f'"{excerpt(case[0])}"',
+                    "write a rule for each case, as a fixed value is fixed always",
+                )
+            if is_fixed and schema_of(self._tool).accepts_name(name):
                 for error in argument_errors(self._tool, {name: value}, partial=True):
                     raise error
 

@@ -35,7 +35,7 @@ def quotation(text: str, start: int) -> Quotation | None:
     for found in re.compile(f"[{CLOSERS[mark]}]").finditer(text, start + 2):
         end = found.end()
         if not (found[0] in _APOSTROPHES and text[end : end + 1].isalnum()):
-            return Quotation(text[start + 1 : end - 1], end)
+            return Quotation(text[start + 1 : end - 1].strip(), end)
     return None
 
 

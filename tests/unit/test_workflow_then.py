@@ -128,6 +128,10 @@ READ = {
     "call `set_status` with status closed, priority 2": CLOSED | {"priority": 2},
     "call `set_status` with the status open or closed, as they say": {},
     "call `set_status` with the status (open, closed or escalated) as asked": {},
+    "call `set_status` with status = « closed »": CLOSED,
+    "call `set_status` --status=closed, --priority 2": CLOSED | {"priority": 2},
+    "call `set_status` (the tool for tickets) with status = closed": CLOSED,
+    "call `set_status` with ticket = {topic} (the whole number), status = closed": PLACED,
     "call `find_order` with the query as the customer wrote it": None,
 }  # fmt: skip
 
@@ -186,6 +190,10 @@ REFUSED = {
         7, '"status" to set_status twice', "one"),
     "call `set_status`.\n\nFine.\n\n- status = lost": (9, "wrong value", "closed"),
     'call `set_status` with {"status": "closed"': (5, "not complete JSON", "brackets"),
+    "call `set_status` (closed)": (5, "without an argument's name", "`name` = closed"),
+    "call `set_status` with ticket and status (closed)": (5, "not understood", "with `a`"),
+    'call `set_status` with status = "closed" if solved, else "open"': (5, "in a case", "each"),
+    'call `set_status` with status "closed", otherwise "open"': (5, "in a case", "each case"),
     "call `set_status` with status": None,
     "call `set_status`, not `find_order`": (5, "goes on with `find_order`", "and or then"),
     "call `set_status`; do not call find_order": (5, "call find_order", "and or then"),
