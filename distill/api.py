@@ -217,6 +217,7 @@ class Run:
         from distill.evaluate.route import Router
 
         if self._router is None:
+            pipeline.require_trained(self.folder)
             self._router = Router(self.folder)
         return self._router.route(text)
 
@@ -224,7 +225,7 @@ class Run:
         """Everything that report.json holds, from what the run has so far."""
         from distill.report import collect
 
-        pipeline.require_unaltered(self.folder)
+        pipeline.require_current(self.folder)
         return collect(self.path)
 
 
@@ -298,6 +299,7 @@ def score(
 
     with locked(path), _watched(progress) as watcher:
         run = reopened_run(path, config, settings)
+        pipeline.require_trained(run)
         name, cases = _named_cases(data, run.workflow)
         if note := unscored_note(cases):
             watcher.notice(str(note))

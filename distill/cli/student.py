@@ -109,8 +109,11 @@ def evaluate(
 def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     """Route one request with RUN's tuned student."""
     from distill.evaluate.route import Router
+    from distill.stages.pipeline import require_trained
 
-    answer = Router(api.reopened_run(run, None, shared.tables_of(flags))).route(text)
+    opened = api.reopened_run(run, None, shared.tables_of(flags))
+    require_trained(opened)
+    answer = Router(opened).route(text)
     sure = answer.probabilities
     if as_json:
         shown: Any = {"calls": [call.model_dump() for call in answer.calls], "reply": answer.reply}

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.errors import RunError
 from distill.evaluate.baselines import Majority, MiniLM, Tfidf
 from distill.evaluate.gate import teacher_arm
 from distill.evaluate.predict import Progress, predict
@@ -26,7 +25,7 @@ from distill.serving.vllm import Notice
 from distill.sharing import bidirectional_start_ids
 from distill.students import Student
 from distill.students.embedded import PACKAGE, encode
-from distill.train.student import load_run_student, student_renderer
+from distill.train.student import load_tuned_student, student_renderer
 from distill.train.threads import adapt_threads
 
 if TYPE_CHECKING:
@@ -45,11 +44,7 @@ def read_scores(folder: Path, dataset: str) -> dict[str, Scores]:
 def score_arms(
     run: RunFolder, datasets: Mapping[str, Cases], progress: Progress, notice: Notice
 ) -> dict[str, dict[str, Scores]]:
-    """Write every arm's predictions and scores; the scores by data set and arm.
-
-    Raises RunError where no student was trained yet.
-    """
-    require_adapter(run)
+    """Write every arm's predictions and scores of a run with a student; by data set and arm."""
     progress = adapt_threads(run.config.train.threads, progress, notice)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in datasets}
     all_cases = [case for cases in datasets.values() for case in cases]
@@ -90,7 +85,7 @@ def _student_predictor(
         # Checked first: a wrong command fails before the student's tokenizer is loaded.
         run.require_confirmed("vllm_command", "vllm_args")
         command = vllm_command(teacher.vllm_command)
-    student = load_run_student(run)
+    student = load_tuned_student(run)
     if settings.backend == "transformers":
         yield lambda arm: predict_student(run, student, arm, cases, progress)
         return
@@ -143,18 +138,4 @@ def predict_cases(
         batch_size=run.config.evaluate.batch_size,
         bidirectional_start_ids=bidirectional_start_ids(model),
         progress=progress,
-    )
-
-
-def require_adapter(run: RunFolder) -> None:
-    """Raise RunError unless the run has a trained student."""
-    if not (run.path / layout.ADAPTER).is_dir():
-        raise untrained_error(run)
-
-
-def untrained_error(run: RunFolder) -> RunError:
-    return RunError(
-        "no student was trained here yet",
-        place=run.path,
-        hint=f"train one: distill train {run.path}",
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distill.errors import UsageError
-from distill.evaluate.arms import predict_cases, require_adapter
+from distill.evaluate.arms import predict_cases
 from distill.evaluate.confidence import Confidence, tool_probabilities
 from distill.records import Case, Message, ToolCall
 from distill.render import Parsed
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.sharing import bidirectional_start_ids
-from distill.train.student import load_run_student, student_renderer
+from distill.train.student import load_tuned_student, student_renderer
 from distill.train.threads import set_threads
 
 
@@ -34,13 +34,12 @@ class Routed(NamedTuple):
 
 
 class Router:
-    """A run's tuned student, loaded once. Raises RunError where none was trained yet."""
+    """The student of a run that has one (see `pipeline.require_trained`), loaded once."""
 
     def __init__(self, run: RunFolder) -> None:
-        require_adapter(run)
         set_threads(run.config.train.threads)
         self._run = run
-        student = load_run_student(run)
+        student = load_tuned_student(run)
         self._model = student.load(run.path / layout.ADAPTER)
         self._renderer = student_renderer(student, run)
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.cards.model import CARD, model_card
 from distill.errors import AlteredRunError, ExportError, WriteError
-from distill.evaluate.arms import untrained_error
 from distill.export.gguf_model import begins_with_bos, write_gguf
 from distill.export.merged import write_merged
 from distill.export.ollama import write_modelfile
@@ -36,9 +35,9 @@ from distill.files import file_digest, write_json, write_text
 from distill.records import Json, digest
 from distill.run import layout
 from distill.run.folder import RunFolder, read_json
-from distill.stages.pipeline import require_unaltered
+from distill.stages.pipeline import require_trained, require_unaltered
 from distill.students import Student
-from distill.train.student import load_run_student, student_renderer
+from distill.train.student import load_tuned_student, student_renderer
 from distill.train.threads import set_threads
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def export(
     cannot express, WriteError.
     """
     require_trained(run)
+    # The card shows its scores.
+    require_unaltered(run)
     set_threads(run.config.train.threads)
     root = out or run.path / layout.EXPORT
     _require_outside(run.path, root)
@@ -122,7 +123,7 @@ class _ExportInputs:
 
     @cached_property
     def student(self) -> Student:
-        return load_run_student(self.run)
+        return load_tuned_student(self.run)
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -323,10 +324,3 @@ def _require_ours(folder: Path) -> None:
             hint="move it away, or choose another folder with --out",
         )
     folder.rmdir()
-
-
-def require_trained(run: RunFolder) -> None:
-    """Raise RunError unless the run's student is trained, and unaltered."""
-    if "train" not in run.manifest.stages or not (run.path / layout.ADAPTER).is_dir():
-        raise untrained_error(run)
-    require_unaltered(run)

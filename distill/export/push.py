@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from distill.cards.model import CARD, write_model_card
 from distill.errors import ExportError, UsageError
-from distill.export.export import METADATA, export, require_trained
+from distill.export.export import METADATA, export
 from distill.files import link_or_copy, write_json
 from distill.run import layout
 from distill.run.folder import RunFolder
+from distill.stages.pipeline import require_trained, require_unaltered
 from distill.students.quiet import disable_telemetry
 
 FORMATS = ("hf", "gguf", "adapter")
@@ -75,6 +76,7 @@ def _folder_to_upload(run: RunFolder, format: str, notice: Callable[[str], None]
         yield made.folder
         return
     require_trained(run)
+    require_unaltered(run)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "adapter"
         # The pickled training arguments are of no use elsewhere.

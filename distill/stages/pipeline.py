@@ -136,8 +136,8 @@ def require_before(run: RunFolder, first: Stage) -> None:
 
 
 def make_report(run: RunFolder, watcher: Watcher) -> None:
-    """The report on what the run holds so far, however far it is."""
-    require_unaltered(run)
+    """The report on what the run holds so far, however far it is; raises as `require_current`."""
+    require_current(run)
     _run(report.STAGE, Context(run, watcher))
 
 
@@ -167,12 +167,35 @@ def status(run: RunFolder) -> list[StageStatus]:
     return states
 
 
-def require_unaltered(run: RunFolder) -> None:
-    """Raise AlteredRunError when a finished stage's file is not what it wrote, reports aside."""
-    for stage in earlier(report.STAGE):
+def require_unaltered(run: RunFolder, *, before: Stage = report.STAGE) -> None:
+    """Raise AlteredRunError when a finished stage's file is not what it wrote."""
+    for stage in earlier(before):
         state = stage_status(stage, run)
         if state.state == "altered":
             raise _altered(state, run)
+
+
+def require_current(run: RunFolder, *, before: Stage = report.STAGE) -> None:
+    """Raise AlteredRunError or StaleRunError unless the finished stages are what they were.
+
+    What was asked at the gate may be of earlier rules and settings: only its files are looked at.
+    """
+    require_unaltered(run, before=before)
+    _ready(run, (stage for stage in earlier(before) if stage is not gate.STAGE))
+
+
+def require_trained(run: RunFolder) -> None:
+    """Raise RunError unless the run has a student, trained on its present data and settings.
+
+    Raises AlteredRunError or StaleRunError for one whose files, data or settings have changed.
+    """
+    if train.STAGE.name not in run.manifest.stages:
+        raise RunError(
+            "no student was trained here yet",
+            place=run.path,
+            hint=f"train one: {_way_to(train.STAGE.name, run.path)}",
+        )
+    require_current(run, before=evaluate.STAGE)
 
 
 def _run(stage: Stage, context: Context) -> None:

@@ -53,11 +53,16 @@ class Student:
     """What its prompts contain of the tool declarations, unless the settings say otherwise."""
     defaults: TrainDefaults
     fingerprint: str
-    """Identifies the weights: a digest, or a hub revision."""
+    """Identifies the weights: a digest, or the name and revision at a hub."""
     context_length: int
     """In tokens."""
     load_weights: Callable[..., PreTrainedModel] = field(repr=False)
     """Returns the base model; given the folder of a fully tuned model, that one."""
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether the fingerprint is a revision, which may change while the weights do not."""
+        return self.fingerprint.startswith(f"{self.name}@")
 
     def load(self, adapter: Path | None = None) -> PreTrainedModel:
         """The model in eval mode, on the GPU if there is one.
