@@ -69,7 +69,7 @@ def read_example(text: str, then: Then, tools: Mapping[str, Tool]) -> tuple[str,
             'write: - the request → name: "value"; an arrow in the text itself as \\->',
         )
     if written is None:
-        _reject_unread(text, then, target)
+        _reject_unread(text.strip(), then, target, tools)
         return request, None
     if not then.calls:
         raise InvalidInputError(
@@ -92,6 +92,9 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
     from_example = called[1] if called else read_arguments(written, tool)
     if not called and list(from_example.values()) == [written]:
         _check_words(request, written)
+    for name, value in from_example.items():
+        if isinstance(value, str):
+            _check_value(name, value, request, written, tools, tool)
     constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
     for name, value in constants.items():
         if not json_equal(from_example.get(name, value), value):
@@ -116,15 +119,43 @@ def _target(then: Then, tools: Mapping[str, Tool]) -> str:
     )
 
 
-def _reject_unread(text: str, then: Then, target: str) -> None:
+def _reject_unread(text: str, then: Then, target: str, tools: Mapping[str, Tool]) -> None:
     """Without an arrow, all of the text is the request: it may not look like more."""
-    if not then.calls or quotation(text, 0):
+    quoted = quotation(text, 0)
+    if not then.calls or (quoted and quoted.end == len(text)):
         return
     half = re.search(rf"(?<!\\)(?:(?<=\s){_SIGN}(?=\S)|(?<=\S)(?<!\\){_SIGN}(?=\s))", text)
-    if half or re.search(rf"{_NO_ARROW}\s*(?:{target})", text, re.IGNORECASE):
+    unsaid = rf"{_NO_ARROW}\s*(?:{target})|^[\"“„«'].*[\"”“»']\s*:?\s*(?:{target})"
+    called = rf"(?<!\w)(?:{'|'.join(map(re.escape, tools))})\s*[(:]\s*[\"'“{{]*\w*[\"'”]*\s*[=:,)]"
+    if half or re.search(unsaid, text, re.IGNORECASE) or re.search(called, text):
         raise InvalidInputError(
             "may have arguments, without an arrow between blanks before them",
             f"write: - the request → name: value; {IN_QUOTES}",
+        )
+
+
+def _check_value(
+    name: str, value: str, request: str, written: str, tools: Mapping[str, Tool], tool: Tool
+) -> None:
+    """Raise where the text that became a value still looks like arguments, a call or a slot."""
+    names, called = name_pattern(tool), "|".join(map(re.escape, tools))
+    start = rf"(?:[(\[]\s*)?(?:with\s+|using\s+)?(?:the\s+)?(?:(?i:{names})|{called})\b"
+    swallowed = re.match(start, value) or re.search(
+        rf"(?<![\w-])(?:(?i:{names})\s*[:=]|(?:{called})\()", value
+    )
+    is_quoted = any(f"{mark}{value}" in written for mark in "\"“'`«„‘")
+    if not value and not re.search(r"[\"'“`]", written):
+        raise InvalidInputError(f'gives "{name}" no value', "write it behind the sign")
+    if any(slots_in(value)):
+        raise InvalidInputError(
+            f'gives "{name}" the slot {excerpt(value)}, which examples do not fill',
+            "write the value that this request has",
+        )
+    if swallowed and not is_quoted and swallowed[0].casefold() not in request.casefold():
+        raise InvalidInputError(
+            f'has "{excerpt(value)}" as {name}, which looks like more than a value',
+            'write: name: "value", other: 3, or the whole call; put a value that is meant so in '
+            "quotes",
         )
 
 

@@ -105,6 +105,15 @@ KEPT = {
     ),
     "what does printf(x) do → printf(x)": ("what does printf(x) do", {"query": "printf(x)"}),
     "where is it - query: fine": ("where is it - query: fine", None),
+    'what is find_order() for → query: "find_order()"': (
+        "what is find_order() for",
+        {"query": "find_order()"},
+    ),
+    'is it → query: "limit: 3, see"': ("is it", {"query": "limit: 3, see"}),
+    "the query limits of plans → query limits": (
+        "the query limits of plans",
+        {"query": "query limits"},
+    ),
 }
 
 
@@ -126,6 +135,29 @@ REFUSED = {
     'has order 6 left :: query: "6"': ("find", "without an arrow", "→"),
     "has order 6 left ← query: 6": ("find", "without an arrow", "→"),
     "has order 6 left | find_order(query='6')": ("find", "without an arrow", "→"),
+    **{
+        f"has order 6 left → {right}": ("find", "looks like more than a value", "quotes")
+        for right in (
+            'query "order 6"',
+            "query is order 6",
+            "with query order 6",
+            "find_order order 6",
+            '(query="order 6")',
+            "[query: order 6]",
+            "find_order, query: order 6",
+            'find_order query="order 6"',
+            "query: order 6 limit: 3",
+            "query: order 6 | limit=3",
+            "query: order 6 → limit: 3",
+            '[find_order(query="order 6")]',
+        )
+    },
+    "has order 6 left → query:": ("find", "no value", "sign"),
+    "has order 6 left → query: {topic}": ("find", "the slot {topic}", "this request"),
+    'has order 6 left: find_order(query="order 6")': ("find", "without an arrow", "→"),
+    "has order 6 left (find_order: query=order 6)": ("find", "without an arrow", "→"),
+    '"has order 6 left" query: order 6': ("find", "without an arrow", "→"),
+    '"has order 6 left": query: order 6': ("find", "without an arrow", "→"),
     "has order 6 left ->6": ("find", "without an arrow", "quotes"),
     "how do I get from A -> B": ("find", "neither an argument nor in the request", "quotes"),
     "from A -> B -> C": ("find", "more than one arrow", "quotes"),
