@@ -195,7 +195,9 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
     draft = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
+        # Not through a link that stands in its place.
+        draft.unlink(missing_ok=True)
+        with open(draft, "xb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

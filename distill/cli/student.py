@@ -245,7 +245,7 @@ def export(
     """
     from distill.export.export import export as write
 
-    with locked(run), terminal.watching() as watcher:
+    with locked(run, reading=True), terminal.watching() as watcher:
         watcher.begins("export")
         made = write(
             api.reopened_run(run, None, shared.tables_of(flags)),

@@ -7,6 +7,7 @@ instant leaves what was committed, and no half of a transaction.
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,13 +61,24 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self.guarded():
+            read_only = path.exists() and not (
+                os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: what `execute` returned from is committed.
             # One thread at a time uses it, but not always the one that opened it (LoopRunner).
-            self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self.connection = sqlite3.connect(
+                _read_only_uri(path) if read_only else path,
+                uri=read_only,
+                isolation_level=None,
+                check_same_thread=False,
+            )
         try:
             with self.guarded():
-                self._prepare()
+                if not read_only:
+                    self._prepare()
+                elif not self._is_current():
+                    raise self._unusable("is not a store of replies of this version of distill")
         except BaseException:
             self.close()
             raise
@@ -143,3 +155,10 @@ class Database:
                 hint="wait until it is done, or choose another folder with --out",
             )
         return self._unusable(f"is damaged: {error}")
+
+
+def _read_only_uri(path: Path) -> str:
+    """Of a folder that cannot be written; a log there, as a killed run leaves it, is read too."""
+    log = path.with_name(f"{path.name}-wal")
+    whole = not log.exists() or log.stat().st_size == 0
+    return f"{path.absolute().as_uri()}?mode=ro" + "&immutable=1" * whole

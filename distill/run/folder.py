@@ -6,36 +6,42 @@ last and forgotten first, so that a run killed at any instant is a shorter run, 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
 from distill.config import Config, Setting, redacted_url
 from distill.errors import (
     AlteredRunError,
-    InputFileError,
     RunError,
-    RunLockedError,
     StaleRunError,
     UsageError,
     WriteError,
 )
-from distill.files import file_digest, parse_json, read_text, write_json
+from distill.files import file_digest, read_text, write_json
 from distill.records import Json, Record, digest
 from distill.run import layout
+from distill.run.lock import (
+    NEW_INPUTS,
+    OLD_INPUTS,
+    damaged,
+    locked,
+    read_json,
+    require_folder,
+    require_ours,
+)
 from distill.run.manifest import Manifest, StageEntry, changes, flatten
 from distill.sources import flag_of, refusal, user_file
 from distill.strict_json import JsonError, encode
 from distill.version import __version__
 from distill.workflow.model import Workflow
+
+__all__ = ["RunFolder", "RunSettings", "locked", "read_json"]
 
 R = TypeVar("R", bound=Record)
 
@@ -54,32 +60,6 @@ class RunSettings(Record):
     workflow: str
     workflow_digest: str
     config: Config
-
-
-@contextmanager
-def locked(path: Path, *, create: bool = False) -> Iterator[None]:
-    """Hold the run folder at `path` for writing; the lock goes with the process.
-
-    Raises RunLockedError when another process holds it, RunError when there is no such folder
-    and it is not to be created.
-    """
-    if not create:
-        _require_folder(path)
-    with _lock_file(path) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise RunLockedError(
-                f"another process is working here (process {owner})",
-                place=path,
-                hint="wait until it is done, or choose another folder with --out",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 class RunFolder:
@@ -127,24 +107,24 @@ class RunFolder:
         replies.
         """
         run = cls.of(path, workflow, config)
+        require_ours(path)
         if (path / layout.CONFIG).exists():
             if anew:
                 run.forget([*run.manifest.stages])
-            else:
+            elif run._has_data():
                 cls.open(path)._refuse_other(run.settings, workflow)
-        elif path.exists() and _foreign(path):
-            raise RunError(
-                "is not a run folder, and it is not empty",
-                place=path,
-                hint="choose a new folder with --out",
-            )
-        run._write_inputs()
+            else:
+                _require_format(path)
+        # What a run was made from stays; a run that was killed while it began is begun again.
+        if not run._has_data():
+            run._write_inputs()
+        run.record()
         return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """The run at `path`, which must exist and be of a format that this distill knows."""
-        _require_folder(path)
+        require_folder(path)
         if not (path / layout.CONFIG).is_file():
             raise RunError(
                 "is not a run folder: it has no config.json",
@@ -250,19 +230,29 @@ class RunFolder:
         manifest = Manifest(stages=stages)
         write_json(self.path / layout.MANIFEST, manifest.model_dump(mode="json"))
 
+    def _has_data(self) -> bool:
+        """Whether something was made here that other rules could contradict."""
+        return bool(self.manifest.stages.keys() - ASKED)
+
     def _write_inputs(self) -> None:
-        inputs = self.path / layout.INPUTS
-        write_json(self.path / layout.WORKFLOW, self.workflow.model_dump(mode="json"))
+        """Into a new folder first, which then takes the old one's place: sources may be in it."""
+        inputs, new, old = (self.path / n for n in (layout.INPUTS, NEW_INPUTS, OLD_INPUTS))
         try:
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
+            write_json(new / Path(layout.WORKFLOW).name, self.workflow.model_dump(mode="json"))
             for source in self.workflow.sources:
-                shutil.copyfile(source, inputs / source.name)
+                shutil.copyfile(source, new / _free_name(source.name, new))
+            if inputs.exists():
+                inputs.rename(old)
+            new.rename(inputs)
         except OSError as error:
             raise WriteError.from_os(error, inputs) from None
-        self.record()
+        finally:
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
 
     def _refuse_other(self, settings: RunSettings, workflow: Workflow) -> None:
-        if not self.manifest.stages.keys() - ASKED:
-            return  # nothing was made yet that could contradict
         then = _identity(self.settings, self.workflow)
         found = changes(then, _identity(settings, workflow))
         if found:
@@ -271,6 +261,15 @@ class RunFolder:
                 place=self.path,
                 hint="choose another folder with --out, or begin this one anew with --redo",
             )
+
+
+def _free_name(name: str, folder: Path) -> str:
+    """A name that no file in `folder` has, in whatever case: rules.md, 2-rules.md."""
+    taken, number, free = {path.name.casefold() for path in folder.iterdir()}, 1, name
+    while free.casefold() in taken:
+        number += 1
+        free = f"{number}-{name}"
+    return free
 
 
 def _identity(settings: RunSettings, workflow: Workflow) -> Json:
@@ -299,7 +298,7 @@ def _require_format(path: Path) -> None:
     recorded = read_json(path / layout.CONFIG)
     number, version = recorded.get("format"), recorded.get("distill")
     if not isinstance(version, str):
-        raise _damaged(path / layout.CONFIG, "does not say which distill made the run")
+        raise damaged(path / layout.CONFIG, "does not say which distill made the run")
     if number != layout.FORMAT:
         raise StaleRunError(
             f"has the run format {number} of distill {version}; this is distill {__version__}, "
@@ -307,44 +306,6 @@ def _require_format(path: Path) -> None:
             place=path,
             hint="start a new run with --out, or use the version of distill that made this one",
         )
-
-
-def _foreign(path: Path) -> bool:
-    """Whether a folder holds something that a run killed while it began would not."""
-    if not path.is_dir():
-        return True
-    return any(e.name != layout.INPUTS and not e.name.startswith(".") for e in path.iterdir())
-
-
-def _require_folder(path: Path) -> None:
-    if path.is_dir():
-        return
-    if path.exists():
-        raise RunError("is a file, not a run folder", place=path, hint="name the folder of a run")
-    raise RunError(
-        "there is no such run folder",
-        place=path,
-        hint=f"make one with: distill gen --rules rules.md --out {shlex.quote(str(path))}",
-    )
-
-
-def _lock_file(path: Path) -> IO[str]:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        return open(path / layout.LOCK, "a+")
-    except OSError as error:
-        raise WriteError.from_os(error, path) from None
-
-
-def read_json(path: Path) -> Json:
-    """The JSON object in a file of a run. Raises AlteredRunError when there is none."""
-    try:
-        value = parse_json(read_text(path), path)
-    except InputFileError as error:
-        raise _damaged(path, error.problems[0].cause) from None
-    if not isinstance(value, dict):
-        raise _damaged(path, "is not a JSON object")
-    return value
 
 
 def _not_finite(path: Path) -> tuple[str, ...]:
@@ -367,14 +328,10 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _damaged(path: Path, cause: str) -> AlteredRunError:
-    return AlteredRunError(cause, place=path, hint="restore it, or start a new run with --out")
-
-
 def _record(path: Path, kind: type[R]) -> R:
     try:
         return kind.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise _damaged(path, f"is not what distill wrote: {field}: {first['msg']}") from None
+        raise damaged(path, f"is not what distill wrote: {field}: {first['msg']}") from None
