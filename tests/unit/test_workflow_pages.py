@@ -33,11 +33,11 @@ def load(folder, page, **files):
     for name, data in {"rules": page, **files}.items():
         data = data if isinstance(data, bytes) else data.encode()
         (folder / f"{name}.md").write_bytes(data)
-    start = time.monotonic()
+    start = time.process_time()
     try:
         return load_workflow(folder / "rules.md")
     finally:
-        assert time.monotonic() - start < SECONDS
+        assert time.process_time() - start < SECONDS
 
 
 def messages(folder, page):

@@ -235,7 +235,7 @@ PYTHON_SLIPS = {
     "choices": (
         function(doc="Do.\n\n    Args:\n        x: it (choices: a)\n    "), 2, "choices", "JSON"),
     "variadic": (function("*x: int"), 2, "any number", "name every argument"),
-    "binary": ("\0", None, "binary", "UTF-8"),
+    "binary": ("\0", 1, "binary", "UTF-8"),
 }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ PYTHON_SLIPS = {
 def test_a_slip_in_tools_py(tmp_path, slip):
     text, line, cause, hint = PYTHON_SLIPS[slip]
     ((place, found_cause, found_hint),) = faults(tmp_path, text, "tools.py")
-    assert place == (f"tools.py:{line}" if line else "tools.py")
+    assert place == f"tools.py:{line}"
     assert cause in found_cause
     assert hint in found_hint
 
