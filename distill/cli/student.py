@@ -107,7 +107,10 @@ def evaluate(
 @threads_option
 @json_option
 def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
-    """Route one request with RUN's tuned student."""
+    """Route one request with RUN's tuned student.
+
+    A request that the student cannot be asked, as it is longer than its context, is malformed.
+    """
     from distill.evaluate.route import Router
     from distill.stages.pipeline import require_trained
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from distill.errors import UsageError
 from distill.evaluate.arms import predict_cases
-from distill.evaluate.confidence import Confidence, tool_probabilities
+from distill.evaluate.confidence import CallPrefixes, Confidence, tool_probabilities
+from distill.evaluate.predict import render_prompts
 from distill.records import Case, Message, ToolCall
 from distill.render import Parsed
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.sharing import bidirectional_start_ids
+from distill.sharing.decode import context_length
+from distill.sharing.openings import supports_path_scoring
 from distill.train.student import load_tuned_student, student_renderer
 from distill.train.threads import set_threads
 
@@ -44,20 +48,35 @@ class Router:
         self._renderer = student_renderer(student, run)
 
     def route(self, text: str) -> Routed:
-        """The student's answer to one request. Raises UsageError for a blank one."""
+        """The student's answer to one request.
+
+        What it cannot be asked, as it is too long or no Unicode, is malformed: `detail` says why,
+        and `raw` is empty. Raises UsageError for a blank request, or what is no text.
+        """
+        if not isinstance(text, str):
+            raise UsageError(
+                f"is {type(text).__name__}, not text", place="TEXT", hint="give a request in words"
+            )
         if not text.strip():
             raise UsageError("is blank", place="TEXT", hint="give a request in words")
         model, renderer = self._model, self._renderer
         case = Case(id="", messages=(Message(role="user", content=text),), kind="answer")
+        limit = context_length(model) or math.inf
+        prompts, refused = render_prompts(renderer, [case], "tuned", limit)
+        if not prompts:
+            return Routed((), "", True, refused[0].detail, "", None, None)
         (answer,) = predict_cases(self._run, model, renderer, "tuned", [case], lambda *_: None)
         parsed = Parsed(answer.calls, answer.reply, bool(answer.malformed), answer.detail)
         confidence: Confidence | None = None
-        if answer.confidence is not None or answer.malformed:
-            prompts = [renderer.prompt(case.messages)]
+        room = limit - len(prompts[0])
+        has_room = CallPrefixes(renderer, renderer.tools).longest <= room
+        if answer.confidence is not None or (
+            answer.malformed and has_room and supports_path_scoring(model)
+        ):
             (confidence,) = tool_probabilities(
                 model,
                 renderer,
-                prompts,
+                [prompts[0]],
                 renderer.tools,
                 bidirectional_start_ids=bidirectional_start_ids(model),
             )
