@@ -276,7 +276,11 @@ def run_stage_of(
         run = reopened_run(path, config, settings)
         if redo:
             pipeline.redo(run, stage)
-        pipeline.run_stages(run, watcher, stage)
+        if not pipeline.run_stages(run, watcher, stage):
+            watcher.notice(f"the stage {stage.name} is done: there is nothing to do")
+        # Also where it was done with them before: what comes after it is to use them too.
+        if run.settings != RunFolder.open(path).settings:
+            run.record()
     return run
 
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 FORMATS = ("hf", "gguf", "ollama")
 METADATA = "export.json"
 """The export's record of itself; a folder without it was not written by distill."""
+DRAFT_MARK = ".distill-draft"
+"""In a folder that an export is being written to: one that was killed is cleared away."""
 _METADATA_KEYS = {"key", "parity", "notes", "card", "files"}
 VERSION = 2
 """Incremented when the same student is exported differently."""
@@ -203,11 +205,16 @@ def _renew_card(
 
 def _make(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
     """Write an export to a temporary folder, load and compare it, and rename it to `folder`."""
+    draft, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
     _require_ours(folder)
-    draft = folder.with_name(f".{folder.name}.part")
+    # What a killed export left within the run is the run's own.
+    if not folder.is_relative_to(inputs.run.path):
+        _require_ours(old)
+        _require_own_draft(draft)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
+        write_text(draft / DRAFT_MARK, "")
         parity, notes = _MAKERS[format](inputs, draft)
         write_text(draft / CARD, model_card(inputs.run, format))
         metadata: Json = {
@@ -218,6 +225,7 @@ def _make(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
             "files": _files(draft),
         }
         write_json(draft / METADATA, metadata)
+        (draft / DRAFT_MARK).unlink()
         _replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -228,7 +236,7 @@ def _files(folder: Path) -> Json:
     """Each file's digest by its name, without the card, which may be renewed."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     names = ((path.relative_to(folder).as_posix(), path) for path in paths)
-    return {name: file_digest(path) for name, path in names if name != CARD}
+    return {name: file_digest(path) for name, path in names if name not in (CARD, DRAFT_MARK)}
 
 
 def _replace(draft: Path, folder: Path) -> None:
@@ -295,10 +303,19 @@ def _read_metadata(folder: Path, notice: Callable[[str], None]) -> Json | None:
         metadata = read_json(path)
         parity: Any = metadata.get("parity")
         valid = isinstance(parity, dict) and parity.keys() == {*Parity._fields}
+        valid = valid and _are_plain_names(metadata.get("files"))
         if valid and metadata.keys() >= _METADATA_KEYS:
             return metadata
     notice(f"{path} is not what the export wrote: it is made anew")
     return None
+
+
+def _are_plain_names(files: Any) -> bool:
+    """Whether a note lists files inside of its folder alone, each with a digest."""
+    return isinstance(files, dict) and all(
+        isinstance(value, str) and name and not name.startswith("/") and ".." not in name.split("/")
+        for name, value in files.items()
+    )
 
 
 def _require_outside(run: Path, root: Path) -> None:
@@ -314,13 +331,33 @@ def _require_outside(run: Path, root: Path) -> None:
 
 
 def _require_ours(folder: Path) -> None:
-    """Raise ExportError for a folder that is neither empty nor an export; delete an empty one."""
-    if not folder.exists() or (folder / METADATA).is_file():
+    """Raise ExportError for a folder with anything that its own valid note does not list.
+
+    Only what an export wrote is ever deleted. An empty folder is removed.
+    """
+    if not folder.exists() and not folder.is_symlink():
         return
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise ExportError(
-            "is not an export of distill's, and not empty",
-            place=folder,
-            hint="move it away, or choose another folder with --out",
-        )
-    folder.rmdir()
+    if folder.is_symlink() or not folder.is_dir():
+        raise _not_ours(folder, "is not a folder of its own")
+    if not any(folder.iterdir()):
+        folder.rmdir()
+        return
+    metadata = _read_metadata(folder, lambda _: None)
+    if metadata is None:
+        raise _not_ours(folder, "is not an export of distill's, and not empty")
+    files: Any = metadata["files"]
+    listed = {METADATA, CARD, *files}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or (not path.is_dir() and name not in listed):
+            raise _not_ours(path, "was not written by the export that is to be replaced")
+
+
+def _require_own_draft(draft: Path) -> None:
+    if draft.is_symlink() or not (draft / DRAFT_MARK).is_file():
+        _require_ours(draft)
+
+
+def _not_ours(place: Path, cause: str) -> ExportError:
+    hint = "move it away, or choose another folder with --out"
+    return ExportError(cause, place=place, hint=hint)

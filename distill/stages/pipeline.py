@@ -112,16 +112,21 @@ def _owed(run: RunFolder) -> bool:
     return any(iter_records(run.path / layout.FAILURES, Failure))
 
 
-def run_stages(run: RunFolder, watcher: Watcher, *wanted: Stage) -> None:
+def run_stages(run: RunFolder, watcher: Watcher, *wanted: Stage) -> bool:
     """Run those of `wanted` that are not done yet; they follow each other in the flow.
+
+    Returns whether there was anything to do.
 
     Raises RunError when an earlier stage is missing, AlteredRunError or StaleRunError when a
     finished one no longer is what it was.
     """
     require_before(run, wanted[0])
+    worked = False
     for stage in wanted:
         if not _ready(run, [stage]):
             _run(stage, Context(run, watcher))
+            worked = True
+    return worked
 
 
 def require_before(run: RunFolder, first: Stage) -> None:
