@@ -264,9 +264,11 @@ def test_commands_are_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from distill.serving.vllm import VllmServer
+# Under nohup it is ignored, by every child as well.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 log, how, *command = sys.argv[1:]
 server = VllmServer("tiny", command=command, log=Path(log), grace=0.3, start_timeout=600)
 server.start()
