@@ -8,9 +8,11 @@ RULES ?= schemas/knowledge_router/rules.md
 RUN ?= runs/knowledge_router
 GEN_FLAGS ?=
 TRAIN_FLAGS ?=
+FUZZ ?=
+FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help data train test test-storm test-vllm test-gpu lint types docs bench bench-teacher bench-training clean
+.PHONY: help data train test test-storm test-vllm test-gpu fuzz lint types docs bench bench-teacher bench-training clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +55,11 @@ test-vllm: $(VENV)/.done $(VLLM_VENV)/.done ## the tests that start a real vLLM,
 
 test-gpu: $(VENV)/.done ## the tests that need a GPU; DISTILL_GPU_TESTS_ON=cpu runs them without one
 	$(BIN)/pytest -m gpu -s tests/gpu
+
+# Atheris has wheels for Linux alone.
+fuzz: $(VENV)/.done ## every reader against random input, FUZZ_SECONDS each (300): half an hour
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	PYTHONPATH=tests HF_HUB_OFFLINE=1 $(BIN)/python -m fuzz $(FUZZ) --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.done ## ruff
 	$(BIN)/ruff check .

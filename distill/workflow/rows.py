@@ -127,7 +127,7 @@ def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _E
         raise InvalidInputError("has no user message", FORMS)
     kind = _kind(given)
     name = given.get("tool_name")
-    if name == "":
+    if isinstance(name, str) and not name.strip():
         name = None
     if name is not None and not isinstance(name, str):
         raise InvalidInputError("has a tool_name that is not text", FORMS)

@@ -1,0 +1,1 @@
+"""Fuzzing of everything that strangers write: `make fuzz`. See `targets`."""
