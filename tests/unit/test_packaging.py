@@ -19,7 +19,7 @@ INDIRECT = {
     "tensorboard": "torch.utils.tensorboard needs it",
     "vllm": "it is started as a command",
 }
-TOOLS = {"docs", "dev"}
+TOOLS = {"docs", "dev", "fuzz"}
 """Extras for working on distill, not for running it."""
 
 
