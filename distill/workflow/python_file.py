@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import typing_extensions
 
+from distill import strict_json
 from distill.errors import WorkflowError
 from distill.files import read_text
 from distill.workflow.model import ToolDefinition
@@ -40,9 +41,10 @@ def read_python(path: Path, problems: Problems) -> list[ToolDefinition]:
     module = ModuleType("_distill_tools")
     module.__file__ = str(path)
     faults = len(problems.found)
+    names = vars(module)  # now: what runs can make another module of it
     with _importable(module, path.resolve().parent), redirect_stdout(sys.stderr):
-        _execute(module, source, path)
-        found = _read_names(vars(module), _bindings(ast.parse(source)), problems)
+        _execute(names, source, path)
+        found = _read_names(names, _bindings(ast.parse(source)), problems)
     if not found and len(problems.found) == faults:
         raise WorkflowError(
             "defines no public function",
@@ -63,10 +65,14 @@ def _read_names(
             continue
         try:
             if tool := _tool(name, value, binding, problems.path):
-                found.setdefault(*tool)
+                identity, (schema, line) = tool
+                plain = strict_json.decode(strict_json.encode(schema))
+                found.setdefault(identity, ToolDefinition(plain, line))
         except InvalidInputError as fault:
             problems.add(binding.line, f'function "{name}": {fault.cause}', fault.hint)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             cause = f'function "{name}": it cannot be read: {_described(error)}'
             problems.add(binding.line, cause, "write it into tools.json, or start its name with _")
     return [*found.values()]
@@ -129,17 +135,19 @@ def _bindings(tree: ast.Module) -> dict[str, _Binding]:
     return found
 
 
-def _execute(module: ModuleType, source: str, path: Path) -> None:
+def _execute(names: dict[str, Any], source: str, path: Path) -> None:
     try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, str(path), "exec", dont_inherit=True), names)
     except KeyboardInterrupt:
         raise
-    except SyntaxError as error:
-        place = f"{error.filename or path}:{error.lineno or 1}"
-        raise WorkflowError(
-            f"is not valid Python: {error.msg}", place=place, hint="correct it there"
-        ) from None
     except BaseException as error:
+        own = (SyntaxError, IndentationError, TabError)  # not what a file derives from them
+        if isinstance(error, SyntaxError) and type(error) in own and error.filename:
+            raise WorkflowError(
+                f"is not valid Python: {error.msg}",
+                place=f"{error.filename}:{error.lineno or 1}",
+                hint="correct it there",
+            ) from None
         raise WorkflowError(
             f"fails when it is run: {_described(error)}",
             place=f"{path}:{_failing_line(error, path)}",
@@ -150,9 +158,9 @@ def _execute(module: ModuleType, source: str, path: Path) -> None:
 def _described(error: BaseException) -> str:
     try:
         said = " ".join(str(error).split())
-    except Exception:
-        said = ""
-    return f"{type(error).__name__}: {said}"
+    except BaseException:
+        said = "its message cannot be read"
+    return f"{type.__dict__['__name__'].__get__(type(error))}: {said}"
 
 
 @contextmanager

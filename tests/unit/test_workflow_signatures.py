@@ -288,6 +288,9 @@ RAISED = (
     "raise ExceptionGroup('g', [ValueError(1)])", "raise SyntaxError('made up')",
     "def _f(): _f()\n_f()", "class _E(Exception):\n    def __str__(self): 1 / 0\nraise _E",
     "exit()",
+    "class _E(Exception):\n    def __str__(self): raise SystemExit\nraise _E",
+    "class _M(type): __name__ = property(lambda _: 1 / 0)\nclass _E(Exception, metaclass=_M): ...\n"
+    "raise _E", "class _E(SyntaxError): filename = msg = property(lambda _: 1 / 0)\nraise _E",
     "import sys; sys.setrecursionlimit(9)", "raise MemoryError", "eval('(' * 5000)",
 )  # fmt: skip
 
@@ -319,6 +322,40 @@ def act(it: Annotated[str, 'the thing']):
 
 def test_objects_that_misbehave_are_left_alone(tmp_path: Path) -> None:
     assert [tool.name for tool in read(tmp_path, EVIL)] == ["act"]
+
+
+INSPECTED = {
+    "attribute": "class Tool:\n    def __getattr__(self, name): raise %s\n\ntool = Tool()\n",
+    "class": "class Tool:\n    __class__ = property(lambda self: _fail())\n\ntool = Tool()\n",
+    "annotation": "class Kind:\n    def __get_pydantic_core_schema__(*_): raise %s\n\n"
+    "def tool(it: Annotated[Kind, 'the thing']): 'Do.'\n",
+    "file": "class _Module(type(sys)):\n    __dict__ = property(lambda self: _fail())\n"
+    "sys.modules[__name__].__class__ = _Module\ndef tool(it): 'Do.'\n",
+}
+
+
+@pytest.mark.parametrize("error", ["SystemExit(3)", "_Base('x')", "_Silent()"])
+@pytest.mark.parametrize("place", INSPECTED)
+def test_whatever_an_object_raises_when_it_is_looked_at_is_one_message(
+    tmp_path: Path, place: str, error: str
+) -> None:
+    errors = "import sys\nclass _Base(BaseException): pass\nclass _Silent(BaseException):\n"
+    errors += f"    def __str__(self): raise SystemExit\ndef _fail(): raise {error}\n"
+    line, cause = refusal(tmp_path, errors + INSPECTED[place].replace("%s", error))
+    assert cause.startswith('function "tool": ')
+    assert line == 9
+
+
+NO_JSON = ("object()", "{1}", "b'a'", "float('nan')", "10**5000", "inputs")
+
+
+@pytest.mark.parametrize("value", NO_JSON)
+def test_a_tool_object_whose_schema_is_no_json_is_one_message(tmp_path: Path, value: str) -> None:
+    text = "class _Tool:\n    name = description = 'act'\n    inputs = {'it': {}}\n"
+    text += f"    inputs['it']['const'] = {value}\n\ntool = _Tool()\n"
+    line, cause = refusal(tmp_path, text)
+    assert 'function "tool": it cannot be read: ' in cause
+    assert line == 6
 
 
 def test_an_interrupt_is_the_users(tmp_path: Path) -> None:
