@@ -230,6 +230,7 @@ class OpenAITeacher:
 
     async def _send(self, encoded: EncodedRequest) -> bytes:
         """The body of the response. Raises what an error means: see `_status_error`."""
+        import aiohttp
         import httpx2
         import openai
 
@@ -256,6 +257,12 @@ class OpenAITeacher:
                 raise _timed_out(f"{place}: no connection in time") from None
             cause = f": {error.__cause__}" if error.__cause__ and str(error.__cause__) else ""
             detail = self._redact(f"{place}: Connection error{cause}")
+            raise TransientError(
+                FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE
+            ) from None
+        except (aiohttp.ClientError, UnicodeError) as error:
+            # No HTTP: a bad status line, a bad header, or bytes in one that are no text.
+            detail = self._redact(f"{place}: no HTTP response: {excerpt(str(error))}")
             raise TransientError(
                 FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE
             ) from None

@@ -132,6 +132,9 @@ def _folded(error: ServerError) -> str:
     return f"{error.code} {error.type} {error.words}".casefold()
 
 
+_MAX_DEPTH = 20
+
+
 def _named(status: int, value: Any) -> ServerError | None:
     """The error in JSON; None where it has no words."""
     if isinstance(value, list):
@@ -155,32 +158,35 @@ def _label(value: Mapping[str, Any], *keys: str) -> str:
     return next((str(one)[:80] for one in found if isinstance(one, str | int) and one), "")
 
 
-def _texts(value: Mapping[str, Any]) -> Iterator[str]:
+def _texts(value: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
     """The words of an error object, without the request that some servers repeat in it."""
     for key in _WORDS:
-        if text := _text(value.get(key)):
+        if text := _text(value.get(key), depth):
             yield text
             break
     nested = value.get("base_resp")
-    if isinstance(nested, dict):
-        yield from _texts(nested)
+    if isinstance(nested, dict) and depth <= _MAX_DEPTH:
+        yield from _texts(nested, depth + 1)
     metadata = value.get("metadata")
     # OpenRouter: what the provider behind it said.
     if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
         yield metadata["raw"]
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, depth: int = 0) -> str:
+    # Words lie a few levels deep; a body of brackets alone may have tens of thousands.
+    if depth > _MAX_DEPTH:
+        return ""
     if isinstance(value, str):
         try:
             inner = json.loads(value) if value.lstrip()[:1] in ("{", "[") else None
         except (ValueError, RecursionError):
             inner = None
-        return (_text(inner) if inner else "") or value
+        return (_text(inner, depth + 1) if inner else "") or value
     if isinstance(value, list):
-        return "; ".join(text for item in value[:20] if (text := _text(item)))
+        return "; ".join(text for item in value[:20] if (text := _text(item, depth + 1)))
     if isinstance(value, dict):
-        text = " ".join(_texts(value))
+        text = " ".join(_texts(value, depth + 1))
         where = value.get("loc")
         # Pydantic's place of a fault: ["body", "seed"].
         return f"{_place(where)}: {text}" if isinstance(where, list) else text
