@@ -10,6 +10,7 @@ import yaml
 from distill.config import Config
 from distill.data.split import Splits
 from distill.records import Example, StageCount
+from distill.students.public import without_path
 from distill.workflow.model import Workflow
 
 
@@ -89,7 +90,7 @@ def _provenance(workflow: Workflow, config: Config, teachers: Sequence[str]) -> 
     return "\n".join(
         [
             f"- Workflow `{workflow.name}`, fingerprint `{workflow.fingerprint}`.",
-            f"- Teacher: {', '.join(f'`{t}`' for t in teachers) or 'none'}. Seed: {data.seed}.",
+            f"- Teacher: {', '.join(f'`{_teacher(t)}`' for t in teachers) or 'none'}. Seed: {data.seed}.",
             "- Checked for format, JSON Schema of arguments and grounding of argument values.",
             f"- Duplicates removed: exact, and near (character 3-grams, Jaccard "
             f"{data.near_duplicate} and more), among themselves and with the gold set "
@@ -97,3 +98,9 @@ def _provenance(workflow: Workflow, config: Config, teachers: Sequence[str]) -> 
             f"- Held out by family: {data.dev_share:g} for dev, {data.test_share:g} for test.",
         ]
     )
+
+
+def _teacher(name: str) -> str:
+    """A teacher's name, as vllm:MODEL, without the path of a model in a folder."""
+    kind, colon, model = name.partition(":")
+    return f"{kind}{colon}{without_path(model)}"

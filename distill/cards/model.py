@@ -22,6 +22,7 @@ from distill.records import Json, digest
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.students.load import EMBEDDED
+from distill.students.public import without_path
 from distill.version import __version__
 
 Kind = Literal["adapter", "hf", "gguf", "ollama"]
@@ -65,6 +66,9 @@ def base_model(run: RunFolder) -> str | None:
     name = run.config.train.student
     if name == EMBEDDED:
         return _MINILM
+    entry = run.manifest.stages.get("train")
+    if entry and (fingerprint := entry.counts.get("fingerprint")):
+        return name if str(fingerprint).startswith(f"{name}@") else None
     is_id = name.count("/") == 1 and not name.startswith((".", "~", "/"))
     return name if is_id and not Path(name).exists() else None
 
@@ -198,7 +202,7 @@ def _provenance(run: RunFolder) -> str:
     facts: Json = {
         "workflow": run.workflow.fingerprint,
         "data": digest(data),
-        "teacher": run.config.teacher.model or run.config.teacher.kind,
+        "teacher": without_path(run.config.teacher.model) or run.config.teacher.kind,
         "distill": run.settings.distill,
         **dict(_settings(run)),
     }

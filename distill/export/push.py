@@ -22,6 +22,7 @@ from distill.files import link_or_copy, write_json
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.stages.pipeline import require_trained, require_unaltered
+from distill.students.public import remove_local_path
 from distill.students.quiet import disable_telemetry
 
 FORMATS = ("hf", "gguf", "adapter")
@@ -85,6 +86,8 @@ def _folder_to_upload(run: RunFolder, format: str, notice: Callable[[str], None]
             run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=link_or_copy
         )
         (folder / CARD).unlink(missing_ok=True)
+        # An earlier distill left it in the run.
+        remove_local_path(folder, str(run.manifest.stages["train"].counts.get("fingerprint", "")))
         write_model_card(run, folder)
         write_json(folder / METADATA, {"format": "adapter"})
         yield folder

@@ -120,6 +120,8 @@ def _pretrained_student(
     tokenizer: PreTrainedTokenizerBase = _call(
         partial(AutoTokenizer.from_pretrained, source, **NO_CODE), name
     )
+    for here_alone in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(here_alone, None)
     _set_padding(tokenizer, name)
     context = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
     revision = getattr(config, "_commit_hash", None)

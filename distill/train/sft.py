@@ -18,6 +18,7 @@ from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
 from distill.run import layout
 from distill.students.base import Student
+from distill.students.public import remove_local_path
 from distill.students.quiet import disable_telemetry, ignore_peft_warnings, silence_transformers
 from distill.students.torch_errors import translate_torch_errors
 from distill.train import processes
@@ -154,7 +155,7 @@ def _run(job: TrainJob) -> StepTrainer:
             trainer._total_train_tokens = tokens_seen(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _require_convergence(trainer, job)
-        _save(trainer, job.folder / "adapter")
+        _save(trainer, job.folder / "adapter", job.student.fingerprint)
     return trainer
 
 
@@ -283,7 +284,7 @@ def _dataset(rows: Sequence[Rendered]) -> Any:
     )
 
 
-def _save(trainer: StepTrainer, adapter: Path) -> None:
+def _save(trainer: StepTrainer, adapter: Path, fingerprint: str) -> None:
     """Write the trained weights and the tokenizer; shards of FSDP are gathered."""
     partial = adapter.with_name(".adapter.part")
     if processes.is_main_process():
@@ -296,5 +297,6 @@ def _save(trainer: StepTrainer, adapter: Path) -> None:
     # PEFT's model card is an empty template with the local path of the base model.
     for unwanted in ("README.md", "training_args.bin"):
         (partial / unwanted).unlink(missing_ok=True)
+    remove_local_path(partial, fingerprint)
     shutil.rmtree(adapter, ignore_errors=True)
     partial.rename(adapter)

@@ -86,7 +86,7 @@ def make_run(path: Path, student: str, adapter: Callable[[Path], None], **train:
     return run
 
 
-def trained(run: RunFolder) -> None:
+def trained(run: RunFolder, **counts: Any) -> None:
     """Remember the stage train as the pipeline does."""
     from distill.stages.stage import settings_of
     from distill.stages.train import STAGE
@@ -95,7 +95,7 @@ def trained(run: RunFolder) -> None:
         settings=settings_of(STAGE, run),
         inputs=run.digests(STAGE.reads),
         outputs=run.digests(STAGE.writes),
-        counts={"trained": 7, "steps": 3},
+        counts={"trained": 7, "steps": 3, **counts},
         seconds=1.0,
     )
     run.remember("train", entry)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from export_run import make_run
+from export_run import make_run, trained
 from kit.hub import Hub, Repository
+from kit.training import SETTINGS, tiny_model, tiny_student, train_tiny
 
 from distill.errors import ExportError, UsageError
 from distill.export.push import push
 from distill.run.folder import RunFolder
+from distill.students import load_student
+from distill.students.public import without_path
 
 # The library sends files in a way that its HTTP client would rather not see.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -60,6 +65,62 @@ def test_an_adapter_arrives_whole_with_a_card(run: RunFolder, hub: Hub) -> None:
     }
     # The run's own file is a link away from what is published, and stays as it was.
     assert (adapter / "README.md").read_text("utf-8") == "as training wrote it"
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_no_path_of_this_machine_is_published(tuning: str, tmp_path: Path, hub: Hub) -> None:
+    home = tmp_path / "athome"
+    tiny_model().save_pretrained(home / "base")
+    tiny_student().tokenizer.save_pretrained(home / "base")
+    student = load_student(os.path.relpath(home / "base", Path.cwd()), ())
+    settings = SETTINGS.model_copy(update={"tuning": tuning, "epochs": 1, "batch_size": 16})
+
+    def adapter(folder: Path) -> None:
+        train_tiny(folder.parent, settings, student=student)
+
+    run = make_run(home / "run", student.name, adapter, tuning=tuning, declarations="none")
+    there = {path.name: path.read_bytes() for path in (run.path / "7-train/adapter").iterdir()}
+    for format_ in ("adapter", "hf"):
+        push(run, f"me/{format_}", format=format_)
+        there |= hub.repositories[f"me/{format_}"].files
+    assert {"README.md", "tokenizer_config.json", "model.safetensors"} <= there.keys()
+    for name, data in there.items():
+        assert b"athome" not in data and b"local_files_only" not in data, name
+    if tuning == "lora":
+        base = json.loads(there["adapter_config.json"])["base_model_name_or_path"]
+        assert base == f"base-{student.fingerprint}"
+
+
+def test_an_adapter_of_an_earlier_distill_is_published_without_its_path(
+    run: RunFolder, hub: Hub
+) -> None:
+    config = run.path / "7-train" / "adapter" / "adapter_config.json"
+    for given, fingerprint, base in (
+        ("/home/me/base", "0123", "base-0123"),
+        ("owner/base", "owner/base@None", "owner/base"),
+    ):
+        config.write_text(json.dumps({"base_model_name_or_path": given}), "utf-8")
+        trained(run, fingerprint=fingerprint)
+        push(run, "me/router", format="adapter")
+        sent = hub.repositories["me/router"].files["adapter_config.json"]
+        assert json.loads(sent) == {"base_model_name_or_path": base}
+        assert json.loads(config.read_text("utf-8")) == {"base_model_name_or_path": given}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/home/me/models/qwen", "qwen"),
+        ("~/qwen", "qwen"),
+        ("../qwen/", "qwen"),
+        ("owner/qwen", "owner/qwen"),
+        ("accounts/them/models/qwen", "accounts/them/models/qwen"),
+        ("gpt-5-mini", "gpt-5-mini"),
+        ("", ""),
+    ],
+)
+def test_cards_name_a_teacher_in_a_folder_without_its_path(name: str, said: str) -> None:
+    assert without_path(name) == said
 
 
 def test_a_second_push_goes_on_top_and_sends_no_weights_twice(run: RunFolder, hub: Hub) -> None:
