@@ -86,11 +86,11 @@ def _funnel(funnel: Iterable[StageCount]) -> str:
 
 
 def _provenance(workflow: Workflow, config: Config, teachers: Sequence[str]) -> str:
-    data = config.data
+    data, made_by = config.data, ", ".join(f"`{_teacher(name)}`" for name in teachers)
     return "\n".join(
         [
             f"- Workflow `{workflow.name}`, fingerprint `{workflow.fingerprint}`.",
-            f"- Teacher: {', '.join(f'`{_teacher(t)}`' for t in teachers) or 'none'}. Seed: {data.seed}.",
+            f"- Teacher: {made_by or 'none'}. Seed: {data.seed}.",
             "- Checked for format, JSON Schema of arguments and grounding of argument values.",
             f"- Duplicates removed: exact, and near (character 3-grams, Jaccard "
             f"{data.near_duplicate} and more), among themselves and with the gold set "

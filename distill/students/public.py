@@ -1,4 +1,4 @@
-"""Names for what is published: the path of a local folder says much at home, and nothing elsewhere."""
+"""Names for what is published: the path of a local folder means nothing elsewhere."""
 
 from __future__ import annotations
 
