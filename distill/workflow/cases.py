@@ -78,8 +78,6 @@ def _cases(
             _reject_repeat(case, line, first)
         except InvalidInputError as fault:
             problems.add(line, f"the row {fault.cause}", fault.hint)
-        except OverflowError:
-            problems.add(line, "the row holds a number that is too large", "write a smaller number")
         else:
             cases.append(case)
     if not count:

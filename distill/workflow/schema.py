@@ -17,7 +17,6 @@ references stay within the schema
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -32,9 +31,16 @@ from referencing.jsonschema import DRAFT202012
 from distill.errors import WorkflowError
 from distill.records import Json
 from distill.strict_json import decode, encode
-from distill.workflow.keywords import PartialArguments, PartialValidator, WholeValidator
+from distill.workflow.keywords import (
+    PartialArguments,
+    PartialValidator,
+    WholeValidator,
+    check_schema,
+    named_by,
+)
 from distill.workflow.model import Tool
-from distill.workflow.rewrite import honour_nullable
+from distill.workflow.patterns import SlowPatternError
+from distill.workflow.rewrite import honour_nullable, rewritten
 
 Node = dict[str, Any]
 """A subschema that is an object; the others are true and false."""
@@ -101,8 +107,7 @@ class ArgumentsSchema:
 
     def __init__(self, parameters: Json) -> None:
         # Every tool is read as 2020-12; `jsonschema` would go by `$schema` below a reference.
-        stated = {key: part for key, part in parameters.items() if key != "$schema"}
-        self.root: Node = honour_nullable(stated)
+        self.root: Node = honour_nullable(rewritten(parameters, _without_dialect))
         # An empty registry: a reference cannot lead to the network.
         self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.root))
         self._full: Any = WholeValidator(self.root, registry=Registry())
@@ -133,10 +138,13 @@ class ArgumentsSchema:
 
     def accepts_name(self, name: str) -> bool:
         """Whether some call may have an argument of this name."""
-        return any(
-            member_schemas(part, name) or part.get("unevaluatedProperties", False) is not False
-            for part in self.applied(self.root)
-        )
+        try:
+            return any(
+                member_schemas(part, name) or part.get("unevaluatedProperties", False) is not False
+                for part in self.applied(self.root)
+            )
+        except SlowPatternError:  # `errors` tells it
+            return True
 
     def errors(self, arguments: Json, *, partial: bool = False) -> list[ValidationError]:
         """What is wrong with the arguments of a call, in the order of paths; nothing when valid.
@@ -155,12 +163,17 @@ class ArgumentsSchema:
             ]
         except RecursionError:
             return [_error("the value is nested too deeply", "type", (), arguments)]
+        except SlowPatternError as error:
+            return [_error(str(error), "pattern", (), arguments)]
         found = {tuple(error.path) for error in unknown}
         invalid = [e for e in invalid if e.validator not in _FURTHER or tuple(e.path) not in found]
         return sorted([*unknown, *invalid], key=lambda error: error.json_path)
 
     def accepts(self, schema: Any, value: JsonValue) -> bool:
-        """Whether JSON Schema accepts `value` for a subschema; unknown names do not count."""
+        """Whether JSON Schema accepts `value` for a subschema; unknown names do not count.
+
+        Raises SlowPatternError.
+        """
         validator = self._partial if isinstance(value, PartialArguments) else self._full
         return bool(validator.evolve(schema=schema).is_valid(value))
 
@@ -210,7 +223,7 @@ class ArgumentsSchema:
                     continue
                 # Reached by references alone, as below a keyword that JSON Schema does not know.
                 try:
-                    Draft202012Validator.check_schema(target)
+                    check_schema(target)
                 except SchemaError:
                     return [(f'refers to "{reference}", which is not a schema', _DEFINE)]
                 added = [part for part in _subschemas(target) if id(part) not in known]
@@ -322,9 +335,7 @@ class _Names(NamedTuple):
 
 def member_schemas(node: Node, name: str) -> list[Any]:
     """The subschemas of an object's member, by its name; none where the name is not taken."""
-    properties, patterns = node.get("properties", {}), node.get("patternProperties", {})
-    found = [properties[name]] if name in properties else []
-    found += [part for pattern, part in patterns.items() if re.search(pattern, name)]
+    found = named_by(node, name)
     further = node.get("additionalProperties", False)
     return found or ([] if further is False else [further])
 
@@ -335,6 +346,10 @@ def item_schema(node: Node, position: int) -> Any:
     if position < len(prefix):
         return prefix[position]
     return node.get("items", node.get("unevaluatedItems"))
+
+
+def _without_dialect(node: Json) -> Json:
+    return {key: part for key, part in node.items() if key != "$schema"}
 
 
 def _references(node: Node) -> list[str]:

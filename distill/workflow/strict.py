@@ -18,6 +18,7 @@ from typing import Any
 
 from distill.records import Json, digest
 from distill.workflow.model import Tool
+from distill.workflow.patterns import SlowPatternError
 from distill.workflow.schema import (
     ArgumentsSchema,
     Node,
@@ -71,7 +72,7 @@ def drop_nulls(tool: Tool, arguments: Json) -> Json:
     schema = schema_of(tool)
     try:
         dropped: Json = _without_nulls(arguments, [schema.root], schema)
-    except RecursionError:  # such arguments are not valid either
+    except (RecursionError, SlowPatternError):  # such arguments are not valid either
         return arguments
     # The arguments take only what is named, also where the schema names nothing.
     dropped = {n: v for n, v in dropped.items() if v is not None or schema.accepts_name(n)}

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from distill import strict_json
@@ -17,6 +16,7 @@ from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json
 from distill.workflow.declarations import EXAMPLE, declarations, function_schema
+from distill.workflow.keywords import check_schema
 from distill.workflow.model import Tool, ToolDefinition
 from distill.workflow.problems import Problems, did_you_mean
 from distill.workflow.schema import ArgumentsSchema
@@ -175,7 +175,7 @@ def _faults(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _schema_faults(parameters: Json) -> Iterator[tuple[str, str]]:
     try:
-        Draft202012Validator.check_schema(parameters)
+        check_schema(parameters)
     except SchemaError as error:
         where = error.json_path.removeprefix("$").lstrip(".") or "parameters"
         yield (
