@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill.errors import Problem
 from distill.workflow.cases import unscored_note
+from distill.workflow.fillable import argument_schemas, gives_values, is_free_text
 from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
 from distill.workflow.problems import comma_list, excerpt
 from distill.workflow.schema import schema_of
@@ -79,11 +80,10 @@ def _unsaid_arguments(workflow: Workflow) -> Iterator[Problem]:
             call = rule.then.calls[0] if rule.then.calls else None
             if call is None or example.arguments is None:
                 continue
-            schema = schema_of(workflow.by_name[call.tool])
+            schemas = argument_schemas(workflow.by_name[call.tool])
             for name, value in example.arguments.items():
                 fixed = name in call.arguments and not any(slots_in(call.arguments[name]))
-                part = schema.properties.get(name)
-                if fixed or _has_values(part) or not _is_free_text(part):
+                if fixed or not is_free_text(schemas.get(name, {})):
                     continue
                 if isinstance(value, str) and _is_unsaid(value, example.text, rule):
                     yield Problem(
@@ -228,27 +228,11 @@ def _unfilled_arguments(rule: Rule, call: CallSpec, tool: Tool) -> list[str]:
 
     One of them may be free text, and takes what the request is about.
     """
-    known, schema = {*call.arguments, *rule.words.slots}, schema_of(tool)
-    left = {n: schema.properties.get(n) for n in schema.required if n not in known}
-    unknown = {name: part for name, part in left.items() if not _has_values(part)}
-    only_text = len(unknown) == 1 and all(map(_is_free_text, unknown.values()))
+    known, schemas = {*call.arguments, *rule.words.slots}, argument_schemas(tool)
+    left = {n: schemas.get(n, {}) for n in schema_of(tool).required if n not in known}
+    unknown = {name: part for name, part in left.items() if not gives_values(part)}
+    only_text = len(unknown) == 1 and all(map(is_free_text, unknown.values()))
     return [] if only_text else list(unknown)
-
-
-def _has_values(schema: object) -> bool:
-    return isinstance(schema, dict) and (
-        "enum" in schema
-        or "const" in schema
-        or schema.get("type") in ("boolean", "integer", "number")
-    )
-
-
-def _is_free_text(schema: object) -> bool:
-    return (
-        isinstance(schema, dict)
-        and schema.get("type") == "string"
-        and not {"pattern", "format"} & schema.keys()
-    )
 
 
 def _is_unsaid(value: str, request: str, rule: Rule) -> bool:

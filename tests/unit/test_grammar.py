@@ -31,6 +31,7 @@ from distill.teachers.grammar.english import (
 from distill.teachers.grammar.frames import STYLES
 from distill.teachers.grammar.surface import Span, realize
 from distill.teachers.grammar.teacher import LIMITS, GrammarTeacher, augment, write_reply
+from distill.workflow.lint import lint
 from distill.workflow.model import (
     CallSpec,
     CounterExample,
@@ -249,6 +250,35 @@ def test_every_required_argument_is_filled_validly_and_said() -> None:
         assert ("not urgent" in said) == (not arguments["urgent"])
         seen.update([arguments["region"], str(arguments["days"])])
     assert set(seen) == {"EU", "US", "2", "3", "4"}
+
+
+REGION: Json = {"$ref": "#/$defs/region"}
+REGIONS: list[Any] = [
+    REGION,
+    {"allOf": [REGION], "description": "Where."},
+    {"anyOf": [REGION, {"type": "null"}]},
+    {**REGION, "nullable": True},
+    {"$ref": "#/$defs/twice"},
+    {"type": ["string", "null"], "enum": ["EU", "US", None]},
+]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("rest", [{"type": ["string", "null"]}, {"$ref": "#/$defs/text"}])
+def test_values_and_free_text_are_found_behind_references(region: Json, rest: Json) -> None:
+    properties: Json = {"region": region, "query": rest}
+    tool = tool_of(properties, required=["region", "query"])
+    definitions: Json = {
+        "region": {"type": "string", "enum": ["EU", "US"]}, "twice": REGION,
+        "text": {"type": "string"},
+    }  # fmt: skip
+    tool = tool.model_copy(update={"parameters": {**tool.parameters, "$defs": definitions}})
+    workflow = workflow_of(tool)
+    assert not any("cannot know" in advice.cause for advice in lint(workflow))
+    for reply in replies(workflow, 20):
+        arguments = reply["calls"][0]["arguments"]
+        jsonschema.validate({**arguments, "region": "EU"}, tool.parameters)
+        assert arguments["region"] in ("EU", "US")
 
 
 def test_arguments_that_the_rule_states_are_kept_with_their_types() -> None:

@@ -14,10 +14,11 @@ from distill.records import Json
 from distill.strict_json import JsonError
 from distill.teachers.base import WriteTask
 from distill.teachers.grammar.surface import Span
+from distill.workflow.fillable import argument_schemas, is_free_text
 from distill.workflow.model import CallSpec, Rule
+from distill.workflow.schema import Node, schema_of
 
 _FIELD = re.compile(r"\{([\w-]+)\}")
-_FIXED_STRINGS = ("enum", "const", "pattern", "format")
 
 
 class SlotValues:
@@ -83,16 +84,15 @@ class ArgumentFiller:
         return self._slots.value(name) if name in self._slots else as_written
 
     def _arguments(self, spec: CallSpec, given: Json) -> Json:
-        parameters = self._task.workflow.by_name[spec.tool].parameters
-        schemas: Any = parameters.get("properties") or {}
-        required: Any = parameters.get("required") or []
+        tool = self._task.workflow.by_name[spec.tool]
+        schemas = argument_schemas(tool)
         stated = {
-            name: self._fill_value(name, value, schemas.get(name) or {})
+            name: self._fill_value(name, value, schemas.get(name, {}))
             for name, value in spec.arguments.items()
             if name not in given
         }
         known = {**stated, **given}
-        open_names = [name for name in required if name not in known]
+        open_names = [name for name in schema_of(tool).required if name not in known]
         filled = self._open_arguments(spec, open_names, schemas)
         ordered = dict.fromkeys([*schemas, *known, *filled])
         return {name: {**known, **filled}[name] for name in ordered if name in {**known, **filled}}
@@ -112,11 +112,11 @@ class ArgumentFiller:
             case _:
                 return value
 
-    def _open_arguments(self, spec: CallSpec, names: list[str], schemas: Any) -> Json:
-        filled = {name: self._from_schema(name, schemas.get(name) or {}) for name in names}
+    def _open_arguments(self, spec: CallSpec, names: list[str], schemas: dict[str, Node]) -> Json:
+        filled = {name: self._from_schema(name, schemas.get(name, {})) for name in names}
         left = [name for name, value in filled.items() if value is None]
-        if len(left) > 1 or any(not is_free_text(schemas.get(name)) for name in left):
-            name = next((n for n in left if not is_free_text(schemas.get(n))), left[0])
+        if len(left) > 1 or any(not is_free_text(schemas.get(name, {})) for name in left):
+            name = next((n for n in left if not is_free_text(schemas.get(n, {}))), left[0])
             raise TeacherError(
                 f'the grammar teacher cannot fill the argument "{name}" of "{spec.tool}"',
                 place=f'rule "{self._task.rule.id}"',
@@ -148,13 +148,6 @@ class ArgumentFiller:
         text = self._rng.choice((f", {words}", f" ({words})", f" - {words}", f" with {words}"))
         self._text += text
         self.mentions.append(Span(text, fixed=True))
-
-
-def is_free_text(schema: Any) -> bool:
-    """Whether an argument's schema accepts any string."""
-    if not isinstance(schema, dict) or any(key in schema for key in _FIXED_STRINGS):
-        return False
-    return schema.get("type") == "string"
 
 
 def _choice(schema: Json, rng: Random) -> JsonValue:

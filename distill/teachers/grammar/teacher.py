@@ -16,7 +16,7 @@ from distill.errors import TeacherError
 from distill.records import Json, Scenario
 from distill.teachers.base import BatchTask, ChatReply, ChatRequest, RouteTask, WriteTask
 from distill.teachers.grammar import augment
-from distill.teachers.grammar.arguments import ArgumentFiller, SlotValues, is_free_text
+from distill.teachers.grammar.arguments import ArgumentFiller, SlotValues
 from distill.teachers.grammar.english import (
     NounPhrase,
     content_words,
@@ -35,6 +35,7 @@ from distill.teachers.grammar.frames import (
     STYLES,
 )
 from distill.teachers.grammar.surface import Span, draw_lower_case, realize
+from distill.workflow.fillable import argument_schemas, is_free_text
 from distill.workflow.model import RuleExample
 
 VERSION = 1
@@ -249,12 +250,11 @@ def _free_text(arguments: Json, task: WriteTask) -> str | None:
     calls = task.rule.then.calls
     if not calls:
         return None
-    properties = task.workflow.by_name[calls[0].tool].parameters.get("properties")
-    schemas = properties if isinstance(properties, dict) else {}
+    schemas = argument_schemas(task.workflow.by_name[calls[0].tool])
     free = [
         name
         for name, value in arguments.items()
-        if isinstance(value, str) and is_free_text(schemas.get(name))
+        if isinstance(value, str) and is_free_text(schemas.get(name, {}))
     ]
     return free[0] if len(free) == 1 else None
 
