@@ -214,6 +214,8 @@ class ArgumentsSchema:
         for node in queue:
             if "$id" in node and node is not self.root:
                 return [(f'has the "$id" {encode(node["$id"])} below its top', _FLATTEN)]
+            if "$recursiveRef" in node:
+                return [('uses "$recursiveRef", which JSON Schema 2020-12 ignores', _REFER)]
             for reference in _references(node):
                 try:
                     target = self.resolve(reference)
@@ -386,4 +388,5 @@ def _error(
 
 
 _DEFINE = 'define it under "$defs" of the same parameters; nothing is fetched'
+_REFER = 'write "$ref": "#", or the "$ref" of what is repeated'
 _FLATTEN = "take it out: the parameters are one document, and references stay within it"

@@ -71,7 +71,7 @@ def drop_nulls(tool: Tool, arguments: Json) -> Json:
     """
     schema = schema_of(tool)
     try:
-        dropped: Json = _without_nulls(arguments, [schema.root], schema)
+        dropped: Json = _NullDropper(schema).dropped(arguments, [schema.root])
     except (RecursionError, SlowPatternError):  # such arguments are not valid either
         return arguments
     # The arguments take only what is named, also where the schema names nothing.
@@ -154,37 +154,53 @@ class _Converter:
         return "#/$defs/" + name.replace("~", "~0").replace("/", "~1")
 
 
-def _without_nulls(value: Any, schemas: list[Any], whole: ArgumentsSchema) -> Any:
-    """`value`, to which all of `schemas` apply, without the nulls of optional properties."""
-    parts = _applicable(value, schemas, whole)
-    if isinstance(value, list):
-        return [
-            _without_nulls(item, [item_schema(part, position) for part in parts], whole)
-            for position, item in enumerate(value)
-        ]
-    if not isinstance(value, dict):
-        return value
-    optional = {name for schema in schemas for name in whole.properties_of(schema)}
-    if any("properties" in part for part in parts):
-        # Arrow gives an object the names of all others, null where it has none of its own.
-        optional |= {name for name in value if not any(member_schemas(p, name) for p in parts)}
-    optional -= {name for part in parts for name in part.get("required", ())}
-    return {
-        name: _without_nulls(item, [s for part in parts for s in member_schemas(part, name)], whole)
-        for name, item in value.items()
-        if item is not None or name not in optional
-    }
+class _NullDropper:
+    """Takes nulls of optional properties out of a value.
 
+    Each part is done once for the schemas that apply to it: below alternatives, schemas that refer
+    to themselves would have it done twice at every depth.
+    """
 
-def _applicable(value: Any, schemas: list[Any], whole: ArgumentsSchema) -> list[Node]:
-    """What `value` must meet: of alternatives, the first branch that it meets without nulls."""
-    parts = [part for schema in schemas for part in whole.conjuncts(schema)]
-    for part in parts:  # grows by the branches
-        for branches in (part.get("anyOf", ()), part.get("oneOf", ())):
-            met = (b for b in branches if whole.accepts(b, _without_nulls(value, [b], whole)))
-            if (branch := next(met, None)) is not None:
-                parts += whole.conjuncts(branch)
-    return parts
+    def __init__(self, whole: ArgumentsSchema) -> None:
+        self.whole = whole
+        self.done: dict[tuple[int, ...], Any] = {}
+
+    def dropped(self, value: Any, schemas: list[Any]) -> Any:
+        """`value`, to which all of `schemas` apply, without the nulls of optional properties."""
+        if not isinstance(value, dict | list):
+            return value
+        key = (id(value), *map(id, schemas))
+        if key not in self.done:
+            self.done[key] = self._dropped(value, schemas)
+        return self.done[key]
+
+    def _dropped(self, value: Json | list[Any], schemas: list[Any]) -> Any:
+        parts = self._applicable(value, schemas)
+        if isinstance(value, list):
+            return [
+                self.dropped(item, [item_schema(part, position) for part in parts])
+                for position, item in enumerate(value)
+            ]
+        optional = {name for schema in schemas for name in self.whole.properties_of(schema)}
+        if any("properties" in part for part in parts):
+            # Arrow gives an object the names of all others, null where it has none of its own.
+            optional |= {name for name in value if not any(member_schemas(p, name) for p in parts)}
+        optional -= {name for part in parts for name in part.get("required", ())}
+        return {
+            name: self.dropped(item, [s for part in parts for s in member_schemas(part, name)])
+            for name, item in value.items()
+            if item is not None or name not in optional
+        }
+
+    def _applicable(self, value: Any, schemas: list[Any]) -> list[Node]:
+        """What `value` must meet: of alternatives, the first branch that it meets without nulls."""
+        parts = [part for schema in schemas for part in self.whole.conjuncts(schema)]
+        for part in parts:  # grows by the branches
+            for branches in (part.get("anyOf", ()), part.get("oneOf", ())):
+                met = (b for b in branches if self.whole.accepts(b, self.dropped(value, [b])))
+                if (branch := next(met, None)) is not None:
+                    parts += self.whole.conjuncts(branch)
+        return parts
 
 
 def _nullable(schema: Json) -> Json:

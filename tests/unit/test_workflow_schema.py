@@ -359,6 +359,7 @@ def test_what_json_has_not_is_no_argument(value: float) -> None:
             {"properties": {"a": {"$ref": "#/x-own"}}, "x-own": {"items": {"$ref": "#/none"}}},
             'refers to "#/none"',
         ),
+        ({"properties": {"a": {"$recursiveRef": "#"}}}, 'uses "$recursiveRef"'),
         ({"properties": {"a": {"$id": "a", "$ref": "#"}}}, 'has the "$id" "a" below its top'),
     ],
 )
@@ -379,6 +380,20 @@ def test_a_value_that_looks_like_a_reference_is_none(tmp_path: Path) -> None:
         json.dumps([{"name": "t", "description": "d", "parameters": parameters}])
     )
     assert read_tools(tmp_path / "tools.json")[0].parameters == parameters
+
+
+@pytest.mark.parametrize("key", ["anyOf", "oneOf"])
+def test_a_chain_of_optional_objects_is_read_in_bounded_time(key: str) -> None:
+    link: Json = {"type": "object", "properties": {"next": {"$ref": "#/$defs/link"}}}
+    chain = tool(
+        {"a": {"$ref": "#/$defs/link"}}, **{"$defs": {"link": {key: [link, {"const": 1}]}}}
+    )
+    value: Json = {"next": None}
+    for _ in range(30):
+        value = {"next": value}
+    dropped: Any = drop_nulls(chain, {"a": value})
+    assert json.dumps(dropped).count("next") == 30
+    assert schema_of(chain).errors(dropped) == []
 
 
 def test_a_schema_may_refer_to_itself_below() -> None:
