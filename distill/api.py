@@ -90,8 +90,8 @@ def make_data(
 
     workflow: a loaded one, or the path of its rules.md
     out: the run folder; runs/WORKFLOW where it is None. Data that are finished there are
-        kept, an interrupted run goes on; settings for a student are recorded anew, and one that was
-        trained with others is then stale.
+        kept, an interrupted run goes on; settings for a student that are given here or in the file
+        are recorded, and one that was trained with others is then stale.
     data, teacher, train, evaluate: tables of distill.toml, over those of the file; the latter two
         are what `train` and `evaluate` will use
     config: a distill.toml; None: the one beside rules.md, or in the working directory

@@ -103,7 +103,7 @@ class WriteError(DistillError):
             hint = "free some space, then run the same command again: it goes on"
         else:
             hint = "choose another folder, or change this one's permissions"
-        return cls(f"cannot be written: {error.strerror}", place=path, hint=hint)
+        return cls(f"cannot be written: {error.strerror or error}", place=path, hint=hint)
 
 
 class TeacherError(DistillError):

@@ -49,9 +49,13 @@ def _text_lines(path: Path) -> Iterator[str]:
             hint="check the path; it is relative to where you are",
         ) from None
     except OSError as error:
-        raise InputFileError(
-            f"cannot be read: {error.strerror}", place=path, hint="check its permissions and kind"
-        ) from None
+        raise unreadable(error, path) from None
+
+
+def unreadable(error: OSError, path: object) -> InputFileError:
+    """The error for a read that the operating system refused."""
+    cause = f"cannot be read: {error.strerror or error}"
+    return InputFileError(cause, place=path, hint="check its permissions and kind")
 
 
 _FILE_TYPES = (
@@ -216,6 +220,9 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, as hex. Raises InputFileError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(error, path) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -136,16 +137,26 @@ def gen(
 @run_argument
 @json_option
 def report(run: Path, as_json: bool) -> None:
-    """Write RUN/report.md and RUN/report.json from what RUN holds so far."""
-    from distill.report import collect
-    from distill.stages.pipeline import make_report
+    """Write RUN/report.md and RUN/report.json from what RUN holds so far.
 
-    with locked(run), terminal.watching() as watcher:
-        make_report(RunFolder.open(run), watcher)
+    Where RUN cannot be written, the report is printed instead.
+    """
+    from distill.report import collect, render
+    from distill.stages.pipeline import make_report, require_current
+
+    with locked(run, reading=True), terminal.watching() as watcher:
+        opened, kept = RunFolder.open(run), os.access(run, os.W_OK)
+        if kept:
+            make_report(opened, watcher)
+        else:
+            require_current(opened)
+            watcher.notice(f"{run} cannot be written: its report is shown, and not kept")
     if as_json:
         terminal.print_json(collect(run).model_dump(mode="json"))
-    else:
+    elif kept:
         terminal.out.print(str(run / layout.REPORT_PAGE), markup=False)
+    else:
+        terminal.out.print(render(collect(run)), markup=False, end="")
 
 
 @click.command()

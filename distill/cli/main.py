@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from distill.cli.options import (
     threads_option,
     workflow_options,
 )
-from distill.errors import DistillError, UsageError, WriteError
+from distill.errors import DistillError, InputFileError, UsageError, WriteError
 from distill.run import layout
 from distill.run.folder import locked
 from distill.train import processes
@@ -98,6 +99,15 @@ for command in (*data.COMMANDS, *student.COMMANDS):
     cli.add_command(command)
 
 
+def _failure(error: OSError) -> DistillError:
+    """For what no room has said better: only some errors tell that a write was refused."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    if full or error.filename is None:
+        return WriteError.from_os(error, error.filename or "the output")
+    cause = f"cannot be used: {error.strerror}"
+    return InputFileError(cause, place=error.filename, hint="check its permissions and kind")
+
+
 def main() -> None:
     """The entry point: every error that a user can meet becomes a message and an exit code."""
     try:
@@ -116,7 +126,7 @@ def main() -> None:
         sys.stderr.close()
         code = 0
     except OSError as error:
-        failed = WriteError.from_os(error, error.filename or "the output")
+        failed = _failure(error)
         terminal.err.print(f"error: {failed}", style="red", markup=False)
         code = failed.exit_code
     sys.exit(code)

@@ -303,7 +303,7 @@ def push(
     """Publish RUN's tuned student as OWNER/NAME at the model hub, exported first if need be."""
     from distill.export.push import push as publish
 
-    with locked(run), terminal.watching() as watcher:
+    with locked(run, reading=True), terminal.watching() as watcher:
         watcher.begins("push")
         done = publish(
             api.reopened_run(run, None, shared.tables_of(flags)),

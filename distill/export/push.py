@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,17 +79,23 @@ def _folder_to_upload(run: RunFolder, format: str, notice: Callable[[str], None]
     require_unaltered(run)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "adapter"
-        # The pickled training arguments are of no use elsewhere.
-        ignore = shutil.ignore_patterns("training_args.bin")
-        shutil.copytree(
-            run.path / layout.ADAPTER, folder, ignore=ignore, copy_function=link_or_copy
-        )
+        _copy_files(run.path / layout.ADAPTER, folder)
         (folder / CARD).unlink(missing_ok=True)
         # An earlier distill left it in the run.
         remove_local_path(folder, str(run.manifest.stages["train"].counts.get("fingerprint", "")))
         write_model_card(run, folder)
         write_json(folder / METADATA, {"format": "adapter"})
         yield folder
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """The files alone: of folders, the permissions would be copied, which may be to read only."""
+    for path in source.rglob("*"):
+        # The pickled training arguments are of no use elsewhere.
+        if path.is_file() and path.name != "training_args.bin":
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(path, place)
 
 
 def _require_name(repository: str) -> None:

@@ -23,7 +23,7 @@ from distill.errors import (
     UsageError,
     WriteError,
 )
-from distill.files import file_digest, read_text, write_json
+from distill.files import file_digest, read_text, unreadable, write_json
 from distill.records import Json, Record, digest
 from distill.run import layout
 from distill.run.lock import (
@@ -104,7 +104,8 @@ class RunFolder:
 
         Raises StaleRunError, naming every difference, when the folder holds a run of another
         workflow, data settings, teacher or run format. A run begun anew keeps the teacher's
-        replies.
+        replies. One that goes on keeps the settings for a student that `config` does not set:
+        those that its student was trained with.
         """
         run = cls.of(path, workflow, config)
         require_ours(path)
@@ -112,7 +113,9 @@ class RunFolder:
             if anew:
                 run.forget([*run.manifest.stages])
             elif run._has_data():
-                cls.open(path)._refuse_other(run.settings, workflow)
+                before = cls.open(path)
+                before._refuse_other(run.settings, workflow)
+                run = cls.of(path, workflow, _with_unsaid(config, before.config))
             else:
                 _require_format(path)
         # What a run was made from stays; a run that was killed while it began is begun again.
@@ -215,15 +218,21 @@ class RunFolder:
         """Write a finished stage's entry: from now on its files count."""
         self._write_manifest({**self.manifest.stages, stage: entry})
 
-    def digests(self, files: Sequence[str]) -> dict[str, str]:
-        """SHA-256 by path within the run, of files and of every file below folders."""
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """SHA-256 by path within the run, of files and of every file below folders.
+
+        Raises InputFileError for what cannot be read.
+        """
         found: dict[str, str] = {}
-        for name in files:
+        for name in names:
             path = self.path / name
-            below = sorted(path.rglob("*")) if path.is_dir() else [path]
-            for file in below:
-                if file.is_file():
-                    found[file.relative_to(self.path).as_posix()] = file_digest(file)
+            try:
+                below = sorted(path.rglob("*")) if path.is_dir() else [path]
+                files = [file for file in below if file.is_file()]
+            except OSError as error:
+                raise unreadable(error, error.filename or path) from None
+            for file in files:
+                found[file.relative_to(self.path).as_posix()] = file_digest(file)
         return found
 
     def _write_manifest(self, stages: dict[str, StageEntry]) -> None:
@@ -270,6 +279,17 @@ def _free_name(name: str, folder: Path) -> str:
         number += 1
         free = f"{number}-{name}"
     return free
+
+
+def _with_unsaid(config: Config, recorded: Config) -> Config:
+    """The settings, but the recorded ones of [train] and [evaluate] where nobody set them."""
+    unsaid = (
+        (section, name)
+        for section in ("train", "evaluate")
+        for name in type(getattr(config, section)).model_fields
+        if name not in getattr(config, section).model_fields_set
+    )
+    return config.replacing(unsaid, recorded)
 
 
 def _identity(settings: RunSettings, workflow: Workflow) -> Json:

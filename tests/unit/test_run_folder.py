@@ -39,6 +39,20 @@ def test_the_same_command_continues(tmp_path: Path) -> None:
     assert list(again.manifest.stages) == ["plan"]
 
 
+def test_a_run_that_goes_on_keeps_what_its_student_was_trained_with(tmp_path: Path) -> None:
+    entry = StageEntry(settings={}, inputs={}, outputs={}, counts={}, seconds=0)
+    run = RunFolder.create(tmp_path, workflow(), Config())
+    run.remember("plan", entry)
+    own = {"train": {"epochs": 2, "seed": 7}, "evaluate": {"max_new_tokens": 9}}
+    run.with_config(Config.load(None, own)).record()
+    for said, epochs in (({}, 2), ({"train": {"seed": 7}}, 2), ({"train": {"epochs": 3}}, 3)):
+        config = RunFolder.create(tmp_path, workflow(), Config.load(None, said)).config
+        assert (config.train.epochs, config.train.seed) == (epochs, 7)
+        assert config.evaluate.max_new_tokens == 9
+        assert RunFolder.open(tmp_path).config == config
+    assert RunFolder.create(tmp_path, workflow(), Config(), anew=True).config == Config()
+
+
 @pytest.mark.parametrize(
     ("other", "settings", "names"),
     [
