@@ -59,13 +59,21 @@ Settings = Mapping[str, Table]
 
 
 def load_workflow(
-    rules: PathLike, *, tools: PathLike | None = None, gold: PathLike | None = None
+    rules: PathLike,
+    *,
+    tools: PathLike | None = None,
+    gold: PathLike | None = None,
+    python: bool = True,
 ) -> Workflow:
-    """The workflow of a rules.md, its tools and gold set; raises WorkflowError with every error."""
+    """The workflow of a rules.md, its tools and gold set; raises WorkflowError with every error.
+
+    python: whether a tools.py, which is executed to read it, may be; False refuses it
+    """
     return read_workflow(
         _path(rules, "rules"),
         tools=None if tools is None else _path(tools, "tools"),
         gold=None if gold is None else _path(gold, "gold"),
+        python=python,
     )
 
 

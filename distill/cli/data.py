@@ -22,7 +22,7 @@ from distill.cli.options import (
 )
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
-from distill.workflow import explain, explanation_page, lint, load_workflow, scaffold
+from distill.workflow import explain, explanation_page, lint, scaffold
 
 
 @click.command()
@@ -39,10 +39,15 @@ def init(folder: Path) -> None:
 @click.option("--explain", "explained", is_flag=True, help="Show each rule as distill reads it.")
 @json_option
 def check(
-    rules: Path, tools: Path | None, gold: Path | None, explained: bool, as_json: bool
+    rules: Path,
+    tools: Path | None,
+    gold: Path | None,
+    no_python: bool,
+    explained: bool,
+    as_json: bool,
 ) -> None:
     """Read a workflow, report every error with its line, and advise on what is thin."""
-    workflow = load_workflow(rules, tools=tools, gold=gold)
+    workflow = shared.load_workflow(rules, tools, gold, no_python)
     advice = lint(workflow)
     readings = explain(workflow) if explained else []
     if as_json:
@@ -89,6 +94,7 @@ def plan(
     rules: Path,
     tools: Path | None,
     gold: Path | None,
+    no_python: bool,
     out: Path | None,
     probe: int | None,
     config: Path | None,
@@ -98,7 +104,7 @@ def plan(
     """Forecast the requests, tokens, money and time of gen; only --probe spends any."""
     from distill.cli.tables import forecast_notes, forecast_table
 
-    workflow = load_workflow(rules, tools=tools, gold=gold)
+    workflow = shared.load_workflow(rules, tools, gold, no_python)
     settings = shared.tables_of(flags)
     run = api.planned_run(workflow, out, config, settings)
     if note := api.teacher_note(run, settings):
@@ -121,13 +127,14 @@ def gen(
     rules: Path,
     tools: Path | None,
     gold: Path | None,
+    no_python: bool,
     out: Path | None,
     config: Path | None,
     redo: bool,
     **flags: Any,
 ) -> None:
     """Generate, validate, deduplicate, balance and split training data."""
-    workflow = load_workflow(rules, tools=tools, gold=gold)
+    workflow = shared.load_workflow(rules, tools, gold, no_python)
     made = shared.generate(workflow, out, config, redo, flags)
     terminal.out.print(str(made.path / layout.SPLIT), markup=False)
     shared.suggest_next(f"distill train {shlex.quote(str(made.path))}")

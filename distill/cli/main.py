@@ -25,7 +25,6 @@ from distill.run import layout
 from distill.run.folder import locked
 from distill.train import processes
 from distill.version import __version__
-from distill.workflow import load_workflow
 
 
 class Commands(click.Group):
@@ -78,6 +77,7 @@ def run_all(
     rules: Path,
     tools: Path | None,
     gold: Path | None,
+    no_python: bool,
     out: Path | None,
     config: Path | None,
     redo: bool,
@@ -87,7 +87,7 @@ def run_all(
     from distill.stages.evaluate import scored
     from distill.stages.pipeline import STUDENT, run_stages
 
-    workflow = load_workflow(rules, tools=tools, gold=gold)
+    workflow = shared.load_workflow(rules, tools, gold, no_python)
     made = shared.generate(workflow, out, config, redo, flags)
     with locked(made.path), terminal.watching() as watcher:
         run_stages(made.folder, watcher, *STUDENT)

@@ -63,6 +63,7 @@ workflow_options = options(
     click.option("--rules", type=PATH, required=True, help="The business rules, a rules.md."),
     click.option("--tools", type=PATH, help="tools.json or tools.py. [default: beside the rules]"),
     click.option("--gold", type=PATH, help="Trusted cases, JSON Lines. [default: gold.jsonl]"),
+    click.option("--no-python", is_flag=True, help="Refuse a tools.py, which would be executed."),
 )
 sharing_options = options(
     setting("train", "prefix_sharing"),

@@ -13,10 +13,22 @@ from distill.ledger.replies import ReplyStore
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
 from distill.teachers.make import offline_teacher
+from distill.workflow.load import load_workflow as read_workflow
 from distill.workflow.model import Workflow
 
 if TYPE_CHECKING:
     from distill.stages.forecast import Forecast
+
+
+def load_workflow(rules: Path, tools: Path | None, gold: Path | None, no_python: bool) -> Workflow:
+    """The workflow of the flags; stderr says before a tools.py is executed."""
+    return read_workflow(
+        rules,
+        tools=tools,
+        gold=gold,
+        python=not no_python,
+        notice=lambda text: terminal.err.print(f"note: {text}", markup=False),
+    )
 
 
 def generate(

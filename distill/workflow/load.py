@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from distill.errors import WorkflowError
@@ -19,9 +20,18 @@ from distill.workflow.words import SHARED, merge_lists, read_words
 KEYS = ("title", "tools", "gold", "words")
 
 
-def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None = None) -> Workflow:
+def load_workflow(
+    rules: Path,
+    *,
+    tools: Path | None = None,
+    gold: Path | None = None,
+    python: bool = True,
+    notice: Callable[[str], None] = logging.getLogger(__name__).info,
+) -> Workflow:
     """Read a workflow. Files come from the arguments, else the front matter, else the same folder.
 
+    python: whether a tools.py may be executed; where it may not, it is refused
+    notice: is told before it is
     Raises InputFileError for a file that cannot be read, WorkflowError with every problem found.
     """
     page = read_page(rules)
@@ -32,7 +42,7 @@ def load_workflow(rules: Path, *, tools: Path | None = None, gold: Path | None =
     words_file = _configured_file(page, "words") or _file_in_folder(page, "words.md")
     gold_file = gold or _configured_file(page, "gold") or _file_in_folder(page, "gold.jsonl")
 
-    by_name = {tool.name: tool for tool in read_tools(tools_file)}
+    by_name = {tool.name: tool for tool in read_tools(tools_file, python=python, notice=notice)}
     problems = Problems(rules)
     parsed = read_rules(page, by_name, problems)
     complete = _with_words(page, parsed, words_file, by_name, problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,15 +31,30 @@ _SEPARATORS = re.compile(r"[\s,:]*")
 _TOO_DEEP = ("has a schema that is nested too deeply", "flatten it")
 
 
-def read_tools(path: Path) -> tuple[Tool, ...]:
+def read_tools(
+    path: Path,
+    *,
+    python: bool = True,
+    notice: Callable[[str], None] = logging.getLogger(__name__).info,
+) -> tuple[Tool, ...]:
     """The tools in a .json or .py file.
 
+    python: whether a .py file may be executed; where it may not, it is refused
+    notice: is told before it is
     Raises InputFileError for a file that cannot be read, WorkflowError with every problem found.
     """
     problems = Problems(path)
     if path.suffix == ".py":
         from distill.workflow.python_file import read_python
 
+        if not python:
+            raise WorkflowError(
+                "is Python, which may not be executed here",
+                place=f"{path}:1",
+                hint="write the tools into tools.json; or read the file, and leave out --no-python "
+                "(python=False in the library)",
+            )
+        notice(f"{path} is Python, and is executed to read the tools; --no-python refuses that")
         found = read_python(path, problems)
     else:
         found = _json_tools(path, problems)

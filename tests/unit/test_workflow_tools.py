@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+import distill
+from distill.cli.main import cli
 from distill.errors import DistillError, InputFileError, WorkflowError
-from distill.workflow import load_workflow, read_tools
+from distill.workflow import load_workflow, read_tools, scaffold
 
 FIND = {
     "name": "find",
@@ -262,6 +264,27 @@ def test_a_workflow_may_have_python_tools(tmp_path):
     workflow = load_workflow(tmp_path / "rules.md")
     assert [tool.name for tool in workflow.tools] == ["refund", "find"]
     assert workflow.sources[1].name == "tools.py"
+
+
+def test_a_file_that_may_not_be_executed_is_not(tmp_path, capsys):
+    written = tmp_path / "ran"
+    scaffold(tmp_path / "shop")
+    rules, path = tmp_path / "shop" / "rules.md", tmp_path / "other.py"
+    path.write_text(f"open({str(written)!r}, 'w').close()\n" + function(), encoding="utf-8")
+    refused = "is Python, which may not be executed here"
+    with pytest.raises(WorkflowError, match=refused):
+        distill.load_workflow(rules, tools=path, python=False)
+    for command in ("check", "plan", "gen", "run"):
+        words = [command, "--rules", str(rules), "--tools", str(path), "--no-python"]
+        with pytest.raises(WorkflowError, match=refused):
+            cli.main(words, standalone_mode=False)
+    assert not written.exists()
+    assert "note:" not in capsys.readouterr().err
+    with pytest.raises(WorkflowError):  # its tools are others than those of the rules
+        cli.main(["check", "--rules", str(rules), "--tools", str(path)], standalone_mode=False)
+    assert written.exists()
+    assert f"note: {path} is Python, and is executed" in capsys.readouterr().err
+    assert distill.load_workflow(rules, python=False).tools
 
 
 def test_a_folder_is_no_tools_file(tmp_path):
