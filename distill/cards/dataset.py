@@ -12,6 +12,7 @@ from distill.data.split import Splits
 from distill.records import Example, StageCount
 from distill.students.public import without_path
 from distill.workflow.model import Workflow
+from distill.workflow.problems import as_markdown
 
 
 def dataset_card(
@@ -23,7 +24,7 @@ def dataset_card(
     front_matter = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     teachers = sorted({e.teacher for part in parts.values() for e in part})
     sections = [
-        f"---\n{front_matter}---\n\n# {' '.join(workflow.title.split())}",
+        f"---\n{front_matter}---\n\n# {as_markdown(workflow.title)}",
         f"Synthetic routing conversations for the workflow `{workflow.name}`: which tool a request "
         "must reach, with which arguments, or whether to ask, to answer or to refuse.",
         "## Counts\n\n" + _counts(parts),

@@ -24,6 +24,7 @@ from distill.run.folder import RunFolder
 from distill.students.load import EMBEDDED
 from distill.students.public import without_path
 from distill.version import __version__
+from distill.workflow.problems import as_markdown
 
 Kind = Literal["adapter", "hf", "gguf", "ollama"]
 CARD = "README.md"
@@ -50,7 +51,7 @@ def model_card(run: RunFolder, kind: Kind) -> str:
     """The card as Markdown with YAML front matter; it depends on nothing but the run."""
     parts = (
         _front_matter(run, kind),
-        f"# {run.workflow.title}: a routing student\n",
+        f"# {as_markdown(run.workflow.title)}: a routing student\n",
         _purpose(run),
         _tools(run),
         _rules(run),
@@ -97,17 +98,18 @@ def _purpose(run: RunFolder) -> str:
     base, tuning = base_model(run), run.config.train.tuning
     student = base or "a model from a folder"
     how = "with LoRA" if tuning == "lora" else "in every weight"
+    title = as_markdown(run.workflow.title)
     return (
-        f"A small model that routes the requests of one workflow, *{run.workflow.title}*: it calls "
-        "one of its tools, asks for what is missing, answers, or refuses. It was tuned "
-        f"{how} from {student} by distill {__version__}. It knows this workflow's rules and no "
-        "others; what lies outside them it was not taught."
+        f"A small model that routes the requests of one workflow, *{title}*: it calls one of its "
+        f"tools, asks for what is missing, answers, or refuses. It was tuned {how} from {student} "
+        f"by distill {__version__}. It knows this workflow's rules and no others; what lies "
+        "outside them it was not taught."
     )
 
 
 def _tools(run: RunFolder) -> str:
     tools = run.workflow.tools
-    lines = (f"- `{tool.name}`: {' '.join(tool.description.split())}" for tool in tools)
+    lines = (f"- `{tool.name}`: {as_markdown(tool.description)}" for tool in tools)
     return "## Tools\n\n" + "\n".join(lines)
 
 
@@ -116,7 +118,7 @@ def _rules(run: RunFolder) -> str:
     for rule in run.workflow.rules:
         calls = ", ".join(f"`{call.tool}`" for call in rule.then.calls)
         action = f"{rule.then.kind} {calls}" if calls else rule.then.kind
-        lines.append(f"- {' '.join(rule.title.split())}: {action}")
+        lines.append(f"- {as_markdown(rule.title)}: {action}")
     return "## What it routes\n\n" + "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from distill.run import layout
 from distill.run.folder import locked
 from distill.train import processes
 from distill.version import __version__
+from distill.workflow.problems import visible
 
 
 class Commands(click.Group):
@@ -110,11 +112,17 @@ def _failure(error: OSError) -> DistillError:
 
 def main() -> None:
     """The entry point: every error that a user can meet becomes a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A place without UTF-8 is shown escapes.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
         if processes.is_main_process():
-            error.show()
+            said = io.StringIO()
+            error.show(said)
+            sys.stderr.write(visible(said.getvalue()))
         code = UsageError.exit_code if isinstance(error, click.UsageError) else 1
     except DistillError as error:
         terminal.err.print(f"error: {error}", style="red", markup=False)

@@ -7,18 +7,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from distill import strict_json
-from distill.stages.watcher import ProgressWatcher
+from distill.stages.watcher import PlainConsole, ProgressWatcher
+from distill.workflow.problems import OBEYED, visible
 
 # A table in a file or a log is not squeezed into the 80 columns of no terminal.
 WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-# Without emoji, as a place like "openai:m:" would become one.
-out = Console(soft_wrap=True, highlight=False, emoji=False, width=WIDTH)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+out = PlainConsole(width=WIDTH)
+err = PlainConsole(stderr=True)
 
 
 def watching() -> ProgressWatcher:
@@ -39,10 +38,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*(escape(visible(str(cell))) for cell in row))
     return made
 
 
 def print_json(value: Any) -> None:
-    """JSON on stdout for a machine: no colours, no wrapping."""
-    print(strict_json.encode(value, indent=2))
+    """JSON on stdout for a machine: no colours, no wrapping, and nothing that a terminal obeys."""
+    text = strict_json.encode(value, indent=2)
+    print(OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))

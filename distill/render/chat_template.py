@@ -82,6 +82,10 @@ class TemplateWriter:
             *shorter, complete = _NAME_ONLY_FIELDS
             self.name_only_fields = next(filter(self._shows_tools_with, shorter), complete)
 
+    def plain(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages as they are: a template does not parse them."""
+        return messages
+
     def prompt(self, messages: Sequence[Message], tools: Sequence[Json]) -> str:
         return self._apply(messages, tools)
 

@@ -107,15 +107,19 @@ def conversation(messages: Sequence[Message]) -> str:
     return turns if open_turn else turns + f"{TURN[0]}model\n"
 
 
-def tool_response(message: Message) -> str:
-    """A tool message: a JSON object becomes the response's fields, anything else its `value`."""
+def result_fields(message: Message) -> Json:
+    """A tool message's content: a JSON object's fields, and anything else as the field `value`."""
     try:
         content = json.loads(message.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = message.content
-    fields = content if isinstance(content, dict) else {"value": content}
+    return content if isinstance(content, dict) else {"value": content}
+
+
+def tool_response(message: Message) -> str:
+    """A tool message as the response's fields."""
     name = _checked_name(message.name or "tool")
-    return f"{RESPONSE[0]}response:{name}{_object(fields)}{RESPONSE[1]}"
+    return f"{RESPONSE[0]}response:{name}{_object(result_fields(message))}{RESPONSE[1]}"
 
 
 def reject_markers(text: str) -> str:

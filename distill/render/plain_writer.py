@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill import strict_json
 from distill.errors import StudentError
 from distill.records import Json, Message, Target
 from distill.render import functiongemma
 from distill.render.formats import FUNCTION_GEMMA, Format
+from distill.render.syntax import RenderError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,6 +43,10 @@ class PlainWriter:
         ends = (*functiongemma.STOPS, tokenizer.eos_token)
         self.stops = tuple(dict.fromkeys(end for end in ends if end in vocabulary))
 
+    def plain(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with results in JSON as they are read, so that an escape hides no marker."""
+        return [_unescaped(message) if message.role == "tool" else message for message in messages]
+
     def prompt(self, messages: Sequence[Message], tools: Sequence[Json]) -> str:
         head, rest = self.bos, messages
         if tools:
@@ -54,6 +60,14 @@ class PlainWriter:
         self, messages: Sequence[Message], target: Target, tools: Sequence[Json], prompt: str
     ) -> str:
         return target_text(self.format, target) + functiongemma.TURN[1]
+
+
+def _unescaped(message: Message) -> Message:
+    fields = functiongemma.result_fields(message)
+    try:
+        return message.model_copy(update={"content": strict_json.encode(fields)})
+    except strict_json.JsonError as error:
+        raise RenderError(f"a tool's result is not JSON: {error}") from None
 
 
 def target_text(format: Format, target: Target) -> str:

@@ -101,7 +101,7 @@ class Renderer:
 
         Raises RenderError for a conversation that cannot be rendered.
         """
-        quoted = self.control.quote(messages, self._declared(tools))
+        quoted = self._quoted(messages, tools)
         return self.control.encode(self._writer.prompt(quoted.messages, quoted.tools), quoted.cut)
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[Json] | None = None) -> str:
@@ -109,10 +109,10 @@ class Renderer:
 
         Raises RenderError also for a conversation that quotes a marker, which text alone cannot.
         """
-        quoted = self.control.quote(messages, self._declared(tools))
+        quoted = self._quoted(messages, tools)
         if quoted.cut:
             raise RenderError("a marker among the words of a message can be quoted in ids alone")
-        return self._writer.prompt(messages, quoted.tools)
+        return self._writer.prompt(quoted.messages, quoted.tools)
 
     @property
     def chat_template(self) -> str:
@@ -142,7 +142,7 @@ class Renderer:
 
         Raises RenderError for a target that cannot be rendered, or is not parsed back unchanged.
         """
-        quoted = self.control.quote(messages, self._declared(tools), target)
+        quoted = self._quoted(messages, tools, target)
         text = self._writer.prompt(quoted.messages, quoted.tools)
         turn = self._turn(quoted, text)
         self._check_round_trip(turn.replace(quoted.cut, "") if quoted.cut else turn, target)
@@ -196,6 +196,14 @@ class Renderer:
         if self.declarations == "none":
             return ()
         return self.tools if tools is None else tools
+
+    def _quoted(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Json] | None,
+        target: Target | None = None,
+    ) -> Quoted:
+        return self.control.quote(self._writer.plain(messages), self._declared(tools), target)
 
     def _turn(self, quoted: Quoted, prompt: str) -> str:
         assert quoted.target is not None

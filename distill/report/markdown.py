@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import JsonValue
@@ -13,6 +12,7 @@ from distill.records import canonical_json
 from distill.report.model import Funnel, Report, Training, WorstCase
 from distill.report.verdict import verdict
 from distill.run import layout
+from distill.workflow.problems import as_markdown
 
 MAX_CHARS = 300
 """Characters shown of a prompt or an output; the run's files have all of it."""
@@ -23,8 +23,8 @@ _FORMAT = CellFormat()
 def render(report: Report) -> str:
     """The page; stages that have not run are listed, and have no section."""
     sections = [
-        f"# {escape(report.title)}",
-        f"**{escape(verdict(report))}**",
+        f"# {as_markdown(report.title)}",
+        f"**{as_markdown(verdict(report))}**",
         f"Not run yet: {', '.join(report.missing)}." if report.missing else "",
         *_evaluations(report),
         _worst(report),
@@ -34,14 +34,6 @@ def render(report: Report) -> str:
         *_provenance(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def escape(text: str) -> str:
-    """Any text as one line of inline Markdown, also in a table cell; line ends are shown as ⏎."""
-    line = re.sub(r"\r\n|[\n\r\u2028\u2029]", " ⏎ ", text)
-    visible = "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in line)
-    single_spaced = re.sub(r"\s+", " ", visible).strip()
-    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", single_spaced)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -65,7 +57,7 @@ def _evaluations(report: Report) -> Iterator[str]:
     yield "## Scores"
     yield "Shares in percent with 95% Wilson intervals; - where an arm has none."
     for dataset, arms in report.evaluations.items():
-        yield f"### {escape(dataset)}: {_origin(dataset)}"
+        yield f"### {as_markdown(dataset)}: {_origin(dataset)}"
         yield _scores(arms)
         yield _calibration(arms)
         yield from _by_rule(arms)
@@ -80,7 +72,7 @@ def _origin(dataset: str) -> str:
 
 def _scores(arms: Mapping[str, Scores]) -> str:
     columns = ["arm", ">n", ">right tool", ">full call", ">malformed", ">argument F1"]
-    rows = [[escape(arm), *_FORMAT.score_cells(arms[arm])] for arm in sorted_arms(arms)]
+    rows = [[as_markdown(arm), *_FORMAT.score_cells(arms[arm])] for arm in sorted_arms(arms)]
     return table([*columns, ">grounding F1"], rows)
 
 
@@ -109,8 +101,8 @@ def _by_rule(arms: Mapping[str, Scores]) -> Iterator[str]:
         shares = (arms[arm].by_rule.get(rule) for arm in others)
         cells = [_FORMAT.percent(other.tool_accuracy if other else None) for other in shares]
         own = _FORMAT.percent(share.tool_accuracy, share.interval)
-        rows.append([escape(rule), str(share.n), own, *cells])
-    yield table(["rule", ">n", ">tuned", *(f">{escape(arm)}" for arm in others)], rows)
+        rows.append([as_markdown(rule), str(share.n), own, *cells])
+    yield table(["rule", ">n", ">tuned", *(f">{as_markdown(arm)}" for arm in others)], rows)
 
 
 def _outcomes(arms: Mapping[str, Scores]) -> str:
@@ -119,8 +111,8 @@ def _outcomes(arms: Mapping[str, Scores]) -> str:
     for outcome in dict.fromkeys(outcome for arm in names for outcome in arms[arm].outcomes):
         counts = [arms[arm].outcomes.get(outcome, 0) for arm in names]
         if any(counts):
-            rows.append([escape(outcome), *map(str, counts)])
-    return table(["outcome", *(f">{escape(arm)}" for arm in names)], rows)
+            rows.append([as_markdown(outcome), *map(str, counts)])
+    return table(["outcome", *(f">{as_markdown(arm)}" for arm in names)], rows)
 
 
 def _worst(report: Report) -> str:
@@ -131,11 +123,11 @@ def _worst(report: Report) -> str:
 
 
 def _worst_case(number: int, case: WorstCase) -> str:
-    rule = f", rule {escape(case.rule)}" if case.rule else ""
+    rule = f", rule {as_markdown(case.rule)}" if case.rule else ""
     outcome = "wrong arguments" if case.wrong_arguments else case.outcome
     return "\n".join(
         [
-            f"{number}. {escape(outcome)} ({escape(case.dataset)}{rule})",
+            f"{number}. {as_markdown(outcome)} ({as_markdown(case.dataset)}{rule})",
             f"   - prompt: {_excerpt(case.prompt)}",
             f"   - expected: {_excerpt(case.expected)}",
             f"   - output: {_excerpt(case.raw) or 'nothing'}",
@@ -145,8 +137,8 @@ def _worst_case(number: int, case: WorstCase) -> str:
 
 def _excerpt(text: str) -> str:
     if len(text) <= MAX_CHARS:
-        return escape(text)
-    return f"{escape(text[:MAX_CHARS])} … and {len(text) - MAX_CHARS} more characters"
+        return as_markdown(text)
+    return f"{as_markdown(text[:MAX_CHARS])} … and {len(text) - MAX_CHARS} more characters"
 
 
 def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
@@ -165,7 +157,11 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
     yield table(
         ["rule", "target", *(f">{name.replace('_', ' ')}" for name in _CELL_FIELDS)],
         [
-            [escape(cell.rule), cell.target, *(str(getattr(cell, name)) for name in _CELL_FIELDS)]
+            [
+                as_markdown(cell.rule),
+                cell.target,
+                *(str(getattr(cell, name)) for name in _CELL_FIELDS),
+            ]
             for cell in funnel.cells
         ],
     )
@@ -176,7 +172,7 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
             [
                 [
                     r.stage,
-                    escape(r.reason.replace("_", " ")),
+                    as_markdown(r.reason.replace("_", " ")),
                     _excerpt(r.prompt),
                     _excerpt(r.detail),
                 ]
@@ -190,7 +186,7 @@ _CELL_FIELDS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted"
 
 def _reason_counts(counts: Mapping[str, int]) -> str:
     return (
-        ", ".join(f"{escape(reason.replace('_', ' '))} {n}" for reason, n in counts.items())
+        ", ".join(f"{as_markdown(reason.replace('_', ' '))} {n}" for reason, n in counts.items())
         or "none"
     )
 
@@ -202,7 +198,8 @@ def _training(training: Training | None) -> Iterator[str]:
     best = training.best_dev_loss
     kept = "there was no dev split" if best is None else f"best dev loss {best:.4f}"
     yield (
-        f"Student {escape(training.student)}: {training.steps} steps in {training.seconds:.0f} s; "
+        f"Student {as_markdown(training.student)}: {training.steps} steps in "
+        f"{training.seconds:.0f} s; "
         f"{kept}. Rows that did not fit: {_reason_counts(training.rejected)}."
     )
     for name in ("train", "dev"):
@@ -244,9 +241,9 @@ def _provenance(report: Report) -> Iterator[str]:
     yield "## Where it comes from"
     yield "\n".join(
         [
-            f"- Workflow {escape(report.workflow)}, fingerprint `{report.fingerprint}`",
-            f"- distill {escape(report.distill)}",
-            f"- Teacher: {escape(report.teacher.name)}. {escape(report.teacher.limits)}",
+            f"- Workflow {as_markdown(report.workflow)}, fingerprint `{report.fingerprint}`",
+            f"- distill {as_markdown(report.distill)}",
+            f"- Teacher: {as_markdown(report.teacher.name)}. {as_markdown(report.teacher.limits)}",
         ]
     )
     if report.settings:
@@ -261,4 +258,4 @@ def _settings(by_stage: Mapping[str, JsonValue]) -> Iterator[list[str]]:
         settings = ", ".join(f"{name} = {canonical_json(value)}" for name, value in items)
         stages.setdefault(settings, []).append(stage)
     for settings, names in stages.items():
-        yield [", ".join(names), escape(settings)]
+        yield [", ".join(names), as_markdown(settings)]

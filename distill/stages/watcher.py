@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -15,8 +16,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 
 from distill.records import Json
+from distill.workflow.problems import visible
 
 logger = logging.getLogger("distill")
 
@@ -47,6 +50,24 @@ class LogWatcher:
 
     def notice(self, text: str) -> None:
         logger.warning("%s", text)
+
+
+class PlainConsole(Console):
+    """A console of plain text: of what is printed, a terminal obeys nothing.
+
+    Styles and the progress bar are rich's own. Text comes from replies, servers and files as well.
+    """
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        # Without emoji, as a place like "openai:m:" would become one.
+        super().__init__(stderr=stderr, width=width, soft_wrap=True, highlight=False, emoji=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            plain = segment.text if segment.control else visible(segment.text)
+            yield segment._replace(text=plain)
 
 
 class ProgressWatcher:
@@ -97,7 +118,7 @@ class ProgressWatcher:
 
 def progress_watcher() -> ProgressWatcher:
     """Progress on stderr, or in the output of a notebook's cell."""
-    return ProgressWatcher(Console(stderr=True, soft_wrap=True, highlight=False, emoji=False))
+    return ProgressWatcher(PlainConsole(stderr=True))
 
 
 def summary(counts: Json) -> str:

@@ -16,7 +16,7 @@ MAX_LISTED = 12
 MAX_SHOWN = 1_000
 # Longer names are no slips, and the comparison takes the square of their length.
 MAX_COMPARED = 200
-_OBEYED = re.compile(
+OBEYED = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
 
@@ -99,9 +99,17 @@ def visible(text: str) -> str:
     Control characters but line ends and tabs, those that turn the direction of text, and halves of
     surrogate pairs: `\\x1b`, `\\u202e`.
     """
-    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return OBEYED.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def excerpt(text: str, limit: int = 60) -> str:
     """The start of a text, as one line for a message that a terminal may show."""
     return truncate(visible(" ".join(text.split())), limit)
+
+
+def as_markdown(text: str) -> str:
+    """Any text as one line of inline Markdown, also in a table cell; line ends are shown as ⏎."""
+    line = re.sub(r"\r\n|[\n\r\u2028\u2029]", " ⏎ ", text)
+    visible = "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in line)
+    single_spaced = re.sub(r"\s+", " ", visible).strip()
+    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", single_spaced)

@@ -130,12 +130,21 @@ PLACES: dict[str, Callable[[str], list[Message]]] = {
         Message(role="assistant", tool_calls=call()),
         Message(role="tool", name="f", content=text),
     ],
+    "escaped result": lambda text: [
+        user("hi"),
+        Message(role="assistant", tool_calls=call()),
+        Message(role="tool", name="f", content=f'{{"{escaped(text)}": ["{escaped(text)}"]}}'),
+    ],
     "result field": lambda text: [
         user("hi"),
         Message(role="assistant", tool_calls=call()),
         Message(role="tool", name="f", content=json.dumps({text: text})),
     ],
 }
+
+
+def escaped(text: str) -> str:
+    return "".join(f"\\u{ord(character):04x}" for character in text)
 
 
 def markers(made: Renderer) -> list[str]:

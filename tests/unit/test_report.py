@@ -33,7 +33,7 @@ from distill.records import (
 from distill.records import Prediction as Row
 from distill.render import Parsed
 from distill.report import Report, collect, render, verdict, write_report
-from distill.report.markdown import escape, sparkline
+from distill.report.markdown import sparkline
 from distill.report.model import (
     CellCount,
     Comparison,
@@ -46,6 +46,7 @@ from distill.report.model import (
 )
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageEntry
+from distill.workflow.problems import as_markdown
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.md"
 MARKDOWN = MarkdownIt("commonmark").enable("table")
@@ -239,20 +240,20 @@ def test_a_report_is_itself_again_after_json() -> None:
 
 @given(st.text())
 def test_any_text_is_one_cell_and_only_text(text: str) -> None:
-    tokens = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {escape(text)} | end |\n")
+    tokens = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {as_markdown(text)} | end |\n")
     cells = [t for i, t in enumerate(tokens) if tokens[i - 1].type == "td_open"]
     assert [t.type for t in tokens].count("td_open") == 2
     assert {child.type for child in cells[0].children or []} <= {"text", "text_special"}
     shown = "".join(child.content for child in cells[0].children or [])
-    assert shown == re.sub(r"\\([\\`*_\[\]<>|~&$#])", r"\1", escape(text))
+    assert shown == re.sub(r"\\([\\`*_\[\]<>|~&$#])", r"\1", as_markdown(text))
     assert cells[1].content == "end"
 
 
 def test_what_a_cell_shows() -> None:
-    assert escape("a\n\nb\r\nc") == "a ⏎ ⏎ b ⏎ c"
-    assert escape("a\0b") == r"a\<U+0000\>b"
-    assert escape("search_google **now**") == r"search\_google \*\*now\*\*"
-    assert escape("שלום 👋 é") == "שלום 👋 é"
+    assert as_markdown("a\n\nb\r\nc") == "a ⏎ ⏎ b ⏎ c"
+    assert as_markdown("a\0b") == r"a\<U+0000\>b"
+    assert as_markdown("search_google **now**") == r"search\_google \*\*now\*\*"
+    assert as_markdown("שלום 👋 é") == "שלום 👋 é"
 
 
 @given(st.lists(st.floats(0, 100), min_size=1))
