@@ -107,8 +107,9 @@ def export(
     for number, format in enumerate(wanted):
         progress(number, len(wanted), format)
         folder = root / format
-        found = None if redo else _up_to_date(inputs, format, folder, notice)
         try:
+            _sweep(inputs.run, folder)
+            found = None if redo else _up_to_date(inputs, format, folder, notice)
             exports.append(found or _make(inputs, format, folder))
         except OSError as error:
             raise WriteError.from_os(error, folder) from None
@@ -205,16 +206,14 @@ def _renew_card(
 
 def _make(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
     """Write an export to a temporary folder, load and compare it, and rename it to `folder`."""
-    draft, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
+    draft, old = _beside(folder)
     _require_ours(folder)
-    # What a killed export left within the run is the run's own.
-    if not folder.is_relative_to(inputs.run.path):
-        _require_ours(old)
-        _require_own_draft(draft)
-    shutil.rmtree(draft, ignore_errors=True)
+    for left in (draft, old):
+        _require_left_over(inputs.run, left)
+        _clear(left)
     draft.mkdir(parents=True)
     try:
-        write_text(draft / DRAFT_MARK, "")
+        (draft / DRAFT_MARK).touch()
         parity, notes = _MAKERS[format](inputs, draft)
         write_text(draft / CARD, model_card(inputs.run, format))
         metadata: Json = {
@@ -228,7 +227,7 @@ def _make(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
         (draft / DRAFT_MARK).unlink()
         _replace(draft, folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _clear(draft)
     return Exported(format, folder, True, parity, notes)
 
 
@@ -241,12 +240,42 @@ def _files(folder: Path) -> Json:
 
 def _replace(draft: Path, folder: Path) -> None:
     """Rename the draft to `folder`; a previous export stays until then."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _, old = _beside(folder)
     if folder.exists():
         folder.rename(old)
     draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _clear(old)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where the export is written, and where the one before it waits meanwhile."""
+    return folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+
+
+def _sweep(run: RunFolder, folder: Path) -> None:
+    """Undo what a killed export left; what is another's, or cannot be written, stays."""
+    draft, old = _beside(folder)
+    for left in (draft, old):
+        with suppress(ExportError, OSError):
+            _require_left_over(run, left)
+            if left == old and not folder.exists() and (old / METADATA).is_file():
+                old.rename(folder)
+            _clear(left)
+
+
+def _clear(folder: Path) -> None:
+    """Delete it, marked until the end: killed halfway, it is known as an export's the next time."""
+    if not folder.is_dir():
+        return
+    with suppress(OSError):
+        (folder / DRAFT_MARK).touch()
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != DRAFT_MARK:
+            path.unlink()
+    (folder / DRAFT_MARK).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 _Made = tuple[Parity, tuple[str, ...]]
@@ -351,6 +380,12 @@ def _require_ours(folder: Path) -> None:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (not path.is_dir() and name not in listed):
             raise _not_ours(path, "was not written by the export that is to be replaced")
+
+
+def _require_left_over(run: RunFolder, folder: Path) -> None:
+    """Raise ExportError for what no export left; what is within the run is the run's own."""
+    if not folder.is_relative_to(run.path):
+        _require_own_draft(folder)
 
 
 def _require_own_draft(draft: Path) -> None:

@@ -7,7 +7,6 @@ and the loop that asks again for what was rejected.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import dropwhile, takewhile
@@ -37,6 +36,7 @@ from distill.stages import (
 from distill.stages.session import TeacherSession
 from distill.stages.stage import Context, Stage, run_stage, stage_status
 from distill.stages.watcher import Watcher
+from distill.train.checkpoints import remove_checkpoints
 
 # The share asked for above the quotas in the first round, as most of it is rejected again.
 RESERVE = 0.25
@@ -155,7 +155,7 @@ def redo(run: RunFolder, first: Stage) -> None:
     """Forget the stages from `first` on, and a training's checkpoints with them."""
     _forget_from(first, run)
     if first is train.STAGE:
-        shutil.rmtree(run.path / layout.CHECKPOINTS, ignore_errors=True)
+        remove_checkpoints(run.path / layout.CHECKPOINTS)
 
 
 def status(run: RunFolder) -> list[StageStatus]:

@@ -25,6 +25,7 @@ READS = (layout.SPLITS["train"], layout.SPLITS["dev"])
 def work(context: Context) -> Json:
     """Raises StaleRunError when a training with other settings was interrupted here."""
     from distill.cards.model import write_model_card
+    from distill.train.checkpoints import remove_checkpoints
     from distill.train.student import load_student_for_training
 
     run = context.run
@@ -38,7 +39,7 @@ def work(context: Context) -> Json:
             f"{len(result.rejected)} rows do not fit the student: {run.path / layout.UNTRAINABLE}"
         )
     # The adapter is the result; checkpoints only serve a training that is not done.
-    shutil.rmtree(run.path / layout.CHECKPOINTS, ignore_errors=True)
+    remove_checkpoints(run.path / layout.CHECKPOINTS)
     write_model_card(run, run.path / layout.ADAPTER)
     return {"student": student.name, "fingerprint": student.fingerprint, **result.counts}
 

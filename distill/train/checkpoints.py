@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ def latest_complete_checkpoint(folder: Path) -> Path | None:
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete them all, in one step: with only some of them, a training would go on wrongly."""
+    gone = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def tokens_seen(checkpoint: Path) -> int:
@@ -41,9 +51,12 @@ def _is_complete(checkpoint: Path) -> bool:
     from safetensors import SafetensorError
 
     try:
-        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        for weights in _weight_files(checkpoint):
-            _check_weights(weights)
+        state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        best = state.get("best_model_checkpoint")
+        # It is what the training ends in: without it, the last weights would be kept.
+        for folder in {checkpoint, checkpoint.with_name(Path(best or checkpoint).name)}:
+            for weights in _weight_files(folder):
+                _check_weights(weights)
         for archive in _torch_files(checkpoint):
             _check_archive(archive)
     except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile):

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config import TrainConfig
 from distill.errors import DivergenceError, StudentError
+from distill.files import write_json
 from distill.records import Example, Json, Rejection
 from distill.render import Rendered, Renderer
 from distill.run import layout
+from distill.run.folder import read_json
 from distill.students.base import Student
 from distill.students.public import remove_local_path
 from distill.students.quiet import disable_telemetry, ignore_peft_warnings, silence_transformers
@@ -298,5 +300,22 @@ def _save(trainer: StepTrainer, adapter: Path, fingerprint: str) -> None:
     for unwanted in ("README.md", "training_args.bin"):
         (partial / unwanted).unlink(missing_ok=True)
     remove_local_path(partial, fingerprint)
-    shutil.rmtree(adapter, ignore_errors=True)
+    _sort_sets(partial / "adapter_config.json")
+    # At no instant is there half an adapter.
+    aside = adapter.with_name(".adapter.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if adapter.exists():
+        adapter.rename(aside)
     partial.rename(adapter)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sort_sets(config: Path) -> None:
+    """PEFT writes sets of names in the order of the process's hashes: equal runs differ by it."""
+    if not config.exists():
+        return
+    settings = read_json(config)
+    for name in ("target_modules", "modules_to_save"):
+        value = settings.get(name)
+        settings[name] = sorted(value, key=str) if isinstance(value, list) else value
+    write_json(config, settings)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from distill.errors import ExportError
-from distill.export.export import DRAFT_MARK, METADATA, _require_ours, _require_own_draft
+from distill.export.export import (
+    DRAFT_MARK,
+    METADATA,
+    _clear,
+    _require_ours,
+    _require_own_draft,
+)
 from distill.files import write_text
 
 NOTE = {
@@ -75,3 +83,33 @@ def test_a_draft_that_was_killed_is_cleared_away_and_no_other(tmp_path: Path) ->
         _require_own_draft(draft)
     write_text(draft / DRAFT_MARK, "")
     _require_own_draft(draft)
+
+
+@pytest.mark.parametrize("deletions", range(6))
+def test_a_deletion_killed_at_any_instant_leaves_what_is_known_as_ours(
+    folder: Path, deletions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = deletions
+
+    class Killed(BaseException):
+        pass
+
+    def unless_killed(real: Callable[..., None]) -> Callable[..., None]:
+        def deletes(*where: object, **how: object) -> None:
+            nonlocal left
+            if not left:
+                raise Killed
+            left -= 1
+            real(*where, **how)
+
+        return deletes
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, unless_killed(getattr(os, name)))
+        _clear(folder)
+    assert left == 0
+    assert folder.exists()
+    _require_own_draft(folder)
+    _clear(folder)
+    assert not folder.exists()

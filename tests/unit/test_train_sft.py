@@ -138,6 +138,28 @@ def test_a_torn_checkpoint_of_a_full_model_is_passed_over(
     assert_passed_over(whole[0] / "checkpoints", "model.safetensors", damage, tmp_path)
 
 
+def test_without_the_best_weights_there_is_no_checkpoint_to_go_on_from(
+    done: tuple[Path, sft.TrainResult], tmp_path: Path
+) -> None:
+    """The trainer would end in the last weights, and only warn."""
+    last = sorted((done[0] / "checkpoints").glob("*"))[-1]
+    copy = tmp_path / last.name
+    shutil.copytree(last, copy)
+    state = json.loads((copy / "trainer_state.json").read_text("utf-8"))
+    state["best_model_checkpoint"] = "/elsewhere/checkpoint-3"
+    (copy / "trainer_state.json").write_text(json.dumps(state), "utf-8")
+    assert latest_complete_checkpoint(tmp_path) is None
+    shutil.copytree(last, copy)
+    assert latest_complete_checkpoint(tmp_path) == copy
+
+
+def test_names_of_sets_are_sorted(done: tuple[Path, sft.TrainResult]) -> None:
+    """Their order is that of the process's hashes; hardly one in 14! is sorted."""
+    config = json.loads((done[0] / "adapter" / "adapter_config.json").read_text("utf-8"))
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert len(config["target_modules"]) == 14
+
+
 def assert_passed_over(checkpoints: Path, part: str, damage: str, folder: Path) -> None:
     shutil.copytree(checkpoints, folder, dirs_exist_ok=True)
     first, last = sorted(folder.glob("checkpoint-*"))
