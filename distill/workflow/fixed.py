@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from distill.workflow.after_value import unread_behind
 from distill.workflow.arguments import (
     ParsedValue,
     name_pattern,
@@ -232,9 +233,25 @@ class FixedArguments:
                     f'"{excerpt(case[0])}"',
                     "write a rule for each case, as a fixed value is fixed always",
                 )
+            self._check_behind(name, found, value, is_fixed=is_fixed)
             if is_fixed and schema_of(self._tool).accepts_name(name):
                 for error in argument_errors(self._tool, {name: value}, partial=True):
                     raise error
+
+    def _check_behind(self, name: str, found: Fixed, value: Any, *, is_fixed: bool) -> None:
+        """Raise where the value's sentence goes on with what changes the value."""
+        quoted = self._text[found.end - 1] in "\"'`”“»’"
+        is_text = isinstance(value, str) and not quoted and value not in self._listed(name)
+        listed = "|".join(rf"{re.escape(each)}\b" for each in self._listed(name)) or r"(?!)"
+        rest = unread_behind(
+            self._text[found.end :], self._name, listed, is_text=is_text, is_fixed=is_fixed
+        )
+        if rest is not None:
+            raise InvalidInputError(
+                f'goes on with "{excerpt(rest)}" behind the value of "{name}", which is not read',
+                "a fixed value is fixed in every row: end the sentence behind it, put a text with "
+                "commas in quotes, write a number as 1234.5, and a rule for each case",
+            )
 
     def _has_other(self, name: str, end: int) -> bool:
         other = _OTHER_VALUE.match(self._text, end)

@@ -273,3 +273,82 @@ def test_any_sentence_is_read_or_refused(text):
     except InvalidInputError:
         return
     assert then.calls
+
+
+FIND_MORE = Tool(
+    name="find_order",
+    description="Find an order.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "query": {"type": "string"},
+            "limit": {"type": "integer"},
+            "city": {"enum": ["Berlin", "Köln"]},
+            "amount": {"type": "number"},
+            "urgent": {"type": "boolean"},
+        },
+        "required": ["query"],
+    },
+)
+MORE = BY_NAME | {"find_order": FIND_MORE}
+ONLY_SOMETIMES = [
+    *(
+        f"Urgent is true {case}"
+        for case in (
+            *("only for late parcels", "for gold customers", "whenever the parcel is late"),
+            *("with late parcels", "in case of delays", "in most cases", "by default"),
+            *(", but not on Sundays", ", except on Sundays", "(only for gold customers)"),
+            *("and only for late parcels", "— for gold customers only", ", whenever it is late"),
+        )
+    ),
+    *("The limit is 3 for new customers", "Limit 3 on mobile", "City is Berlin except on Sundays"),
+    *("City is Berlin during the week", "`Berlin` as the city for new customers"),
+    *("`urgent` = true for gold customers", "urgent: true for gold customers"),
+    *("Amount is 5 at most", "Amount is 5 or more", "Amount is 50 euros minimum"),
+    *("Amount is 5 and more", "The limit is 3 to 5", "limit 3-5", "limit 2026-01-31"),
+    '`query` = "late" for gold customers',
+]
+CUT_AT_A_COMMA = [
+    *("`amount` = 12,50", "`amount` = 1,000", "`amount` = 1.234,56", "`amount` = 12,50 EUR"),
+    *("`query` = 1,5", "query: a, b, c", "amount 12,50", "amount is 1 000", "limit = 3, 4"),
+    *('query = "a", "b"', "query = {topic}, {city}", "city = Berlin, Köln"),
+]
+
+
+@pytest.mark.parametrize("more", [*ONLY_SOMETIMES, *CUT_AT_A_COMMA])
+def test_a_value_whose_sentence_goes_on_is_not_fixed_in_silence(more):
+    for joint in (". ", ", with ", ".\n\n"):
+        with pytest.raises(InvalidInputError) as caught:
+            read_then(f"call `find_order`{joint}{more}.", MORE)
+        assert caught.value.hint
+
+
+FIXED_ALWAYS = {
+    "Urgent is true": {"urgent": True},
+    "Urgent is always true, too": {"urgent": True},
+    **{
+        f"Urgent is true{end}": {"urgent": True}
+        for end in (
+            *(" as well", " always", " too", " in all cases", ", always", " (always)", " for them"),
+            *(" here", ", keep the words", " to warn the driver", " because it is late"),
+        )
+    },
+    "The limit is 3 and the city is Köln": {"limit": 3, "city": "Köln"},
+    "limit 3, city Berlin and amount 12.50": {"limit": 3, "city": "Berlin", "amount": 12.5},
+    "limit = 3,city = Berlin": {"limit": 3, "city": "Berlin"},
+    "limit 3, `Berlin` as the city": {"limit": 3, "city": "Berlin"},
+    'query = "a, b, c"': {"query": "a, b, c"},
+    "query = late, limit = 3": {"query": "late", "limit": 3},
+    'query = "{topic}" for late parcels': {"query": "{topic}"},
+    "amount = 5%": None,
+}
+
+
+@pytest.mark.parametrize("more", FIXED_ALWAYS)
+def test_a_value_with_a_harmless_ending_is_read(more):
+    if FIXED_ALWAYS[more] is None:
+        with pytest.raises(InvalidInputError):
+            read_then(f"call `find_order`. {more}.", MORE)
+        return
+    (call,) = read_then(f"call `find_order`. {more}.", MORE).calls
+    assert call.arguments == FIXED_ALWAYS[more]

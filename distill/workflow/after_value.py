@@ -1,0 +1,74 @@
+"""Whether the sentence of a fixed value goes on in a way that changes the value."""
+
+from __future__ import annotations
+
+import re
+
+# Words that change nothing about the value before them.
+_HARMLESS = re.compile(
+    r"(?:always|too|as\s+well|also|here|now|please|instead|exactly|only|first|next|then|finally|"
+    r"afterwards|regardless|each\s+time|every\s+time|at\s+all\s+times|in\s+(?:all|any|every)\s+cases?|"
+    r"for\s+(?:it|them|him|her|this|that|these|those)(?!\s+\w))\b"
+    r"\s*(?=[^\w\s]|\Z|\n|(?:and|then|with)\b|as\s+well)",
+    re.IGNORECASE,
+)
+# What tells why, and not when.
+_REASON = re.compile(
+    r"(?:so\s+that|because|in\s+order\s+to|to\s+(?!\d)|as\s+(?!long|soon|far))", re.IGNORECASE
+)
+_JOINT = re.compile(r"(?:and|then|call)\b", re.IGNORECASE)
+_BEFORE_NAME = re.compile(r"(?:(?:plus|with|using|where|the|its)\s+)+", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"(?:but|only|except|excluding|unless|if|when|whenever|while|until|in\s+(?:most|some|many|the)?"
+    r"\s*(?:cases?|event)|provided|depending|for\s+(?!it\b|them\b|all\b|every\b|each\b)|during|"
+    r"on\s+(?!behalf)|at\s+(?:most|least)|or\b|"
+    r"(?:more|less|fewer|above|below|over|under|up|higher|lower|most|least)\b)",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(r"-?\d|\{\w+\}|[\"“„«]")
+
+
+def unread_behind(rest: str, name: str, value: str, *, is_text: bool, is_fixed: bool) -> str | None:
+    """What follows a value in its sentence and is no harmless ending; None where nothing does.
+
+    rest: the text from the end of the value on
+    name: a pattern for the names of the tool's arguments
+    value: a pattern for the values that the argument's schema lists
+    is_text: the value is text without quotes, which commas end
+    is_fixed: the value holds no slot
+    """
+    sentence = re.split(r"\n|;|[.!](?=\s|\Z)", rest, maxsplit=1)[0]
+    if re.match(r"[-–/:.,]\d", sentence):
+        return sentence.strip()
+    behind = re.sub(r"\A[*_)\]}%€$£]+", "", sentence).strip()
+    while behind:
+        if re.match(rf"(?:{_BEFORE_NAME.pattern})?{name}", behind, re.IGNORECASE):
+            return None
+        mark = re.match(r"(?:[,&|(—–…]|and\b)\s*", behind, re.IGNORECASE)
+        if mark:
+            listed = mark[0].startswith(",") and not re.match(name, behind[mark.end() :])
+            behind = behind[mark.end() :]
+            is_value = _VALUE.match(behind) or re.match(rf"`?(?:{value})", behind, re.IGNORECASE)
+            if listed and (is_value or (is_text and _is_text(behind))):
+                return sentence.strip()
+            harmless = _HARMLESS.match(behind)
+            if is_fixed and not harmless and _CONDITION.match(behind):
+                return sentence.strip()
+            if harmless is None:
+                return None
+        harmless = _HARMLESS.match(behind)
+        if harmless is None:
+            passes = not is_fixed or not behind[0].isalnum() or _is_plain(behind)
+            return None if passes else sentence.strip()
+        behind = behind[harmless.end() :].strip()
+    return None
+
+
+def _is_plain(behind: str) -> bool:
+    return bool(_JOINT.match(behind) or _REASON.match(behind))
+
+
+def _is_text(behind: str) -> bool:
+    """Whether the words behind a comma may belong to the text before it."""
+    joined = _JOINT.match(behind) or _BEFORE_NAME.match(behind)
+    return bool(re.match(r"\w", behind)) and not joined
