@@ -255,21 +255,19 @@ class OpenAITeacher:
         except openai.APIConnectionError as error:
             if isinstance(error, openai.APITimeoutError) and not is_broken_connection(error):
                 raise _timed_out(f"{place}: no connection in time") from None
-            cause = f": {error.__cause__}" if error.__cause__ and str(error.__cause__) else ""
-            detail = self._redact(f"{place}: Connection error{cause}")
-            raise TransientError(
-                FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE
-            ) from None
-        except (aiohttp.ClientError, UnicodeError) as error:
-            # No HTTP: a bad status line, a bad header, or bytes in one that are no text.
-            detail = self._redact(f"{place}: no HTTP response: {excerpt(str(error))}")
-            raise TransientError(
-                FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE
-            ) from None
+            raise self._unreachable("Connection error", error.__cause__) from None
         except openai.APIStatusError as error:
             found = read_error(error.status_code, error.response.content)
             raise self._meaning(found, encoded, error.response.headers, None) from None
+        except (aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+            # A bad status line, a bad header, or bytes in one that are no text.
+            raise self._unreachable("no HTTP response", error) from None
         return response.content
+
+    def _unreachable(self, what: str, cause: BaseException | None) -> TransientError:
+        said = f": {cause}" if cause and str(cause) else ""
+        detail = self._redact(f"{self._endpoint.url}: {what}{said}")
+        return TransientError(FailureReason.SERVER, detail, outcome=Outcome.UNREACHABLE)
 
     def _meaning(
         self,
