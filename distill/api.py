@@ -107,7 +107,7 @@ def make_data(
     Raises GateError when the quotas cannot be met; `open_run` then has what was accepted.
     """
     if not isinstance(workflow, Workflow):
-        workflow = load_workflow(workflow)
+        workflow = read_workflow(_path(workflow, "workflow"))
     tables = {"data": data, "teacher": teacher, "train": train, "evaluate": evaluate}
     for name, table in tables.items():
         if table is not None and not isinstance(table, Mapping):
@@ -133,6 +133,8 @@ class Run:
     """A run folder: its data, its student, and what that is worth."""
 
     def __init__(self, folder: RunFolder) -> None:
+        # Where it is stays the same when the program goes elsewhere.
+        folder.path = folder.path.absolute()
         self.folder = folder
         self._own = _own_tables(folder)
         """What this program gave of the settings that only the user may set."""
@@ -253,7 +255,12 @@ def planned_run(
     """The run that the settings name, with nothing of it written."""
     given = None if config is None else _path(config, "config")
     loaded = load_settings(given, _settings_file(workflow), settings)
-    return RunFolder.of(_path(out or Path("runs") / workflow.name, "out"), workflow, loaded)
+    return RunFolder.of(run_path(workflow, out), workflow, loaded)
+
+
+def run_path(workflow: Workflow, out: PathLike | None) -> Path:
+    """The run folder that `out` names, or the default one."""
+    return Path("runs") / workflow.name if out is None else _path(out, "out")
 
 
 def reopened_run(path: Path, config: Path | None, settings: Settings) -> RunFolder:
@@ -362,8 +369,11 @@ def spending(run: RunFolder) -> list[LedgerEntry]:
 
 @contextmanager
 def _watched(progress: bool | Watcher | None) -> Iterator[Watcher]:
-    if progress is not None and not isinstance(progress, bool):
+    if isinstance(progress, Watcher):
         yield progress
+    elif progress is not None and not isinstance(progress, bool):
+        cause = f"is True, False or a Watcher, not {type(progress).__name__}"
+        raise UsageError(cause, place="progress", hint="give True to see it, False for a log")
     elif progress:
         with progress_watcher() as watcher:
             yield watcher
@@ -380,7 +390,21 @@ def _settings_file(workflow: Workflow) -> Path | None:
 
 def _path(given: object, name: str) -> Path:
     """A path that a program gave as `name`."""
-    if isinstance(given, str | os.PathLike):
-        return Path(given)
-    cause = f"is a path, not {type(given).__name__}"
-    raise UsageError(cause, place=name, hint="give text or a pathlib.Path")
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str):
+        cause = f"is a path, not {type(given).__name__}"
+        raise UsageError(cause, place=name, hint="give text or a pathlib.Path")
+    try:
+        size = max(len(os.fsencode(part)) for part in text.split("/"))
+    except UnicodeEncodeError:
+        size = -1
+    faults = (
+        (not text, "is empty"),
+        ("\0" in text, "holds a null character, which no path can"),
+        (size < 0, "holds half of a surrogate pair, which no path can"),
+        (size > 255 or len(text) > 4095, "is longer than a path can be"),
+    )
+    for wrong, cause in faults:
+        if wrong:
+            raise UsageError(cause, place=name, hint="give the path of a file or folder")
+    return Path(text)

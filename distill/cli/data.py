@@ -136,8 +136,9 @@ def gen(
     """Generate, validate, deduplicate, balance and split training data."""
     workflow = shared.load_workflow(rules, tools, gold, no_python)
     made = shared.generate(workflow, out, config, redo, flags)
-    terminal.out.print(str(made.path / layout.SPLIT), markup=False)
-    shared.suggest_next(f"distill train {shlex.quote(str(made.path))}")
+    path = api.run_path(made.workflow, out)
+    terminal.out.print(str(path / layout.SPLIT), markup=False)
+    shared.suggest_next(f"distill train {shlex.quote(str(path))}")
 
 
 @click.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from distill import api
 from distill.cli import data, shared, student, terminal
 from distill.cli.options import (
     config_option,
@@ -94,7 +95,8 @@ def run_all(
     with locked(made.path), terminal.watching() as watcher:
         run_stages(made.folder, watcher, *STUDENT)
     shared.show_scores(made.path, scored(made.folder), as_json=False)
-    terminal.out.print(f"report: {made.path / layout.REPORT_PAGE}", markup=False)
+    path = api.run_path(workflow, out)
+    terminal.out.print(f"report: {path / layout.REPORT_PAGE}", markup=False)
 
 
 for command in (*data.COMMANDS, *student.COMMANDS):

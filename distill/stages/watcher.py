@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -24,6 +24,7 @@ from distill.workflow.problems import visible
 logger = logging.getLogger("distill")
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Told of each stage: that it begins, how far it is, what came of it."""
 
