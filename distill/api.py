@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.config import Config, overlaid
 from distill.errors import DistillError, MissingExtraError, UsageError
-from distill.files import read_records
+from distill.files import given_path, read_records
 from distill.ledger.budget import Budget
 from distill.ledger.ledger import LedgerEntry
 from distill.ledger.replies import ReplyStore
@@ -70,16 +70,16 @@ def load_workflow(
     python: whether a tools.py, which is executed to read it, may be; False refuses it
     """
     return read_workflow(
-        _path(rules, "rules"),
-        tools=None if tools is None else _path(tools, "tools"),
-        gold=None if gold is None else _path(gold, "gold"),
+        given_path(rules, "rules"),
+        tools=None if tools is None else given_path(tools, "tools"),
+        gold=None if gold is None else given_path(gold, "gold"),
         python=python,
     )
 
 
 def write_starter(folder: PathLike) -> list[Path]:
     """Write a small commented workflow into `folder`, as `distill init` does; the paths written."""
-    return scaffold(_path(folder, "folder"))
+    return scaffold(given_path(folder, "folder"))
 
 
 def make_data(
@@ -107,7 +107,7 @@ def make_data(
     Raises GateError when the quotas cannot be met; `open_run` then has what was accepted.
     """
     if not isinstance(workflow, Workflow):
-        workflow = read_workflow(_path(workflow, "workflow"))
+        workflow = read_workflow(given_path(workflow, "workflow"))
     tables = {"data": data, "teacher": teacher, "train": train, "evaluate": evaluate}
     for name, table in tables.items():
         if table is not None and not isinstance(table, Mapping):
@@ -126,7 +126,7 @@ def make_data(
 
 def open_run(path: PathLike) -> Run:
     """The run folder at `path`. Raises RunError when there is none, or it cannot be used."""
-    return Run(RunFolder.open(_path(path, "path")))
+    return Run(RunFolder.open(given_path(path, "path")))
 
 
 class Run:
@@ -253,14 +253,14 @@ def planned_run(
     workflow: Workflow, out: PathLike | None, config: PathLike | None, settings: Settings
 ) -> RunFolder:
     """The run that the settings name, with nothing of it written."""
-    given = None if config is None else _path(config, "config")
+    given = None if config is None else given_path(config, "config")
     loaded = load_settings(given, _settings_file(workflow), settings)
-    return RunFolder.of(run_path(workflow, out), workflow, loaded)
+    return RunFolder.of(rungiven_path(workflow, out), workflow, loaded)
 
 
-def run_path(workflow: Workflow, out: PathLike | None) -> Path:
+def rungiven_path(workflow: Workflow, out: PathLike | None) -> Path:
     """The run folder that `out` names, or the default one."""
-    return Path("runs") / workflow.name if out is None else _path(out, "out")
+    return Path("runs") / workflow.name if out is None else given_path(out, "out")
 
 
 def reopened_run(path: Path, config: Path | None, settings: Settings) -> RunFolder:
@@ -332,7 +332,7 @@ def _named_cases(data: PathLike | Rows, workflow: Workflow) -> tuple[str, tuple[
     from distill.workflow.cases import cases_of_rows, read_cases
 
     if isinstance(data, str | os.PathLike):
-        path = _path(data, "data")
+        path = given_path(data, "data")
         cases = read_cases(path, tools=workflow.tools, rules=workflow.rules)
         return evaluate.dataset_name(path), cases
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
@@ -386,25 +386,3 @@ def _settings_file(workflow: Workflow) -> Path | None:
     places = [source.parent for source in workflow.sources[:1]]
     candidates = [place / "distill.toml" for place in (*places, Path())]
     return next((path for path in candidates if path.is_file()), None)
-
-
-def _path(given: object, name: str) -> Path:
-    """A path that a program gave as `name`."""
-    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
-    if not isinstance(text, str):
-        cause = f"is a path, not {type(given).__name__}"
-        raise UsageError(cause, place=name, hint="give text or a pathlib.Path")
-    try:
-        size = max(len(os.fsencode(part)) for part in text.split("/"))
-    except UnicodeEncodeError:
-        size = -1
-    faults = (
-        (not text, "is empty"),
-        ("\0" in text, "holds a null character, which no path can"),
-        (size < 0, "holds half of a surrogate pair, which no path can"),
-        (size > 255 or len(text) > 4095, "is longer than a path can be"),
-    )
-    for wrong, cause in faults:
-        if wrong:
-            raise UsageError(cause, place=name, hint="give the path of a file or folder")
-    return Path(text)

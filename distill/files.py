@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from distill import strict_json
-from distill.errors import InputFileError, WriteError
+from distill.errors import InputFileError, UsageError, WriteError
 from distill.strict_json import JsonError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -226,3 +226,25 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(error, path) from None
+
+
+def given_path(given: object, name: str) -> Path:
+    """A path that a program gave as `name`."""
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str):
+        cause = f"is a path, not {type(given).__name__}"
+        raise UsageError(cause, place=name, hint="give text or a pathlib.Path")
+    try:
+        size = max(len(os.fsencode(part)) for part in text.split("/"))
+    except UnicodeEncodeError:
+        size = -1
+    faults = (
+        (not text, "is empty"),
+        ("\0" in text, "holds a null character, which no path can"),
+        (size < 0, "holds half of a surrogate pair, which no path can"),
+        (size > 255 or len(text) > 4095, "is longer than a path can be"),
+    )
+    for wrong, cause in faults:
+        if wrong:
+            raise UsageError(cause, place=name, hint="give the path of a file or folder")
+    return Path(text)
