@@ -255,10 +255,10 @@ def planned_run(
     """The run that the settings name, with nothing of it written."""
     given = None if config is None else given_path(config, "config")
     loaded = load_settings(given, _settings_file(workflow), settings)
-    return RunFolder.of(rungiven_path(workflow, out), workflow, loaded)
+    return RunFolder.of(run_path(workflow, out), workflow, loaded)
 
 
-def rungiven_path(workflow: Workflow, out: PathLike | None) -> Path:
+def run_path(workflow: Workflow, out: PathLike | None) -> Path:
     """The run folder that `out` names, or the default one."""
     return Path("runs") / workflow.name if out is None else given_path(out, "out")
 
