@@ -177,7 +177,7 @@ def test_what_is_no_path_and_no_row_is_named(made: distill.Run) -> None:
     rules, no_path = made.path.parent / "shop" / "rules.md", [1]
     for name, call in {
         "path": lambda: distill.open_run(no_path),  # type: ignore[arg-type]
-        "rules": lambda: distill.make_data(no_path),  # type: ignore[arg-type]
+        "workflow": lambda: distill.make_data(no_path),  # type: ignore[arg-type]
         "gold": lambda: distill.load_workflow(rules, gold=no_path),  # type: ignore[arg-type]
         "out": lambda: distill.make_data(rules, no_path),  # type: ignore[arg-type]
         "config": lambda: distill.make_data(rules, config=no_path),  # type: ignore[arg-type]
