@@ -32,7 +32,12 @@ _UNSURE = re.compile(
     r"(?i:\b(?:not|never|without|unless|if|when|e\.g\.?|for\s+(?:example|instance)|such\s+as|"
     r"except|either|both|each|cannot|optionally|sometimes|usually)\b|n['’]t\b)[^,.;\n]*\Z"
 )
+_CONNECTIVE = (
+    r"(?i:\b(?:(?P<then>then|after\s+that|afterwards|next|finally|followed\s+by)|and|also),?\s+"
+    r"(?:(?:then|also|afterwards|finally|next|after\s+that|use|run|invoke|trigger),?\s+)*)"
+)
 _CODE = re.compile(r"(?<!`)(`+)([^`\n]+)\1(?!`)")
+_CLOSED = "\"'`”“»’]}"
 _WAY_OUT = (
     "join calls by and or then, arguments as: with `a` = 1, `b` = 2; "
     "elsewhere in the sentence leave the backticks out"
@@ -83,6 +88,13 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
         following = _next(text, end, tools, listed=listed)
         while found := reader.find(end, following.start if following else len(text)):
             prose.append((end, found.start))
+            if text[found.end - 1] not in _CLOSED:  # a bare value, which ends late
+                _check_called_words(
+                    text[found.start : found.end],
+                    found.start,
+                    [*calls, CallSpec(tool=tool.name, arguments={})],
+                    tools,
+                )
             _take(arguments, found, tool, text[end : found.start])
             end = found.end
             if following and end > following.start:
@@ -194,6 +206,7 @@ def _check_prose(prose: str, offset: int, calls: list[CallSpec], tools: Mapping[
     named = "|".join(map(re.escape, sorted(tools, key=len, reverse=True)))
     if more := re.search(rf"(?<![\w.-])(?:calls?\s+)(?:{named})(?![\w-])|\b(?:{named})\(", prose):
         raise MisreadError(_goes_on(more[0]), offset + more.start())
+    _check_called_words(prose, offset, calls, tools)
     for label in re.finditer(r"([A-Za-z_][\w.-]{2,60})[`\"'*]{0,3}\s*[:：](?!/)", prose):
         near = closest_match(label[1], called, 0.8)
         if near:
@@ -202,6 +215,32 @@ def _check_prose(prose: str, offset: int, calls: list[CallSpec], tools: Mapping[
                 f'did you mean "{near}"?',
             )
             raise MisreadError(error, offset + label.start())
+
+
+def _check_called_words(
+    text: str, offset: int, calls: list[CallSpec], tools: Mapping[str, Tool]
+) -> None:
+    """A tool's bare name where a call is expected is one; everyday words need a clearer sign."""
+    named = "|".join(map(re.escape, sorted(tools, key=len, reverse=True)))
+    arguments = "|".join(name_pattern(tools[call.tool]) for call in calls)
+    pattern = re.compile(
+        rf"(?:{_CONNECTIVE}|(?P<begins>[.;\n]\s*(?:-\s+)?)|(?P<comma>,\s*))"
+        rf"(?P<tool>(?i:{named}))(?![\w-])(?P<ends>\s*(?:[.,;\n]|\Z|with\b))?"
+    )
+    begun = {call.tool.casefold() for call in calls}
+    for found in pattern.finditer(text):
+        name = found["tool"].casefold()
+        again = name in begun and name.isalpha() and not found["then"]
+        argument = re.compile(rf"(?:{arguments})(?![\w-])", re.IGNORECASE)
+        if again or (found["comma"] and not found["ends"]):
+            continue
+        if argument.match(text, found.start("tool")):
+            continue
+        error = InvalidInputError(
+            f'goes on with "{excerpt(found[0].strip())}", the name of a tool, which is not read',
+            f"where it is called write: and call `{found['tool']}`; else say it in other words",
+        )
+        raise MisreadError(error, offset + found.start("tool"))
 
 
 def _goes_on(what: str) -> InvalidInputError:

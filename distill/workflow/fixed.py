@@ -45,6 +45,14 @@ _CASE = re.compile(
     re.IGNORECASE,
 )
 _AS = r"\s+(?:as|for|into|in)\s+(?:the\s+|its\s+)?"
+_SWITCH = re.compile(
+    r"(?:on|off|yes|no|(?:en|dis)abled)(?=\s*(?:[.,;:)!\n]|\Z|and\b|then\b))", re.IGNORECASE
+)
+_NUMBER = re.compile(
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b(?!\s+of\b)",
+    re.IGNORECASE,
+)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
 
@@ -136,6 +144,8 @@ class FixedArguments:
         value = self._plain_value(name, words.end()) if words else None
         if words and value is None and words[0].strip():
             self._check_near(name, words.end())
+        if value is None and words:
+            self._check_beside(name, words.end())
         if value is None or self._has_other(name, value.end):
             return event.end()
         return Fixed({name: value.value}, event.start(), value.end)
@@ -264,6 +274,19 @@ class FixedArguments:
             raise InvalidInputError(
                 f'says "{word[0]}" of "{name}", which {self._tool.name} does not know',
                 f'did you mean "{near}"?',
+            )
+
+    def _check_beside(self, name: str, start: int) -> None:
+        """Raise where the word beside a name is a value in words, or a date."""
+        takes_text = is_valid_argument(self._tool, name, "text")
+        switch = not takes_text and is_valid_argument(self._tool, name, True)
+        number = not takes_text and is_valid_argument(self._tool, name, 3)
+        patterns = [_DATE] + [_SWITCH] * switch + [_NUMBER] * number
+        word = next(filter(None, (each.match(self._text, start) for each in patterns)), None)
+        if word is not None:
+            raise InvalidInputError(
+                f'says "{word[0]}" beside "{name}", which may fix its value',
+                f"write a fixed value as: `{name}` = {'true' if switch else '…'}",
             )
 
     def _listed(self, name: str) -> list[str]:

@@ -352,3 +352,72 @@ def test_a_value_with_a_harmless_ending_is_read(more):
         return
     (call,) = read_then(f"call `find_order`. {more}.", MORE).calls
     assert call.arguments == FIXED_ALWAYS[more]
+
+
+ESCALATE = Tool(
+    name="escalate",
+    description="Escalate.",
+    parameters={"type": "object", "properties": {"reason": {"type": "string"}}},
+)
+WITH_WORDS = MORE | {"escalate": ESCALATE, "search": ESCALATE.model_copy(update={"name": "search"})}
+BARE_CALLS = [
+    *(" and escalate", ', then escalate with reason "lost"', " first, and after that escalate"),
+    *(". Escalate with a reason", ", escalate", ". Then set_status", "; set_status of the ticket"),
+    *(" with `query` = {topic} and escalate", " with limit 3, and then also escalate"),
+    *(" and, finally, escalate", ", followed by escalate", ".\n- escalate"),
+]
+
+
+@pytest.mark.parametrize("more", BARE_CALLS)
+def test_a_second_call_without_backticks_is_refused(more):
+    with pytest.raises(InvalidInputError) as caught:
+        read_then(f"call `find_order`{more}.", WITH_WORDS)
+    assert "write: and call `" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "call `find_order` for the search that they began",
+        "call `search`. Search carefully, and search terms are kept",
+        "call `find_order` with the words to search for, so that nobody has to escalate",
+        'call `escalate` with `reason` = "lost and search"',
+    ],
+)
+def test_a_word_that_is_also_a_tool_is_no_call_within_a_sentence(text):
+    assert len(read_then(text, WITH_WORDS).calls) == 1
+
+
+SWITCHED = Tool(
+    name="switch",
+    description="Switch.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "notify": {"type": "boolean"},
+            "limit": {"type": "integer"},
+            "due_date": {"type": "string", "format": "date"},
+        },
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *("notify off", "notify on", "`notify` enabled", "`notify` disabled", "notify yes"),
+        *("notify is off", "notify no and limit 3", "limit three", "`limit` is three results"),
+        *("due date 2026-01-31", "`due_date` 31.12.2026", "due_date set to 1/2/2026"),
+    ],
+)
+def test_a_value_in_words_beside_its_name_is_refused(more):
+    with pytest.raises(InvalidInputError) as caught:
+        read_then(f"call `switch` with {more}.", {"switch": SWITCHED})
+    assert "beside" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "more", ["notify on every change", "notify no matter what", "limit one of them", "due date"]
+)
+def test_prose_beside_a_name_fixes_nothing(more):
+    assert read_then(f"call `switch` with {more}.", {"switch": SWITCHED}).calls[0].arguments == {}
