@@ -318,8 +318,8 @@ def score(
 
     with locked(path), _watched(progress) as watcher:
         run = reopened_run(path, config, settings)
-        pipeline.require_trained(run)
         name, cases = _named_cases(data, run.workflow)
+        pipeline.require_trained(run)
         if note := unscored_note(cases):
             watcher.notice(str(note))
         watcher.begins(evaluate.STAGE.name)
