@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from distill.records import Json
 from distill.workflow.arguments import name_pattern, read_arguments, read_call
+from distill.workflow.formats import require_formats
 from distill.workflow.model import Then, Tool
 from distill.workflow.problems import excerpt
 from distill.workflow.quotes import quotation, unquoted
@@ -104,6 +105,7 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
     arguments = {**constants, **from_example}
     for error in argument_errors(tool, arguments):
         raise error
+    require_formats(tool, arguments)
     return arguments
 
 

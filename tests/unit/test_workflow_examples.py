@@ -8,6 +8,10 @@ import pytest
 
 from distill.errors import WorkflowError
 from distill.workflow import load_workflow
+from distill.workflow.examples import read_example
+from distill.workflow.model import Tool
+from distill.workflow.then import read_then
+from distill.workflow.values import InvalidInputError
 
 TOOLS = [
     {
@@ -177,3 +181,38 @@ def test_what_is_neither_arguments_nor_a_call_is_refused(tmp_path, item):
     assert problem.place.endswith("rules.md:9")
     assert cause in problem.cause
     assert hint in problem.hint
+
+
+FORMATS = {
+    "date": (["2026-12-31"], ["31.12.2026", "2026-02-30", "2026-12-31T09:00", "tomorrow"]),
+    "date-time": (
+        ["2026-12-31T09:30:00Z", "2026-12-31T09:30", "2026-12-31t09:30:00.5+01:00"],
+        ["2026-12-31", "2026-12-31T25:00:00Z", "31.12.2026 09:30"],
+    ),
+    "time": (["09:30:00", "09:30", "09:30:00Z"], ["9.30", "25:00", "noon"]),
+    "email": (["ann@example.com"], ["ann", "ann at example.com", "@example.com"]),
+    "uri": (["https://example.com/a?b=c"], ["example.com", "see https://example.com"]),
+    "made-up": (["anything"], []),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("nullable", [False, True])
+def test_what_a_person_wrote_is_in_its_format(kind, nullable):
+    schema = {"type": "string", "format": kind}
+    schema = {"anyOf": [schema, {"type": "null"}]} if nullable else schema
+    parameters = {"type": "object", "properties": {"value": schema}}
+    tools = {"put": Tool(name="put", description="Put.", parameters=parameters)}
+    then = read_then("call `put`", tools)
+    for value in [*FORMATS[kind][0], "{topic}"]:
+        (call,) = read_then(f'call `put` with `value` = "{value}"', tools).calls
+        assert call.arguments == {"value": value}
+    for value in FORMATS[kind][0]:
+        _, arguments = read_example(f'put it → value: "{value}"', then, tools)
+        assert arguments == {"value": value}
+    for value in FORMATS[kind][1]:
+        for text in (f'call `put` with `value` = "{value}"', f'call put(value="{value}")'):
+            with pytest.raises(InvalidInputError, match="wrong value"):
+                read_then(text, tools)
+        with pytest.raises(InvalidInputError, match="wrong value"):
+            read_example(f'put it → value: "{value}"', then, tools)
