@@ -30,7 +30,7 @@ class Format:
 
 
 # The prompt may already have opened <think>; a call may quote </think> in an argument.
-_THINKING = re.compile(r"\A\s*(?!<tool_call>|[{\[])(?:<think>)?.*?</think>", re.DOTALL)
+_THINKING = re.compile(r"\A\s*+(?!<tool_call>|[{\[])(?:<think>)?.*?</think>", re.DOTALL)
 _JSON_PREFIX = re.compile(r"\A(?:<\|python_tag\|>|\[TOOL_CALLS\])?[\s;]*")
 _CALL_START, _CALL_END = "<tool_call>", "</tool_call>"
 

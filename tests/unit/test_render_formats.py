@@ -273,3 +273,8 @@ def test_a_conversation_with_a_tools_answer_stays_in_one_turn() -> None:
     )
     alone = functiongemma.conversation([Message(role="tool", name="f", content="[1]")])
     assert alone.startswith("<start_of_turn>model\n<start_function_response>response:f{value:[1]}")
+
+
+def test_a_call_behind_blanks_is_no_thought() -> None:
+    call = '<tool_call>{"name": "f", "arguments": {"a": "</think>"}}</tool_call>'
+    assert HERMES.read(f"  \n {call}").calls == (ToolCall(name="f", arguments={"a": "</think>"}),)
