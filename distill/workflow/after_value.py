@@ -25,6 +25,8 @@ _CONDITION = re.compile(
     r"(?:more|less|fewer|above|below|over|under|up|higher|lower|most|least)\b)",
     re.IGNORECASE,
 )
+# A line that begins with a condition in lower case goes on with the one above.
+_SENTENCE_END = re.compile(rf"\n(?!\s*(?=[a-z])(?i:{_CONDITION.pattern}))|;|[.!](?=\s|\Z)")
 _VALUE = re.compile(r"-?\d|\{\w+\}|[\"“„«]")
 
 
@@ -37,7 +39,7 @@ def unread_behind(rest: str, name: str, value: str, *, is_text: bool, is_fixed: 
     is_text: the value is text without quotes, which commas end
     is_fixed: the value holds no slot
     """
-    sentence = re.split(r"\n|;|[.!](?=\s|\Z)", rest, maxsplit=1)[0]
+    sentence = _SENTENCE_END.split(rest, maxsplit=1)[0]
     if re.match(r"[-–/:.,]\d", sentence):
         return sentence.strip()
     behind = re.sub(r"\A[*_)\]}%€$£]+", "", sentence).strip()

@@ -306,7 +306,8 @@ ONLY_SOMETIMES = [
     *("`urgent` = true for gold customers", "urgent: true for gold customers"),
     *("Amount is 5 at most", "Amount is 5 or more", "Amount is 50 euros minimum"),
     *("Amount is 5 and more", "The limit is 3 to 5", "limit 3-5", "limit 2026-01-31"),
-    '`query` = "late" for gold customers',
+    *('`query` = "late" for gold customers', "Urgent is true\nonly for late parcels"),
+    *("The limit is 3\nfor new customers", "City is Berlin,\nexcept on Sundays"),
 ]
 CUT_AT_A_COMMA = [
     *("`amount` = 12,50", "`amount` = 1,000", "`amount` = 1.234,56", "`amount` = 12,50 EUR"),
