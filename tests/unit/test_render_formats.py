@@ -278,3 +278,9 @@ def test_a_conversation_with_a_tools_answer_stays_in_one_turn() -> None:
 def test_a_call_behind_blanks_is_no_thought() -> None:
     call = '<tool_call>{"name": "f", "arguments": {"a": "</think>"}}</tool_call>'
     assert HERMES.read(f"  \n {call}").calls == (ToolCall(name="f", arguments={"a": "</think>"}),)
+
+
+@pytest.mark.parametrize("notation", [HERMES, LLAMA, JSON])
+def test_blanks_before_an_answer_are_read_in_linear_time(notation: Format) -> None:
+    """Found by fuzzing; in quadratic time this would take minutes."""
+    assert notation.read("\n" * 200_000 + "Yes.").reply == "Yes."
