@@ -8,8 +8,8 @@ folder and renamed. A folder in its place that is no export is never touched.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,15 +104,22 @@ def export(
     inputs = _ExportInputs(run, quantization)
     wanted = list(dict.fromkeys(formats))
     exports: list[Exported] = []
-    for number, format in enumerate(wanted):
-        progress(number, len(wanted), format)
-        folder = root / format
-        try:
-            _sweep(inputs.run, folder)
-            found = None if redo else _up_to_date(inputs, format, folder, notice)
-            exports.append(found or _make(inputs, format, folder))
-        except OSError as error:
-            raise WriteError.from_os(error, folder) from None
+    # All are written before the first takes its place: what one format refuses leaves no other.
+    try:
+        for number, format in enumerate(wanted):
+            progress(number, len(wanted), format)
+            folder = root / format
+            with _write_errors(folder):
+                _sweep(inputs.run, folder)
+                found = None if redo else _up_to_date(inputs, format, folder, notice)
+                exports.append(found or _write(inputs, format, folder))
+        for one in exports:
+            if one.made:
+                with _write_errors(one.folder):
+                    _replace(one.folder)
+    finally:
+        for format in wanted:
+            _clear_draft(inputs.run, root / format)
     progress(len(wanted), len(wanted), "")
     return exports
 
@@ -204,31 +211,41 @@ def _renew_card(
         write_json(folder / METADATA, metadata | {"card": file_digest(path)})
 
 
-def _make(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
-    """Write an export to a temporary folder, load and compare it, and rename it to `folder`."""
+@contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError.from_os(error, folder) from None
+
+
+def _write(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
+    """Write an export to a temporary folder beside `folder`, load and compare it."""
     draft, old = _beside(folder)
     _require_ours(folder)
     for left in (draft, old):
         _require_left_over(inputs.run, left)
         _clear(left)
     draft.mkdir(parents=True)
-    try:
-        (draft / DRAFT_MARK).touch()
-        parity, notes = _MAKERS[format](inputs, draft)
-        write_text(draft / CARD, model_card(inputs.run, format))
-        metadata: Json = {
-            "key": inputs.key(format),
-            "parity": dict(parity._asdict()),
-            "notes": list(notes),
-            "card": file_digest(draft / CARD),
-            "files": _files(draft),
-        }
-        write_json(draft / METADATA, metadata)
-        (draft / DRAFT_MARK).unlink()
-        _replace(draft, folder)
-    finally:
-        _clear(draft)
+    (draft / DRAFT_MARK).touch()
+    parity, notes = _MAKERS[format](inputs, draft)
+    write_text(draft / CARD, model_card(inputs.run, format))
+    metadata: Json = {
+        "key": inputs.key(format),
+        "parity": dict(parity._asdict()),
+        "notes": list(notes),
+        "card": file_digest(draft / CARD),
+        "files": _files(draft),
+    }
+    write_json(draft / METADATA, metadata)
     return Exported(format, folder, True, parity, notes)
+
+
+def _clear_draft(run: RunFolder, folder: Path) -> None:
+    draft, _ = _beside(folder)
+    with suppress(ExportError, OSError):
+        _require_left_over(run, draft)
+        _clear(draft)
 
 
 def _files(folder: Path) -> Json:
@@ -238,9 +255,10 @@ def _files(folder: Path) -> Json:
     return {name: file_digest(path) for name, path in names if name not in (CARD, DRAFT_MARK)}
 
 
-def _replace(draft: Path, folder: Path) -> None:
+def _replace(folder: Path) -> None:
     """Rename the draft to `folder`; a previous export stays until then."""
-    _, old = _beside(folder)
+    draft, old = _beside(folder)
+    (draft / DRAFT_MARK).unlink()
     if folder.exists():
         folder.rename(old)
     draft.rename(folder)

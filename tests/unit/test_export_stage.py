@@ -125,12 +125,13 @@ def test_what_a_killed_export_left_is_swept_away(run: RunFolder) -> None:
     assert not (root / "hf" / "junk").exists()
 
 
-def test_a_refused_export_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("formats", [["gguf"], ["hf", "gguf"]])
+def test_a_refused_export_leaves_nothing(formats: list[str], tmp_path: Path) -> None:
     student = student_folder("qwen3", tmp_path / "student", hidden_act="gelu")
     base = tiny.model("qwen3", hidden_act="gelu")
     run = make_run(tmp_path / "run", str(student), lambda path: adapt(base, path))
     with pytest.raises(ExportError, match="its activation is gelu"):
-        export(run, ["gguf"])
+        export(run, formats)
     assert not list((run.path / "export").iterdir())
 
 
