@@ -7,15 +7,12 @@ folder and renamed. A folder in its place that is no export is never touched.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.cards.model import CARD, model_card
-from distill.errors import AlteredRunError, ExportError, WriteError
 from distill.export.gguf_model import begins_with_bos, write_gguf
 from distill.export.merged import write_merged
 from distill.export.ollama import write_modelfile
@@ -31,10 +28,25 @@ from distill.export.parity import (
     load_reference,
     parity_prompts,
 )
+from distill.export.place import (
+    DRAFT_MARK,
+    METADATA,
+    beside,
+    clear,
+    clear_draft,
+    digests,
+    read_metadata,
+    replace,
+    require_left_over,
+    require_ours,
+    require_outside,
+    sweep,
+    write_errors,
+)
 from distill.files import file_digest, write_json, write_text
 from distill.records import Json, digest
 from distill.run import layout
-from distill.run.folder import RunFolder, read_json
+from distill.run.folder import RunFolder
 from distill.stages.pipeline import require_trained, require_unaltered
 from distill.students import Student
 from distill.train.student import load_tuned_student, student_renderer
@@ -46,11 +58,6 @@ if TYPE_CHECKING:
     from distill.render import Renderer
 
 FORMATS = ("hf", "gguf", "ollama")
-METADATA = "export.json"
-"""The export's record of itself; a folder without it was not written by distill."""
-DRAFT_MARK = ".distill-draft"
-"""In a folder that an export is being written to: one that was killed is cleared away."""
-_METADATA_KEYS = {"key", "parity", "notes", "card", "files"}
 VERSION = 2
 """Incremented when the same student is exported differently."""
 
@@ -100,7 +107,7 @@ def export(
     require_unaltered(run)
     set_threads(run.config.train.threads)
     root = out or run.path / layout.EXPORT
-    _require_outside(run.path, root)
+    require_outside(run.path, root)
     inputs = _ExportInputs(run, quantization)
     wanted = list(dict.fromkeys(formats))
     exports: list[Exported] = []
@@ -109,17 +116,17 @@ def export(
         for number, format in enumerate(wanted):
             progress(number, len(wanted), format)
             folder = root / format
-            with _write_errors(folder):
-                _sweep(inputs.run, folder)
+            with write_errors(folder):
+                sweep(inputs.run, folder)
                 found = None if redo else _up_to_date(inputs, format, folder, notice)
                 exports.append(found or _write(inputs, format, folder))
         for one in exports:
             if one.made:
-                with _write_errors(one.folder):
-                    _replace(one.folder)
+                with write_errors(one.folder):
+                    replace(one.folder)
     finally:
         for format in wanted:
-            _clear_draft(inputs.run, root / format)
+            clear_draft(inputs.run, root / format)
     progress(len(wanted), len(wanted), "")
     return exports
 
@@ -181,7 +188,7 @@ def _up_to_date(
     inputs: _ExportInputs, format: str, folder: Path, notice: Callable[[str], None]
 ) -> Exported | None:
     """The existing export if it is complete and of this student, its card renewed; else None."""
-    metadata = _read_metadata(folder, notice)
+    metadata = read_metadata(folder, notice)
     if metadata is None:
         return None
     if metadata.get("key") != inputs.key(format):
@@ -211,21 +218,13 @@ def _renew_card(
         write_json(folder / METADATA, metadata | {"card": file_digest(path)})
 
 
-@contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WriteError.from_os(error, folder) from None
-
-
 def _write(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
     """Write an export to a temporary folder beside `folder`, load and compare it."""
-    draft, old = _beside(folder)
-    _require_ours(folder)
+    draft, old = beside(folder)
+    require_ours(folder)
     for left in (draft, old):
-        _require_left_over(inputs.run, left)
-        _clear(left)
+        require_left_over(inputs.run, left)
+        clear(left)
     draft.mkdir(parents=True)
     (draft / DRAFT_MARK).touch()
     parity, notes = _MAKERS[format](inputs, draft)
@@ -235,65 +234,10 @@ def _write(inputs: _ExportInputs, format: Any, folder: Path) -> Exported:
         "parity": dict(parity._asdict()),
         "notes": list(notes),
         "card": file_digest(draft / CARD),
-        "files": _files(draft),
+        "files": digests(draft),
     }
     write_json(draft / METADATA, metadata)
     return Exported(format, folder, True, parity, notes)
-
-
-def _clear_draft(run: RunFolder, folder: Path) -> None:
-    draft, _ = _beside(folder)
-    with suppress(ExportError, OSError):
-        _require_left_over(run, draft)
-        _clear(draft)
-
-
-def _files(folder: Path) -> Json:
-    """Each file's digest by its name, without the card, which may be renewed."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    names = ((path.relative_to(folder).as_posix(), path) for path in paths)
-    return {name: file_digest(path) for name, path in names if name not in (CARD, DRAFT_MARK)}
-
-
-def _replace(folder: Path) -> None:
-    """Rename the draft to `folder`; a previous export stays until then."""
-    draft, old = _beside(folder)
-    (draft / DRAFT_MARK).unlink()
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    _clear(old)
-
-
-def _beside(folder: Path) -> tuple[Path, Path]:
-    """Where the export is written, and where the one before it waits meanwhile."""
-    return folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-
-
-def _sweep(run: RunFolder, folder: Path) -> None:
-    """Undo what a killed export left; what is another's, or cannot be written, stays."""
-    draft, old = _beside(folder)
-    for left in (draft, old):
-        with suppress(ExportError, OSError):
-            _require_left_over(run, left)
-            if left == old and not folder.exists() and (old / METADATA).is_file():
-                old.rename(folder)
-            _clear(left)
-
-
-def _clear(folder: Path) -> None:
-    """Delete it, marked until the end: killed halfway, it is known as an export's the next time."""
-    if not folder.is_dir():
-        return
-    with suppress(OSError):
-        (folder / DRAFT_MARK).touch()
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != DRAFT_MARK:
-            path.unlink()
-    (folder / DRAFT_MARK).unlink(missing_ok=True)
-    folder.rmdir()
 
 
 _Made = tuple[Parity, tuple[str, ...]]
@@ -339,78 +283,3 @@ _MAKERS: dict[str, Callable[[_ExportInputs, Path], _Made]] = {
     "gguf": _make_gguf,
     "ollama": _make_ollama,
 }
-
-
-def _read_metadata(folder: Path, notice: Callable[[str], None]) -> Json | None:
-    """The export's export.json; None, with a notice if it exists, if it is missing or invalid."""
-    path = folder / METADATA
-    if not path.is_file():
-        return None
-    with suppress(AlteredRunError):
-        metadata = read_json(path)
-        parity: Any = metadata.get("parity")
-        valid = isinstance(parity, dict) and parity.keys() == {*Parity._fields}
-        valid = valid and _are_plain_names(metadata.get("files"))
-        if valid and metadata.keys() >= _METADATA_KEYS:
-            return metadata
-    notice(f"{path} is not what the export wrote: it is made anew")
-    return None
-
-
-def _are_plain_names(files: Any) -> bool:
-    """Whether a note lists files inside of its folder alone, each with a digest."""
-    return isinstance(files, dict) and all(
-        isinstance(value, str) and name and not name.startswith("/") and ".." not in name.split("/")
-        for name, value in files.items()
-    )
-
-
-def _require_outside(run: Path, root: Path) -> None:
-    """Raise ExportError for a folder inside the run, which its stages may overwrite or delete."""
-    place, run_folder = root.resolve(), run.resolve()
-    inside = place.is_relative_to(run_folder)
-    if inside and not place.is_relative_to(run_folder / layout.EXPORT):
-        raise ExportError(
-            "is inside the run, whose stages replace what they find there",
-            place=root,
-            hint=f"leave --out out, for {run / 'export'}, or choose a folder outside the run",
-        )
-
-
-def _require_ours(folder: Path) -> None:
-    """Raise ExportError for a folder with anything that its own valid note does not list.
-
-    Only what an export wrote is ever deleted. An empty folder is removed.
-    """
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if folder.is_symlink() or not folder.is_dir():
-        raise _not_ours(folder, "is not a folder of its own")
-    if not any(folder.iterdir()):
-        folder.rmdir()
-        return
-    metadata = _read_metadata(folder, lambda _: None)
-    if metadata is None:
-        raise _not_ours(folder, "is not an export of distill's, and not empty")
-    files: Any = metadata["files"]
-    listed = {METADATA, CARD, *files}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or (not path.is_dir() and name not in listed):
-            raise _not_ours(path, "was not written by the export that is to be replaced")
-
-
-def _require_left_over(run: RunFolder, folder: Path) -> None:
-    """Raise ExportError for what no export left; what is within the run is the run's own."""
-    if not folder.is_relative_to(run.path):
-        _require_own_draft(folder)
-
-
-def _require_own_draft(draft: Path) -> None:
-    if draft.is_symlink() or not (draft / DRAFT_MARK).is_file():
-        _require_ours(draft)
-
-
-def _not_ours(place: Path, cause: str) -> ExportError:
-    hint = "move it away, or choose another folder with --out"
-    return ExportError(cause, place=place, hint=hint)

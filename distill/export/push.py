@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from distill.cards.model import CARD, write_model_card
 from distill.errors import ExportError, UsageError
-from distill.export.export import METADATA, export
+from distill.export.export import export
+from distill.export.place import METADATA
 from distill.files import link_or_copy, write_json
 from distill.run import layout
 from distill.run.folder import RunFolder

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from distill.errors import ExportError
-from distill.export.export import (
+from distill.export.place import (
     DRAFT_MARK,
     METADATA,
-    _clear,
-    _require_ours,
     _require_own_draft,
+    clear,
+    require_ours,
 )
 from distill.files import write_text
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_export_of_ours_may_be_replaced(folder: Path) -> None:
-    _require_ours(folder)
+    require_ours(folder)
     _require_own_draft(folder)
 
 
@@ -62,7 +62,7 @@ def test_a_folder_with_more_than_its_note_lists_is_refused(
 ) -> None:
     spoil(folder)
     before = sorted(folder.rglob("*"))
-    for require in (_require_ours, _require_own_draft):
+    for require in (require_ours, _require_own_draft):
         with pytest.raises(ExportError):
             require(folder)
     assert sorted(folder.rglob("*")) == before
@@ -71,7 +71,7 @@ def test_a_folder_with_more_than_its_note_lists_is_refused(
 def test_a_link_in_the_place_of_an_export_is_refused(folder: Path) -> None:
     link = folder.with_name("gguf")
     link.symlink_to(folder)
-    for require in (_require_ours, _require_own_draft):
+    for require in (require_ours, _require_own_draft):
         with pytest.raises(ExportError, match="not a folder of its own"):
             require(link)
 
@@ -107,9 +107,9 @@ def test_a_deletion_killed_at_any_instant_leaves_what_is_known_as_ours(
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         for name in ("unlink", "rmdir"):
             patch.setattr(os, name, unless_killed(getattr(os, name)))
-        _clear(folder)
+        clear(folder)
     assert left == 0
     assert folder.exists()
     _require_own_draft(folder)
-    _clear(folder)
+    clear(folder)
     assert not folder.exists()
