@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from distill.records import FailureReason
-from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Teacher
+from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Teacher, WrappedTeacher
 
 # Tokens for a reply and the thoughts before it. A larger bound from the start would be reserved of
 # a budget for every model, and does not fit into a small context.
@@ -28,7 +27,7 @@ class ThinkingRoom:
         self.probing = asyncio.Lock()
 
 
-class ThinkingTeacher:
+class ThinkingTeacher(WrappedTeacher):
     """`inner`, whose replies have room for thoughts once one was cut short by them.
 
     The first such request is asked again with THINKING_TOKENS. When that helps, every later
@@ -36,20 +35,8 @@ class ThinkingTeacher:
     """
 
     def __init__(self, inner: Teacher, room: ThinkingRoom) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._room = room
-
-    def __getattr__(self, name: str) -> Any:
-        # Attributes that only some teachers have, as `messages_only`.
-        return getattr(self._inner, name)
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self._inner.fingerprint
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The inner teacher's reply. Raises what the inner teacher raises."""
@@ -88,9 +75,3 @@ class ThinkingTeacher:
             f"{roomy.max_tokens:,} tokens; more is max_tokens in [teacher]"
         )
         return reply
-
-    def drain(self) -> None:
-        self._inner.drain()
-
-    async def close(self) -> None:
-        await self._inner.close()

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distill.config import Price, TeacherConfig
 from distill.errors import BudgetError
@@ -36,6 +36,7 @@ from distill.teachers.base import (
     ReplyError,
     Teacher,
     Usage,
+    WrappedTeacher,
 )
 
 # A conservative guess for text with JSON in it; the usage that servers report corrects it upwards.
@@ -254,7 +255,7 @@ class Budget:
         )
 
 
-class MeteredTeacher:
+class MeteredTeacher(WrappedTeacher):
     """`inner`, with each request held to `budget` and charged to `stage` in the ledger.
 
     The usage of a request is charged before its reply is returned. A caller that stores the reply
@@ -262,24 +263,12 @@ class MeteredTeacher:
     """
 
     def __init__(self, inner: Teacher, ledger: Ledger, budget: Budget, stage: str) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._ledger = ledger
         self._budget = budget
         self._stage = stage
         # A teacher is called `openai:gpt-5-mini`: prices go by the model.
         self._model = inner.name.partition(":")[2] or inner.name
-
-    def __getattr__(self, name: str) -> Any:
-        # Attributes that only some teachers have, as `messages_only`.
-        return getattr(self._inner, name)
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self._inner.fingerprint
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The inner teacher's reply, as soon as the budget covers the most that it can use.
@@ -304,7 +293,4 @@ class MeteredTeacher:
     def drain(self) -> None:
         """Send nothing more: requests that wait for the budget raise DrainingError too."""
         self._budget.drain()
-        self._inner.drain()
-
-    async def close(self) -> None:
-        await self._inner.close()
+        super().drain()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from distill.records import Case, FailureReason, Json, Message, Record, Scenario, digest
 from distill.workflow.model import Rule, Workflow
@@ -157,3 +157,28 @@ class Teacher(Protocol):
 
     async def close(self) -> None:
         """Release connections, and stop a server that was started."""
+
+
+class WrappedTeacher:
+    """A teacher around `inner`, which answers for all that a subclass does not change."""
+
+    def __init__(self, inner: Teacher) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        # Attributes that only some teachers have, as `messages_only`.
+        return getattr(self._inner, name)
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self._inner.fingerprint
+
+    def drain(self) -> None:
+        self._inner.drain()
+
+    async def close(self) -> None:
+        await self._inner.close()

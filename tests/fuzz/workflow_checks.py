@@ -68,28 +68,26 @@ def _unpacked(files: dict[str, bytes], *defaults: str) -> Path:
 
 def check_rules(data: bytes) -> None:
     """A page of rules, its tools and its words load to what can be used, or are refused."""
-    folder = _unpacked(bundle.split(data), RULES, TOOLS)
-    try:
-        workflow = load_workflow(folder / RULES)
-    except DistillError as error:
-        _check_refusal(error)
-        return
-    _check_problems(lint(workflow))
-    _check_same_again(workflow)
-    _check_usable(workflow)
+    if workflow := _loaded(_unpacked(bundle.split(data), RULES, TOOLS)):
+        _check_usable(workflow)
 
 
 def check_front_matter(data: bytes) -> None:
     """As `check_rules`; the input is what stands between the lines of hyphens."""
     files = {RULES: b"---\n%b\n---\n%b" % (data, _PAGE), WORDS: b"", GOLD: _ROW}
-    folder = _unpacked(files, TOOLS)
+    _loaded(_unpacked(files, TOOLS))
+
+
+def _loaded(folder: Path) -> Workflow | None:
+    """The workflow in `folder`, which is written and read to the same; None if it is refused."""
     try:
         workflow = load_workflow(folder / RULES)
     except DistillError as error:
         _check_refusal(error)
-        return
+        return None
     _check_problems(lint(workflow))
     _check_same_again(workflow)
+    return workflow
 
 
 def check_tools(data: bytes) -> None:
