@@ -39,7 +39,7 @@ train: $(VENV)/.done ## data, training, evaluation and report
 test: $(VENV)/.docs lint types ## lint, types and every test
 	$(BIN)/pytest -n 2
 
-test-storm: $(VENV)/.done ## thousands of scenarios, a server at its worst, kill -9: minutes
+test-storm: $(VENV)/.done ## thousands of scenarios, a server at its worst, kill -9 at any instant: ten minutes
 	$(BIN)/pytest -m storm -s
 
 # vLLM pins a torch of its own. What pip brings along for pictures and sound fits another torch.

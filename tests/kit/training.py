@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,18 @@ def train_tiny(
 
 
 def made_run(base: Path) -> Path:
-    """A run folder below `base` that has its data, with a tiny student in a folder."""
+    """A run folder below `base` that has its data, ten rows of gold and a tiny student."""
     from distill.cli.main import cli
 
+    shutil.copytree(RULES.parent, base / "workflow")
+    gold = base / "workflow" / "gold.jsonl"
+    gold.write_text("".join(gold.read_text("utf-8").splitlines(keepends=True)[::12]), "utf-8")
     tiny_model().save_pretrained(base / "student")
     tiny_student().tokenizer.save_pretrained(base / "student")
     settings = f'[train]\nstudent = "{base / "student"}"\nbatch_size = 8\ndeclarations = "none"\n'
     (base / "distill.toml").write_text(settings, "utf-8")
     run, config = str(base / "run"), str(base / "distill.toml")
-    asked = ["gen", "--rules", str(RULES), "--out", run, "--target", "20", "--config", config]
+    rules = str(base / "workflow" / RULES.name)
+    asked = ["gen", "--rules", rules, "--out", run, "--target", "20", "--config", config]
     cli(asked, standalone_mode=False)
     return base / "run"
