@@ -112,6 +112,13 @@ def _failure(error: OSError) -> DistillError:
     return InputFileError(cause, place=error.filename, hint="check its permissions and kind")
 
 
+def _show(error: DistillError) -> int:
+    """The exit code of an error that has been shown."""
+    terminal.err.print(f"error: {error}", style="red", markup=False)
+    processes.report_to_launcher(visible(str(error)))
+    return error.exit_code
+
+
 def main() -> None:
     """The entry point: every error that a user can meet becomes a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -125,10 +132,10 @@ def main() -> None:
             said = io.StringIO()
             error.show(said)
             sys.stderr.write(visible(said.getvalue()))
+        processes.report_to_launcher(visible(error.format_message()))
         code = UsageError.exit_code if isinstance(error, click.UsageError) else 1
     except DistillError as error:
-        terminal.err.print(f"error: {error}", style="red", markup=False)
-        code = error.exit_code
+        code = _show(error)
     except (KeyboardInterrupt, click.Abort):
         terminal.err.print("interrupted; the same command goes on from here", markup=False)
         code = 130
@@ -136,9 +143,7 @@ def main() -> None:
         sys.stderr.close()
         code = 0
     except OSError as error:
-        failed = _failure(error)
-        terminal.err.print(f"error: {failed}", style="red", markup=False)
-        code = failed.exit_code
+        code = _show(_failure(error))
     sys.exit(code)
 
 

@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
+from distill import strict_json
 from distill.errors import StudentError, UsageError
 
 T = TypeVar("T")
@@ -65,6 +67,19 @@ def require_single_process(command: str) -> None:
         f"distill {command} works in one process, and {process_rank().world_size} were started",
         hint="only distill train shares its work; start this one without a launcher",
     )
+
+
+def report_to_launcher(message: str) -> None:
+    """Write an error where the launcher reads it: its table of failures then shows `message`.
+
+    Without this it says "To enable traceback see ...". The file's format is that of
+    torch.distributed.elastic.multiprocessing.errors.ProcessFailure.
+    """
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        more = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        report = {"message": {"message": message, "extraInfo": more}}
+        with suppress(OSError):
+            Path(path).write_text(strict_json.encode(report), "utf-8")
 
 
 class _State:

@@ -47,8 +47,14 @@ def run_python(
     *arguments: object, timeout: float = 300, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Python with tests/ on its path, and more in its environment."""
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": tests, "NO_COLOR": "1", "COLUMNS": "200", **more}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path.rstrip(os.pathsep),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        **more,
+    }
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kit.together import SETTINGS, launch, run_python
 from kit.training import made_run, tiny_student, train_tiny
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from distill.cli.main import cli
 from distill.config import TrainConfig
@@ -228,8 +229,27 @@ def test_an_error_in_one_process_ends_all_with_one_message(where: str, tmp_path:
     done = launch(program, where)
     assert done.returncode != 0
     assert done.stderr.count("error: failed in the") == 1, done.stderr
-    # The launcher has a traceback of its own, of one process that failed.
+    # The launcher has a traceback of its own, of one process that failed, and names the cause.
     assert done.stderr.count("Traceback") == done.stderr.count("ChildFailedError:") == 1
+    assert "traceback : failed in the " in done.stderr
+    assert "To enable traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--nonsense",), ("nosuchrun",), ("nosuchrun", "--epochs", "0")]
+)
+def test_the_launcher_is_told_what_is_wrong(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    told = tmp_path / "error.json"
+    done = run_python(
+        *("-m", "distill", "train", *arguments),
+        TORCHELASTIC_ERROR_FILE=str(told),
+    )
+    failure = ProcessFailure(0, 1, done.returncode, str(told))
+    shown = ChildFailedError("distill", {0: failure}).format_msg()
+    message = " ".join(shown.partition("traceback :")[2].rstrip("=\n").split())
+    assert done.returncode in (1, 2)
+    assert len(message) > 20
+    assert message in " ".join(done.stderr.split())
 
 
 def test_what_happens_in_one_process_needs_no_others(tmp_path: Path) -> None:
