@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from distill.records import FailureReason
-from distill.teachers.base import ChatReply, ChatRequest, ReplyError, Teacher, WrappedTeacher
+from distill.teachers.base import (
+    ChatReply,
+    ChatRequest,
+    ReplyError,
+    Teacher,
+    Usage,
+    WrappedTeacher,
+)
 
 # Tokens for a reply and the thoughts before it. A larger bound from the start would be reserved of
 # a budget for every model, and does not fit into a small context.
@@ -24,6 +31,8 @@ class ThinkingRoom:
         self.notice = notice
         self.needed: bool | None = None
         """None until a reply is cut short by thoughts; False where more room did not help."""
+        self.failed = ""
+        """Where it did not: what was tried, and what came of it."""
         self.probing = asyncio.Lock()
 
 
@@ -59,7 +68,7 @@ class ThinkingTeacher(WrappedTeacher):
                 return await self._probe(roomy, cut)
         if self._room.needed:
             return await self._inner.complete(roomy)
-        raise cut
+        raise self._cut_short(cut, cut.usage)
 
     async def _probe(self, roomy: ChatRequest, cut: ReplyError) -> ChatReply:
         room = self._room
@@ -67,11 +76,15 @@ class ThinkingTeacher(WrappedTeacher):
             reply = await self._inner.complete(roomy)
         except ReplyError as error:
             room.needed = False
-            detail = f"{cut.detail}; with {roomy.max_tokens:,} allowed: {error.detail}"
-            raise ReplyError(FailureReason.TRUNCATED, detail, error.usage) from None
+            room.failed = f"with {roomy.max_tokens:,} allowed: {error.detail}"
+            raise self._cut_short(cut, error.usage) from None
         room.needed = True
         room.notice(
             f"the model thinks before it replies ({cut.detail}): a request may take "
             f"{roomy.max_tokens:,} tokens; more is max_tokens in [teacher]"
         )
         return reply
+
+    def _cut_short(self, cut: ReplyError, usage: Usage | None) -> ReplyError:
+        """The error of a reply that was cut short, with what came of more room."""
+        return ReplyError(FailureReason.TRUNCATED, f"{cut.detail}; {self._room.failed}", usage)

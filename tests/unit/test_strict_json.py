@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,13 @@ def test_arguments_in_a_string_are_strict_json_too(tmp_path: Path, text: str) ->
     path.write_text(json.dumps(row))
     with pytest.raises(WorkflowError, match="has arguments that are not JSON"):
         read_cases(path, tools=None)
+
+
+def test_a_name_given_twice_is_found_in_linear_time() -> None:
+    names = [f"n{number}" for number in range(20_000)]
+    text = "{" + ",".join(f'"{name}": 1' for name in [*names, names[-1]]) + "}"
+    began = time.process_time()
+    with pytest.raises(JsonError) as caught:
+        decode(text)
+    assert time.process_time() - began < 0.5
+    assert caught.value.cause == 'gives the name "n19999" twice in one object'

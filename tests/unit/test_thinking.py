@@ -112,7 +112,8 @@ def test_thoughts_without_an_end_stop_the_run(
     assert "the first 10 scenarios all failed (10 truncated)" in stopped
     assert "cut off at 512 tokens while thinking" in stopped
     assert "raise max_tokens in [teacher]" in stopped
-    assert any(says in outcome.detail for outcome in outcomes if isinstance(outcome, Failure))
+    assert says in stopped, "also where the last of them was not the one that found out"
+    assert all(says in outcome.detail for outcome in outcomes if isinstance(outcome, Failure))
     large = sum(body["max_tokens"] > 512 for body in chat_server.requests)
     assert large == 1, "one request finds out for all"
     most = MAX_INITIAL_FAILURES + 8 * WORKERS_PER_SLOT
