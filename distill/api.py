@@ -107,7 +107,9 @@ def make_data(
     Raises GateError when the quotas cannot be met; `open_run` then has what was accepted.
     """
     if not isinstance(workflow, Workflow):
-        workflow = read_workflow(given_path(workflow, "workflow"))
+        rules = given_path(workflow, "workflow")
+        with _watched(progress) as watcher:
+            workflow = read_workflow(rules, notice=watcher.notice)
     tables = {"data": data, "teacher": teacher, "train": train, "evaluate": evaluate}
     for name, table in tables.items():
         if table is not None and not isinstance(table, Mapping):

@@ -19,7 +19,7 @@ from distill import strict_json
 from distill.errors import WorkflowError
 from distill.files import read_text
 from distill.workflow.model import ToolDefinition
-from distill.workflow.problems import Problems
+from distill.workflow.problems import Problems, did_you_mean
 from distill.workflow.signatures import declared_by, exposed_by
 from distill.workflow.values import InvalidInputError
 
@@ -31,10 +31,14 @@ class _Binding(NamedTuple):
     line: int
 
 
+_UNKNOWN = _Binding(ast.Assign, 1)
+
+
 def read_python(path: Path, problems: Problems) -> list[ToolDefinition]:
     """The tools that the file itself defines, in source order.
 
-    The file is executed. Every public function that it defines is read, or adds to `problems`.
+    The file is executed. Every public function that it defines, or each that `__all__` names where
+    it has one, is read or adds to `problems`.
     Raises WorkflowError when the file fails or defines no tool.
     """
     source = read_text(path)
@@ -44,15 +48,35 @@ def read_python(path: Path, problems: Problems) -> list[ToolDefinition]:
     names = vars(module)  # now: what runs can make another module of it
     with _importable(module, path.resolve().parent), redirect_stdout(sys.stderr):
         _execute(names, source, path)
-        found = _read_names(names, _bindings(ast.parse(source)), problems)
+        bindings = _bindings(ast.parse(source))
+        found = _read_names(_public(names, bindings, problems), bindings, problems)
     if not found and len(problems.found) == faults:
         raise WorkflowError(
             "defines no public function",
             place=f"{path}:1",
-            hint="define each tool as a function whose name does not start with _; a method counts "
-            "where the file binds it, as: find = Desk().find",
+            hint="define each tool as a function whose name does not start with _, and name it in "
+            "__all__ if the file has one; a method counts where the file binds it, as: "
+            "find = Desk().find",
         )
     return sorted(found, key=lambda tool: tool.line)
+
+
+def _public(
+    names: dict[str, Any], bindings: dict[str, _Binding], problems: Problems
+) -> dict[str, Any]:
+    """What the file makes public: the names in `__all__`, else those that do not start with _."""
+    exported = names.get("__all__")
+    if exported is None:
+        return {name: value for name, value in names.items() if not name.startswith("_")}
+    line = bindings.get("__all__", _UNKNOWN).line
+    if not isinstance(exported, list | tuple) or not all(isinstance(x, str) for x in exported):
+        problems.add(line, "__all__ is not a list of names", 'write it as: __all__ = ["find"]')
+        return {}
+    for name in exported:
+        if name not in names:
+            hint = did_you_mean(name, [x for x in names if not x.startswith("_")], "names in it")
+            problems.add(line, f'__all__ names "{name}", which the file does not define', hint)
+    return {name: names[name] for name in dict.fromkeys(exported) if name in names}
 
 
 def _read_names(
@@ -60,8 +84,9 @@ def _read_names(
 ) -> list[ToolDefinition]:
     found: dict[int, ToolDefinition] = {}
     for name, value in names.items():
-        binding = bindings.get(name, _Binding(ast.Assign, 1))
-        if name.startswith("_") or binding.kind in (ast.Import, ast.ImportFrom):
+        # What no statement binds comes from `import *`, where there is one.
+        binding = bindings.get(name) or bindings.get("*", _UNKNOWN)
+        if binding.kind in (ast.Import, ast.ImportFrom):
             continue
         try:
             if tool := _tool(name, value, binding, problems.path):

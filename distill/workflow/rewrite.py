@@ -12,7 +12,10 @@ _ONE = (
     *("propertyNames", "contentSchema", "not", "if", "then", "else"),
 )
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
-_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+_NAMED = (
+    *("properties", "patternProperties", "dependentSchemas", "dependencies"),
+    *("$defs", "definitions"),
+)
 _TYPES = frozenset(["STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"])
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _NULLABLE = ("nullable", "x-nullable")
@@ -46,6 +49,41 @@ def json_schema(schema: Any) -> Any:
 def honour_nullable(schema: Any) -> Any:
     """`schema` with OpenAPI's `nullable: true` said by types (https://spec.openapis.org/oas/v3.0.3)."""
     return rewritten(schema, _with_null)
+
+
+def honour_dependencies(schema: Any) -> Any:
+    """`schema` with `dependencies`, of drafts until 7, said by the two keywords that replace it."""
+    return rewritten(schema, _with_dependents)
+
+
+def older_fault(node: Json) -> tuple[str, str] | None:
+    """A keyword of an older draft that 2020-12 would ignore, as a predicate and a way out."""
+    for keyword, instead in _OLDER.items():
+        if keyword in node and (keyword != "additionalItems" or "prefixItems" in node):
+            return f'uses "{keyword}", which JSON Schema 2020-12 ignores', f"write {instead}"
+    return None
+
+
+_OLDER = {
+    "$recursiveRef": '"$ref": "#", or the "$ref" of what is repeated',
+    # Without positions before it, it means nothing in any draft.
+    "additionalItems": '"items", which is for the items after those of "prefixItems"',
+    "divisibleBy": '"multipleOf"',
+    "disallow": '"not", as {"not": {"type": "string"}}',
+    "extends": '"allOf", as {"allOf": [{"$ref": "#/$defs/base"}]}',
+}
+
+
+def _with_dependents(node: Json) -> Json:
+    older = node.get("dependencies")
+    if not isinstance(older, dict):
+        return node
+    parts: list[Any] = [
+        {"dependentRequired" if isinstance(needs, list) else "dependentSchemas": {name: needs}}
+        for name, needs in older.items()
+    ]
+    rest = {key: part for key, part in node.items() if key != "dependencies"}
+    return {**rest, "allOf": [*rest.get("allOf", ()), *parts]} if parts else rest
 
 
 def _as_json_schema(node: Json) -> Json:

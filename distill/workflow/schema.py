@@ -40,7 +40,12 @@ from distill.workflow.keywords import (
 )
 from distill.workflow.model import Tool
 from distill.workflow.patterns import SlowPatternError
-from distill.workflow.rewrite import honour_nullable, rewritten
+from distill.workflow.rewrite import (
+    honour_dependencies,
+    honour_nullable,
+    older_fault,
+    rewritten,
+)
 
 Node = dict[str, Any]
 """A subschema that is an object; the others are true and false."""
@@ -107,7 +112,8 @@ class ArgumentsSchema:
 
     def __init__(self, parameters: Json) -> None:
         # Every tool is read as 2020-12; `jsonschema` would go by `$schema` below a reference.
-        self.root: Node = honour_nullable(rewritten(parameters, _without_dialect))
+        plain = rewritten(parameters, _without_dialect)
+        self.root: Node = honour_dependencies(honour_nullable(plain))
         # An empty registry: a reference cannot lead to the network.
         self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.root))
         self._full: Any = WholeValidator(self.root, registry=Registry())
@@ -208,14 +214,14 @@ class ArgumentsSchema:
 
     @cached_property
     def reference_faults(self) -> list[tuple[str, str]]:
-        """The first reference that cannot be followed, as a predicate and a way out."""
+        """The first reference, or older keyword, that leads nowhere: a predicate, a way out."""
         queue = [*_subschemas(self.root)]
         known = {id(node) for node in queue}
         for node in queue:
             if "$id" in node and node is not self.root:
                 return [(f'has the "$id" {encode(node["$id"])} below its top', _FLATTEN)]
-            if "$recursiveRef" in node:
-                return [('uses "$recursiveRef", which JSON Schema 2020-12 ignores', _REFER)]
+            if fault := older_fault(node):
+                return [fault]
             for reference in _references(node):
                 try:
                     target = self.resolve(reference)
@@ -388,5 +394,4 @@ def _error(
 
 
 _DEFINE = 'define it under "$defs" of the same parameters; nothing is fetched'
-_REFER = 'write "$ref": "#", or the "$ref" of what is repeated'
 _FLATTEN = "take it out: the parameters are one document, and references stay within it"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 from kit import office
 from stage_data import calls, rule, scenario
 
@@ -330,6 +330,14 @@ def test_what_json_has_not_is_no_argument(value: float) -> None:
         assert argument_problem(ToolCall.model_construct(name="t", arguments=arguments), one)
 
 
+OLDER: dict[str, Any] = {
+    "$recursiveRef": "#",
+    "divisibleBy": 3,
+    "disallow": ["string"],
+    "extends": {"type": "string"},
+}
+
+
 @pytest.mark.parametrize(
     ("parameters", "cause"),
     [
@@ -359,7 +367,11 @@ def test_what_json_has_not_is_no_argument(value: float) -> None:
             {"properties": {"a": {"$ref": "#/x-own"}}, "x-own": {"items": {"$ref": "#/none"}}},
             'refers to "#/none"',
         ),
-        ({"properties": {"a": {"$recursiveRef": "#"}}}, 'uses "$recursiveRef"'),
+        *(
+            ({"properties": {"a": {"items": {key: value}}}}, f'uses "{key}"')
+            for key, value in OLDER.items()
+        ),
+        ({"additionalItems": False, "prefixItems": [{}]}, 'uses "additionalItems"'),
         ({"properties": {"a": {"$id": "a", "$ref": "#"}}}, 'has the "$id" "a" below its top'),
     ],
 )
@@ -372,6 +384,25 @@ def test_a_reference_that_leads_nowhere_is_an_error_with_its_place(
     with pytest.raises(WorkflowError, match=r"tools\.json:2") as caught:
         read_tools(path)
     assert cause in str(caught.value)
+
+
+NEEDS = st.dictionaries(
+    st.sampled_from("abc"),
+    st.lists(st.sampled_from("abc"), unique=True)
+    | st.sampled_from([False, {"required": ["b"]}, {"properties": {"c": {"type": "string"}}}]),
+)
+
+
+@given(NEEDS, st.dictionaries(st.sampled_from("abc"), st.sampled_from(["x", 1])), st.booleans())
+def test_dependencies_hold_as_in_the_drafts_that_have_them(
+    needs: Json, arguments: Json, nested: bool
+) -> None:
+    named: Json = {"a": {}, "b": {}, "c": {}}
+    node: Json = {"properties": named, "dependencies": needs}
+    one = tool({"x": node}) if nested else tool(named, dependencies=needs)
+    given = {"x": arguments} if nested else arguments
+    expected = Draft7Validator(one.parameters).is_valid(given)
+    assert (not schema_of(one).errors(given)) == expected
 
 
 def test_a_value_that_looks_like_a_reference_is_none(tmp_path: Path) -> None:

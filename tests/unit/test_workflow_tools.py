@@ -250,6 +250,56 @@ def test_a_slip_in_tools_py(tmp_path, slip):
     assert hint in found_hint
 
 
+BESIDE = """
+from typing import Annotated
+from distill_test_star import *
+def find(query: Annotated[str, "words"]):
+    "Find."
+def _low(x: Annotated[int, "it"]):
+    "Lower."
+def timed(function):
+    return function
+RATE = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("exported", "expected"),
+    [
+        ('["find"]', ["find"]),
+        ('("find", "RATE", "Sdk")', ["find"]),
+        ('["find", "_low", "find"]', ["find", "_low"]),
+    ],
+)
+def test_of_a_file_with_all_its_names_alone_are_tools(tmp_path, exported, expected):
+    (tmp_path / "distill_test_star.py").write_text(
+        "class Sdk:\n    name, description, input_schema = 'sdk', 'S.', {'type': 'object'}\n"
+        "sdk = Sdk()\n"
+    )
+    try:
+        tools = read(tmp_path, f"{BESIDE}__all__ = {exported}\n", "tools.py")
+        assert [tool.name for tool in tools] == expected
+        # Without it the helper is a slip, and what is imported is no tool.
+        ((_, cause, _),) = faults(tmp_path, BESIDE, "tools.py")
+        assert 'function "timed": it has no docstring' in cause
+    finally:
+        sys.modules.pop("distill_test_star", None)
+
+
+@pytest.mark.parametrize(
+    ("exported", "cause", "hint"),
+    [
+        ('["fin"]', '__all__ names "fin", which the file does not define', 'mean "find"'),
+        ("3", "__all__ is not a list of names", '["find"]'),
+    ],
+)
+def test_a_slip_in_all_is_told(tmp_path, exported, cause, hint):
+    text = f"__all__ = {exported}\ndef find(): 'Find.'\n"
+    ((place, found, found_hint),) = faults(tmp_path, text, "tools.py")
+    assert (place, found) == ("tools.py:1", cause)
+    assert hint in found_hint
+
+
 def test_slips_of_several_functions_are_told_together(tmp_path):
     text = "def a(x): 'A.'\n\ndef b(x: int): pass\n"
     found = faults(tmp_path, text, "tools.py")
@@ -285,6 +335,16 @@ def test_a_file_that_may_not_be_executed_is_not(tmp_path, capsys):
     assert written.exists()
     assert f"note: {path} is Python, and is executed" in capsys.readouterr().err
     assert distill.load_workflow(rules, python=False).tools
+
+
+def test_making_data_from_a_path_says_that_tools_are_executed(tmp_path, caplog):
+    (tmp_path / "tools.py").write_text(FUNCTIONS, encoding="utf-8")
+    rules = "## a: A\n\n**When** x.\n\n**Then** call `find`.\n\n### Examples\n- b → query: c\n"
+    (tmp_path / "rules.md").write_text(rules, encoding="utf-8")
+    with pytest.raises(DistillError, match="nosuch"):
+        distill.make_data(tmp_path / "rules.md", data={"nosuch": 1}, progress=False)
+    (record,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert record.getMessage().startswith(f"{tmp_path / 'tools.py'} is Python, and is executed")
 
 
 def test_a_folder_is_no_tools_file(tmp_path):
