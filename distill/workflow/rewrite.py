@@ -82,7 +82,7 @@ def _with_dependents(node: Json) -> Json:
         {"dependentRequired" if isinstance(needs, list) else "dependentSchemas": {name: needs}}
         for name, needs in older.items()
     ]
-    rest = {key: part for key, part in node.items() if key != "dependencies"}
+    rest: dict[str, Any] = {key: part for key, part in node.items() if key != "dependencies"}
     return {**rest, "allOf": [*rest.get("allOf", ()), *parts]} if parts else rest
 
 
