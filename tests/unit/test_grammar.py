@@ -452,3 +452,34 @@ def test_noise_leaves_fixed_pieces_alone(
         if piece.fixed:
             assert piece.text.strip().lower() in text.lower()
     assert not lower or text == text.lower()
+
+
+SIZES = ("small", "large", "very large")
+SIZE: Json = {"type": "string", "enum": [*SIZES]}
+
+
+def sizes_in(text: str) -> list[str]:
+    """The sizes that a text says: "very large" is not "large"."""
+    return re.findall(r"\b(?:very large|large|small)\b", text.lower())
+
+
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("slots", [{"size": SIZES}, {}])
+@given(st.integers(0, 10_000))
+def test_an_argument_is_the_value_that_the_request_says(
+    slots: dict[str, tuple[str, ...]], stated: bool, seed: int
+) -> None:
+    drawn = ("the {size} room",) if slots else ()
+    words = Words(
+        things=("a very large hall", "the sky", *drawn),
+        phrases=("is a small [garden] ready", "who owns large [ships]"),
+        slots=slots,
+    )
+    examples = (RuleExample(text="Is the LARGE one free?"), RuleExample(text="Is it there?"))
+    arguments: Json = {"size": "{size}"} if stated and slots else {}
+    workflow = workflow_of(
+        tool_of({"size": SIZE}), arguments=arguments, words=words, examples=examples
+    )
+    for reply in replies(workflow, 30, seed=seed):
+        (call,) = reply["calls"]
+        assert sizes_in(reply["user"]) == [call["arguments"]["size"]], reply

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -18,7 +19,17 @@ from distill.workflow.fillable import argument_schemas, is_free_text
 from distill.workflow.model import CallSpec, Rule
 from distill.workflow.schema import Node, schema_of
 
+Value = TypeVar("Value", bound=JsonValue)
 _FIELD = re.compile(r"\{([\w-]+)\}")
+
+
+def said_in(text: str, values: Iterable[Value]) -> list[Value]:
+    """The values that a text says, in its order; none that is a part of another there."""
+    by_text = {str(value).casefold(): value for value in values}
+    longest_first = sorted((re.escape(key) for key in by_text if key), key=len, reverse=True)
+    pattern = rf"(?<!\w)(?:{'|'.join(longest_first) or '(?!)'})(?!\w)"
+    found = re.findall(pattern, text.casefold())
+    return [by_text[key] for key in dict.fromkeys(found)]
 
 
 class SlotValues:
@@ -35,8 +46,10 @@ class SlotValues:
         """The template with a value for each `{slot}`; a slot named twice gets two values."""
         return _FIELD.sub(lambda field: self._draw(field[1]), template)
 
-    def value(self, name: str) -> str:
-        """The first value drawn from the slot, drawn now if the request has none."""
+    def value(self, name: str, text: str) -> str:
+        """The first value drawn from the slot; else one that `text` says, or one drawn now."""
+        if name not in self._drawn and (said := said_in(text, self._rule.words.slots[name])):
+            self._drawn[name] = [said[0]]
         return self._drawn[name][0] if name in self._drawn else self._draw(name)
 
     def _draw(self, name: str) -> str:
@@ -57,6 +70,7 @@ class ArgumentFiller:
 
     text: the request so far
     mentions: what the request must also say for its arguments to be grounded in it
+    said: the values that it says already
     """
 
     def __init__(
@@ -65,6 +79,7 @@ class ArgumentFiller:
         self._task, self._slots, self._rng = task, slots, rng
         self._text, self._topic = text, topic
         self.mentions: list[Span] = []
+        self.said: list[str] = []
 
     def calls(self, given: Json) -> list[JsonValue]:
         """The rule's calls; `given`, the arguments of an example, belong to the first."""
@@ -81,7 +96,7 @@ class ArgumentFiller:
     def _field(self, name: str, as_written: str) -> str:
         if name == "topic":
             return self._topic
-        return self._slots.value(name) if name in self._slots else as_written
+        return self._slots.value(name, self._text) if name in self._slots else as_written
 
     def _arguments(self, spec: CallSpec, given: Json) -> Json:
         tool = self._task.workflow.by_name[spec.tool]
@@ -103,7 +118,7 @@ class ArgumentFiller:
                 text = self.fill(value)
                 for slot in _FIELD.findall(value):
                     if slot in self._slots:
-                        self._mention(name, self._slots.value(slot))
+                        self._mention(name, self._slots.value(slot, self._text))
                 return _cast(text, schema) if text != value else value
             case list():
                 return [self._fill_value(name, item, {}) for item in value]
@@ -127,10 +142,10 @@ class ArgumentFiller:
     def _from_schema(self, name: str, schema: Any) -> JsonValue:
         """A value from the slot of that name or from the schema; None if neither has one."""
         if name in self._slots:
-            text = self._slots.value(name)
+            text = self._slots.value(name, self._text)
             self._mention(name, text)
             return _cast(text, schema)
-        value = _choice(schema, self._rng)
+        value = _choice(schema, self._rng, self._text)
         if value is not None and "const" not in schema:
             self._mention(name, value)
         return value
@@ -139,7 +154,8 @@ class ArgumentFiller:
         label = re.sub(r"[_\W]+", " ", name)
         if isinstance(value, bool):
             words = label if value else f"not {label}"
-        elif re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", self._text, re.IGNORECASE):
+        elif said_in(self._text, [value]):
+            self.said.append(str(value))
             return
         else:
             words = self._rng.choice(
@@ -150,10 +166,12 @@ class ArgumentFiller:
         self.mentions.append(Span(text, fixed=True))
 
 
-def _choice(schema: Json, rng: Random) -> JsonValue:
+def _choice(schema: Json, rng: Random, text: str) -> JsonValue:
+    """One of the schema's values, one that the text says if it says any; None without values."""
     values = schema.get("enum")
     if isinstance(values, list) and values:
-        return rng.choice([value for value in values if value is not None] or values)
+        said = said_in(text, (value for value in values if isinstance(value, str)))
+        return rng.choice(said[:1] or [value for value in values if value is not None] or values)
     if "const" in schema:
         return schema["const"]
     match schema.get("type"):

@@ -16,7 +16,7 @@ from distill.errors import TeacherError
 from distill.records import Json, Scenario
 from distill.teachers.base import BatchTask, ChatReply, ChatRequest, RouteTask, WriteTask
 from distill.teachers.grammar import augment
-from distill.teachers.grammar.arguments import ArgumentFiller, SlotValues
+from distill.teachers.grammar.arguments import ArgumentFiller, SlotValues, said_in
 from distill.teachers.grammar.english import (
     NounPhrase,
     content_words,
@@ -38,7 +38,7 @@ from distill.teachers.grammar.surface import Span, draw_lower_case, realize
 from distill.workflow.fillable import argument_schemas, is_free_text
 from distill.workflow.model import RuleExample
 
-VERSION = 1
+VERSION = 2
 
 LIMITS = (
     "The grammar teacher writes single-turn English requests recombined from the rules' own words: "
@@ -107,7 +107,9 @@ def write_reply(task: WriteTask) -> Json:
     text = "".join(span.text for span in draft.spans)
     filler = ArgumentFiller(task, slots, text, draft.topic.lower() if lower else draft.topic, rng)
     calls = filler.calls(draft.arguments or {})
-    spans = [*draft.spans, *filler.mentions]
+    # A value that an argument takes from the request keeps its spelling there.
+    spans = [s._replace(fixed=s.fixed or bool(said_in(s.text, filler.said))) for s in draft.spans]
+    spans += filler.mentions
     user = realize(spans, draft.mark, draft.closer, lower, rng)
     if task.rule.then.kind == "call":
         return {"user": user, "calls": calls}
