@@ -1,23 +1,28 @@
 """A run's SQLite database: the replies of teachers, and the ledger of what they used.
 
 Every statement outside of a transaction is committed when it returns. A process killed at any
-instant leaves what was committed, and no half of a transaction.
+instant leaves what was committed, and no half of a transaction. Each row holds a checksum of the
+others of its columns, which SQLite lacks: a byte that a disk or a copy changed is found when the
+row is read.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from distill.errors import DistillError, RunError, RunLockedError, WriteError
 
 # "dist": the application id in the header of the file.
 _APPLICATION_ID = 0x64697374
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
+_WITHOUT_CHECKSUMS = 2
 # A table with row ids: texts are appended one after the other, and the index on the key holds none.
 _CREATE_REPLIES = """
 CREATE TABLE replies (
@@ -27,7 +32,8 @@ CREATE TABLE replies (
     prompt_tokens INTEGER NOT NULL,
     cached_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
-    estimated INTEGER NOT NULL
+    estimated INTEGER NOT NULL,
+    checksum BLOB
 )
 """
 _CREATE_LEDGER = """
@@ -40,6 +46,7 @@ CREATE TABLE ledger (
     cached_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     estimated INTEGER NOT NULL,
+    checksum BLOB,
     PRIMARY KEY (stage, model, outcome)
 ) WITHOUT ROWID
 """
@@ -48,6 +55,7 @@ _WAL_CHECKPOINT = 16_000
 _UNWRITABLE = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 )
+_OTHER_VERSION = "is not a store of replies of this version of distill"
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -77,8 +85,11 @@ class Database:
             with self.guarded():
                 if not read_only:
                     self._prepare()
-                elif not self._is_current():
-                    raise self._unusable("is not a store of replies of this version of distill")
+                elif self._version() == _WITHOUT_CHECKSUMS:
+                    self._copy_to_memory()
+                elif self._version() != _SCHEMA_VERSION:
+                    raise self.unusable(_OTHER_VERSION)
+                self._check_ledger()
         except BaseException:
             self.close()
             raise
@@ -93,6 +104,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._translated(error) from None
+        except (UnicodeDecodeError, OverflowError) as error:  # of the names in a damaged schema
+            raise self.unusable(f"is damaged: {error}") from None
         except OSError as error:
             raise WriteError.from_os(error, self.path) from None
 
@@ -110,10 +123,13 @@ class Database:
                     self.connection.execute("ROLLBACK")
 
     def _prepare(self) -> None:
-        if not self._is_current():
+        if self._version() != _SCHEMA_VERSION:
             with self.transaction() as connection:
-                # Checked again, with the lock held: another process may have created it since.
-                if not self._is_current():
+                # Asked again, with the lock held: another process may have created it since.
+                version = self._version()
+                if version == _WITHOUT_CHECKSUMS:
+                    _add_checksums(connection)
+                elif version != _SCHEMA_VERSION:
                     self._create(connection)
         # With a write-ahead log, a commit takes microseconds and survives a kill.
         self.connection.execute("PRAGMA journal_mode = WAL")
@@ -123,20 +139,41 @@ class Database:
     def _create(self, connection: sqlite3.Connection) -> None:
         has_tables = connection.execute("SELECT 1 FROM sqlite_schema").fetchone() is not None
         if has_tables or self._pragma("application_id"):
-            raise self._unusable("is not a store of replies of this version of distill")
+            raise self.unusable(_OTHER_VERSION)
         connection.execute(_CREATE_REPLIES)
         connection.execute(_CREATE_LEDGER)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
-    def _is_current(self) -> bool:
-        found = (self._pragma("application_id"), self._pragma("user_version"))
-        return found == (_APPLICATION_ID, _SCHEMA_VERSION)
+    def _copy_to_memory(self) -> None:
+        """Read a store of the version before from a copy, as it cannot get its checksums."""
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.connection.backup(copy)
+        self.connection.close()
+        self.connection = copy
+        with self.transaction():
+            _add_checksums(copy)
+
+    def _check_ledger(self) -> None:
+        """A ledger of which SQLite cannot find every row would be too small."""
+        found = self.connection.execute("PRAGMA quick_check(ledger)").fetchone()[0]
+        if found != "ok":
+            raise self.unusable(f"is damaged: {found}")
+
+    def _version(self) -> int | None:
+        """The version of the store; None for another file, and for an empty one."""
+        ours = self._pragma("application_id") == _APPLICATION_ID
+        return self._pragma("user_version") if ours else None
 
     def _pragma(self, name: str) -> int:
         return int(self.connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def _unusable(self, cause: str) -> RunError:
+    def checked(self, row: Sequence[Any], checksum: object) -> None:
+        """Raise RunError unless `checksum` is that of the row's other columns."""
+        if checksum != checksum_of(row):
+            raise self.unusable("is damaged: a row in it is not what was stored")
+
+    def unusable(self, cause: str) -> RunError:
         return RunError(
             cause,
             place=self.path,
@@ -154,7 +191,26 @@ class Database:
                 place=self.path,
                 hint="wait until it is done, or choose another folder with --out",
             )
-        return self._unusable(f"is damaged: {error}")
+        return self.unusable(f"is damaged: {error}")
+
+
+def checksum_of(row: Sequence[Any]) -> bytes:
+    """The checksum of a row's columns: key columns, text and numbers."""
+    # As ASCII literals, which are told apart by type, and are the same in every version of Python.
+    return hashlib.blake2b(ascii(tuple(row)).encode("ascii"), digest_size=16).digest()
+
+
+def _add_checksums(connection: sqlite3.Connection) -> None:
+    """Turn a store of version 2 into one of version 3. Call it in a transaction."""
+    for table, key in (("replies", ("key",)), ("ledger", ("stage", "model", "outcome"))):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum BLOB")
+        where = " AND ".join(f"{name} = ?" for name in key)
+        update = f"UPDATE {table} SET checksum = ? WHERE {where}"
+        # By keys, which fit the memory; a cursor would meet the rows that it changes.
+        for found in connection.execute(f"SELECT {', '.join(key)} FROM {table}").fetchall():
+            *row, _ = connection.execute(f"SELECT * FROM {table} WHERE {where}", found).fetchone()
+            connection.execute(update, (checksum_of(row), *found))
+    connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
 
 def _read_only_uri(path: Path) -> str:

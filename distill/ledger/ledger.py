@@ -5,21 +5,19 @@ It holds no costs: prices may change. It only grows: a dropped reply was paid fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from distill.ledger.database import Database
+from distill.ledger.database import Database, checksum_of
 from distill.records import Record
 from distill.teachers.base import Usage
 
-_CHARGE = """
-INSERT INTO ledger VALUES (?, ?, ?, 1, ?, ?, ?, ?)
-ON CONFLICT (stage, model, outcome) DO UPDATE SET
-    requests = requests + 1,
-    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-    cached_tokens = cached_tokens + excluded.cached_tokens,
-    completion_tokens = completion_tokens + excluded.completion_tokens,
-    estimated = estimated + excluded.estimated
-"""
+_COLUMNS = (
+    "stage, model, outcome, requests, prompt_tokens, cached_tokens, completion_tokens, estimated"
+)
+_FIND = f"SELECT {_COLUMNS}, checksum FROM ledger WHERE (stage, model, outcome) = (?, ?, ?)"
+_ALL = f"SELECT {_COLUMNS}, checksum FROM ledger ORDER BY stage, model, outcome"
+_PUT = f"INSERT OR REPLACE INTO ledger ({_COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class UsageTotals(Record):
@@ -76,26 +74,24 @@ class Ledger:
 
     def charge(self, stage: str, model: str, outcome: str, usage: Usage) -> None:
         """Add one request; it is committed when this returns."""
-        row = (
-            stage,
-            model,
-            str(outcome),
-            usage.prompt_tokens,
-            usage.cached_tokens,
-            usage.completion_tokens,
-            usage.estimated,
-        )
-        with self._database.guarded():
-            self._database.connection.execute(_CHARGE, row)
+        key = (stage, model, str(outcome))
+        with self._database.transaction() as connection:
+            found = connection.execute(_FIND, key).fetchone()
+            totals = self._entry(found) if found else UsageTotals()
+            more = totals.plus(usage)
+            row = (*key, *(getattr(more, name) for name in UsageTotals.model_fields))
+            connection.execute(_PUT, (*row, checksum_of(row)))
 
     def entries(self) -> list[LedgerEntry]:
         """Every entry, by stage, model and outcome."""
         with self._database.guarded():
-            cursor = self._database.connection.execute(
-                "SELECT * FROM ledger ORDER BY stage, model, outcome"
-            )
-            names = [column[0] for column in cursor.description]
-            return [LedgerEntry(**dict(zip(names, row, strict=True))) for row in cursor]
+            return [self._entry(row) for row in self._database.connection.execute(_ALL)]
+
+    def _entry(self, row: Sequence[Any]) -> LedgerEntry:
+        """Raises RunError where the row is not what was stored."""
+        *columns, checksum = row
+        self._database.checked(columns, checksum)
+        return LedgerEntry(**dict(zip(_COLUMNS.split(", "), columns, strict=True)))
 
     def spent(self) -> UsageTotals:
         """The total of all entries."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from distill.ledger.database import Database
+from distill.ledger.database import Database, checksum_of
 from distill.ledger.ledger import Ledger
 from distill.teachers.base import ChatReply, Usage
 
-_COLUMNS = "text, model, prompt_tokens, cached_tokens, completion_tokens, estimated"
+_COLUMNS = "text, model, prompt_tokens, cached_tokens, completion_tokens, estimated, checksum"
 _GET = f"SELECT {_COLUMNS} FROM replies WHERE key = ?"
 # The first reply wins: two requests in flight for one key end with the same reply.
-_PUT = f"INSERT OR IGNORE INTO replies (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT = f"INSERT OR IGNORE INTO replies (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class ReplyStore(Ledger):
@@ -38,10 +38,18 @@ class ReplyStore(Ledger):
         self._database.close()
 
     def get(self, key: str) -> ChatReply | None:
-        """The reply stored under `key`."""
+        """The reply stored under `key`. Raises RunError where it is not what was stored."""
         with self._database.guarded():
             row = self._db.execute(_GET, (key,)).fetchone()
-        return None if row is None else _reply(row)
+            if row is None:
+                return None
+            *columns, checksum = row
+            self._database.checked([key, *columns], checksum)
+        try:
+            return _reply(columns)
+        except (ValueError, TypeError, AttributeError) as error:
+            # Only what was damaged before it had a checksum.
+            raise self._database.unusable(f"is damaged: {error}") from None
 
     def put(self, key: str, reply: ChatReply) -> ChatReply:
         """Store `reply` unless the key has one, commit, and return the stored one."""
@@ -74,7 +82,7 @@ class ReplyStore(Ledger):
 
 def _row(key: str, reply: ChatReply) -> tuple[object, ...]:
     usage = reply.usage
-    return (
+    row = (
         key,
         # Lone surrogates are legal in a JSON reply and illegal in SQLite's text: hence the BLOB.
         reply.text.encode("utf-8", "surrogatepass"),
@@ -82,11 +90,12 @@ def _row(key: str, reply: ChatReply) -> tuple[object, ...]:
         usage.prompt_tokens,
         usage.cached_tokens,
         usage.completion_tokens,
-        usage.estimated,
+        int(usage.estimated),
     )
+    return (*row, checksum_of(row))
 
 
-def _reply(row: tuple[Any, ...]) -> ChatReply:
+def _reply(row: Sequence[Any]) -> ChatReply:
     text, model, prompt_tokens, cached_tokens, completion_tokens, estimated = row
     return ChatReply(
         text=text.decode("utf-8", "surrogatepass"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kit import office
 
 from distill.errors import RunError, RunLockedError, WriteError
-from distill.ledger.ledger import UsageTotals
+from distill.ledger.ledger import LedgerEntry, UsageTotals
 from distill.ledger.replies import ReplyStore
 from distill.records import FailureReason
 from distill.teachers.base import ChatReply, Usage
@@ -247,7 +247,7 @@ def an_earlier_version(path: Path) -> None:
 def a_later_version(path: Path) -> None:
     ReplyStore(path).close()
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 3")
+    db.execute("PRAGMA user_version = 4")
     db.close()
 
 
@@ -272,6 +272,97 @@ def test_what_is_no_store_is_refused_with_a_way_out(tmp_path: Path, spoil: objec
         store.get("00250")
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
+
+
+FILLED = {f"key-{number}": reply(f"text {number} " * 9) for number in range(5)}
+
+
+def filled(path: Path) -> None:
+    """A store of small pages with replies and charges, all of it in one file."""
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA page_size = 512")
+    db.execute("VACUUM")
+    db.close()
+    with ReplyStore(path) as store:
+        store.put_all(FILLED.items())
+        for outcome in ("reply", "timeout"):
+            store.charge("generate", "m", outcome, Usage(prompt_tokens=3, completion_tokens=5))
+
+
+def read(path: Path) -> tuple[dict[str, ChatReply | None], list[LedgerEntry]]:
+    with ReplyStore(path) as store:
+        return {key: store.get(key) for key in FILLED}, store.entries()
+
+
+def test_of_a_store_with_any_byte_flipped_nothing_else_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "replies.sqlite"
+    filled(path)
+    whole, (_, entries) = path.read_bytes(), read(path)
+    assert path.stat().st_size == len(whole)
+    refused = missing = 0
+    # Zeros are mostly of no use: of those a few.
+    flipped = [at for at, byte in enumerate(whole) if byte or at % 61 == 0]
+    for number, at in enumerate(flipped):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << number % 8
+        path.write_bytes(damaged)
+        try:
+            found, ledger = read(path)
+        except (RunError, WriteError):
+            refused += 1
+            continue
+        assert ledger == entries
+        # What is not found is asked again.
+        assert all(value in (None, FILLED[key]) for key, value in found.items())
+        missing += None in found.values()
+    assert refused > len(flipped) / 2 > missing > 0
+
+
+def without_checksums(path: Path) -> None:
+    """The store as the version before wrote it."""
+    filled(path)
+    db = sqlite3.connect(path)
+    for table in ("replies", "ledger"):
+        db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+    db.execute("PRAGMA user_version = 2")
+    db.commit()
+    db.close()
+
+
+def test_a_store_without_checksums_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    filled(tmp_path / "other")
+    without_checksums(path)
+    expected = read(tmp_path / "other")
+    assert read(path) == expected == read(path)
+    with ReplyStore(path) as store:
+        store.put("new", reply("new"))
+        store._db.execute("UPDATE replies SET text = 'other' WHERE key = 'key-0'")
+        assert store.get("key-1") == FILLED["key-1"]
+        with pytest.raises(RunError, match="not what was stored"):
+            store.get("key-0")
+
+
+def test_a_store_without_checksums_is_read_where_it_cannot_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r"
+    filled(tmp_path / "other")
+    without_checksums(path)
+    before = path.read_bytes()
+    # A test may run as root, who can write everywhere.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert read(path) == read(tmp_path / "other")
+    assert path.read_bytes() == before
+
+
+def test_a_ledger_that_was_changed_is_not_added_to(tmp_path: Path) -> None:
+    filled(tmp_path / "r")
+    with ReplyStore(tmp_path / "r") as store:
+        store._db.execute("UPDATE ledger SET prompt_tokens = 0")
+        for use in (store.spent, lambda: store.charge("generate", "m", "reply", Usage())):
+            with pytest.raises(RunError, match="not what was stored"):
+                use()
 
 
 def test_a_full_disk_is_a_write_error_and_loses_nothing(tmp_path: Path) -> None:
