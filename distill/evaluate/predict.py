@@ -95,8 +95,13 @@ def render_prompts(
                 prompts[index] = prompt
                 continue
             detail = f"a prompt of {len(prompt)} tokens, and the student attends to {limit}"
-        malformed[index] = judge(case, Parsed(malformed=True, detail=detail), arm, raw="")
+        malformed[index] = judge_unasked(case, arm, detail)
     return prompts, malformed
+
+
+def judge_unasked(case: Case, arm: str, detail: str) -> Prediction:
+    """The malformed prediction of a case that the student could not be asked; `detail` says why."""
+    return judge(case, Parsed(malformed=True, detail=detail), arm, raw="")
 
 
 def judge_answer(renderer: Renderer, case: Case, parsed: Parsed, arm: str, raw: str) -> Prediction:

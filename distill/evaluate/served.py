@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.asking.loop import LoopRunner
 from distill.errors import StudentError, TeacherError
-from distill.evaluate.predict import Progress, judge_answer, render_prompts
+from distill.evaluate.predict import Progress, judge_answer, judge_unasked, render_prompts
 from distill.files import parse_json, read_text
 from distill.records import Case, Prediction
 from distill.render import Parsed, Renderer
@@ -49,23 +50,30 @@ def predict_served(
     """The prediction for each case, in order, as by `predict`; decoding is greedy.
 
     Prompts are sent as token ids, at most `concurrency` at a time; `context` is the student's
-    context length in tokens. Raises StudentError when the server does not answer a case.
+    context length in tokens. A case that is longer than the server's is malformed as well. Raises
+    StudentError when the server does not answer a case.
     """
     prompts, predictions = render_prompts(renderer, cases, arm, context)
     completer = _Completer(base_url, model, renderer, max_new_tokens, context)
 
     async def work(client: openai.AsyncOpenAI, indices: Iterator[int]) -> None:
         for index in indices:
-            parsed, raw = await completer.complete(client, cases[index], prompts[index])
-            predictions[index] = judge_answer(renderer, cases[index], parsed, arm, raw)
+            try:
+                parsed, raw = await completer.complete(client, cases[index], prompts[index])
+            except _TooLongError as error:
+                predictions[index] = judge_unasked(cases[index], arm, str(error))
+            else:
+                predictions[index] = judge_answer(renderer, cases[index], parsed, arm, raw)
             if progress is not None:
                 progress(len(predictions), len(cases), arm)
 
     async def run_workers() -> None:
-        async with _client(base_url) as client, asyncio.TaskGroup() as group:
-            indices = iter(prompts)
-            for _ in range(min(concurrency, len(prompts))):
-                group.create_task(work(client, indices))
+        async with _client(base_url) as client:
+            await completer.read_context(client)
+            async with asyncio.TaskGroup() as group:
+                indices = iter(prompts)
+                for _ in range(min(concurrency, len(prompts))):
+                    group.create_task(work(client, indices))
 
     if prompts:
         try:
@@ -149,6 +157,17 @@ _UNSUPPORTED = {
 """The features that vLLM does not support, by setting in adapter_config.json."""
 
 
+_TOO_LONG = re.compile(
+    r"context[ _](length|window|size)|max_model_len|maximum (model|input) length"
+    r"|(prompt|input) (is|are) (too long|longer)",
+    re.IGNORECASE,
+)
+
+
+class _TooLongError(Exception):
+    """A prompt is longer than the server takes; str() says so."""
+
+
 class _Completer:
     """Requests completions of prompts that are token ids."""
 
@@ -161,12 +180,31 @@ class _Completer:
         self._max_new_tokens = max_new_tokens
         self._context = context
 
+    async def read_context(self, client: openai.AsyncOpenAI) -> None:
+        """Keep to the server's context length, as by --max-model-len, where it names one."""
+        import openai
+
+        try:
+            listed = await client.with_options(max_retries=0).models.list()
+        except openai.OpenAIError:
+            return  # what a server takes, it tells by what it answers
+        cards = {card.id: card for card in listed.data or ()}
+        # Adapters have none of their own, but name the model below.
+        card = cards.get(self._model)
+        for named in (card, cards.get(str(getattr(card, "parent", "")))):
+            limit = getattr(named, "max_model_len", None)
+            if isinstance(limit, int):
+                self._context = min(self._context, limit)
+
     async def complete(
         self, client: openai.AsyncOpenAI, case: Case, prompt: list[int]
     ) -> tuple[Parsed, str]:
-        """The model's answer to the prompt, parsed and as raw text."""
+        """The model's answer to the prompt, parsed and as raw text. Raises _TooLongError."""
         import openai
 
+        if len(prompt) >= self._context:
+            detail = f"a prompt of {len(prompt)} tokens, and the server takes {self._context}"
+            raise _TooLongError(detail)
         max_tokens = min(self._max_new_tokens, self._context - len(prompt))
         # A malformed answer is not decoded to its end, as in `predict`.
         stop_ids = [*self._renderer.stop_ids, *self._renderer.invalid_marker_ids]
@@ -179,6 +217,10 @@ class _Completer:
                 extra_body={"stop_token_ids": stop_ids, **_GREEDY},
             )
         except openai.OpenAIError as error:
+            status = getattr(error, "status_code", None)
+            if status in (400, 413, 422) and _TOO_LONG.search(str(error)):
+                detail = f"a prompt of {len(prompt)} tokens is refused: {_words(error)}"
+                raise _TooLongError(detail) from None
             raise self._error(case, error) from None
         if not completion.choices:
             raise self._error(case, "the server sent no choice")
@@ -196,12 +238,15 @@ class _Completer:
         return self._renderer.parse(raw), raw
 
     def _error(self, case: Case, error: object) -> StudentError:
-        text = " ".join(str(getattr(error, "message", None) or error).split())
         return StudentError(
-            f'the server does not answer "{case.conversation.last_user[:60]}": {text[:300]}',
+            f'the server does not answer "{case.conversation.last_user[:60]}": {_words(error)}',
             place=self._base_url,
-            hint="its log says more; a smaller --max-model-len than the student's is one cause",
+            hint="its log says more",
         )
+
+
+def _words(error: object) -> str:
+    return " ".join(str(getattr(error, "message", None) or error).split())[:300]
 
 
 _GREEDY = {

@@ -21,6 +21,7 @@ from distill.evaluate.served import max_lora_rank, predict_served, serve_student
 from distill.records import Outcome, Prediction
 from distill.render import Renderer
 from distill.sharing.decode import greedy_decode
+from distill.testing.behaviours import too_long_for_vllm
 
 Reply = Callable[[Any, list[int], str], dict[str, Any]]
 
@@ -36,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
     model: ClassVar[Any]
     reply: ClassVar[Reply]
     status: ClassVar[int] = 200
+    takes: ClassVar[int] = CONTEXT
+    cards: ClassVar[list[Any]] = []
     lock: ClassVar[Any] = threading.Lock()
     bodies: ClassVar[list[Any]]
     under_way: ClassVar[list[int]]
@@ -52,9 +55,20 @@ class Handler(BaseHTTPRequestHandler):
         said: dict[str, Any] = {"id": "1", "object": "text_completion", "created": 1}
         said |= {"model": "m", "choices": [choice] if choice["finish_reason"] else []}
         if self.status != 200:
-            said = {"error": {"message": "the prompt is longer than max_model_len"}}
+            said = {"error": {"message": "the adapter is gone"}}
+        status = self.status
+        if len(body["prompt"]) + body["max_tokens"] > self.takes:
+            refusal = too_long_for_vllm(body)
+            status, said = refusal.status, json.loads(refusal.body)
+        self.answer(status, said)
+
+    def do_GET(self) -> None:
+        assert self.path == "/v1/models"
+        self.answer(200 if self.cards else 404, {"object": "list", "data": self.cards})
+
+    def answer(self, status: int, said: dict[str, Any]) -> None:
         data = json.dumps(said).encode()
-        self.send_response(self.status)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -65,15 +79,19 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(model: Any, reply: Reply = with_ids, status: int = 200) -> Iterator[tuple[str, Any]]:
-    fields = {"model": model, "reply": staticmethod(reply), "status": status, "bodies": []}
+def serving(
+    model: Any, reply: Reply = with_ids, status: int = 200, **more: Any
+) -> Iterator[tuple[str, Any]]:
+    fields = {"model": model, "reply": staticmethod(reply), "status": status, "bodies": [], **more}
     handler = type("Serving", (Handler,), fields)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1", handler
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1", handler
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def served(url: str, renderer: Renderer, cases: Any = CASES, **more: Any) -> list[Prediction]:  # noqa: F811
@@ -141,9 +159,8 @@ def test_a_request_that_fails_is_an_error_of_the_run(renderer: Renderer, student
     with serving(student, status=400) as (url, _), pytest.raises(StudentError) as caught:
         served(url, renderer)
     assert caught.value.problems[0].place == url
-    assert "longer than max_model_len" in str(caught.value)
+    assert "the adapter is gone" in str(caught.value)
     assert any(text[:20] in str(caught.value) for text in LEARNED)
-    assert "--max-model-len" in caught.value.problems[0].hint
     with (
         serving(student, lambda *_: {"text": "", "finish_reason": ""}) as (url, _),
         pytest.raises(StudentError, match="sent no choice"),
@@ -151,6 +168,43 @@ def test_a_request_that_fails_is_an_error_of_the_run(renderer: Renderer, student
         served(url, renderer)
     with pytest.raises(StudentError, match="Connection error"):
         served(url, renderer, CASES[:1])
+
+
+def test_a_prompt_longer_than_the_servers_context_is_malformed(
+    renderer: Renderer,  # noqa: F811
+    student: Any,  # noqa: F811
+) -> None:
+    cases = [case("hello"), case("hello " * 9)]
+    short, long = (len(renderer.prompt(one.messages, one.tools)) for one in cases)
+    assert short < long < CONTEXT - 8
+    with serving(student, takes=short + 8) as (url, _):
+        made = served(url, renderer, cases, max_new_tokens=8)
+    (own,) = predict(student, renderer, cases[:1], arm="tuned", max_new_tokens=8, batch_size=1)
+    assert made[0] == own.model_copy(update={"confidence": None, "label_nll": None})
+    assert made[1].outcome == Outcome.MALFORMED
+    assert f"a prompt of {long} tokens is refused: " in made[1].detail
+    assert "maximum context length" in made[1].detail
+
+
+@pytest.mark.parametrize("parent", [None, "base"])
+def test_what_the_server_says_of_its_context_holds(
+    renderer: Renderer,  # noqa: F811
+    student: Any,  # noqa: F811
+    parent: str | None,
+) -> None:
+    cases = [case("hello"), case("hello " * 9)]
+    long = len(renderer.prompt(cases[1].messages, cases[1].tools))
+    card = {"object": "model", "created": 1, "owned_by": "vllm"}
+    cards = [
+        {**card, "id": "tuned", "parent": parent, "max_model_len": None if parent else long},
+        {**card, "id": "base", "max_model_len": long if parent else 3},
+    ]
+    with serving(student, takes=long, cards=cards) as (url, handler):
+        made = served(url, renderer, cases)
+    assert [one.outcome == Outcome.MALFORMED for one in made][1:] == [True]
+    assert made[1].detail == f"a prompt of {long} tokens, and the server takes {long}"
+    (body,) = handler.bodies
+    assert len(body["prompt"]) + body["max_tokens"] <= long, "an answer is not asked beyond it"
 
 
 def test_nothing_is_asked_where_nothing_can_be(renderer: Renderer) -> None:  # noqa: F811
