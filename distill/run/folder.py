@@ -258,6 +258,8 @@ class RunFolder:
         except OSError as error:
             raise WriteError.from_os(error, inputs) from None
         finally:
+            if old.exists() and not inputs.exists():
+                old.rename(inputs)
             for left in (new, old):
                 shutil.rmtree(left, ignore_errors=True)
 

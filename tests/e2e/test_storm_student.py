@@ -1,4 +1,4 @@
-"""Train, eval and export are killed -9: the same command then ends in the same bytes.
+"""Train, eval, export and gen are killed -9: the same command then ends in the same bytes.
 
 At instants of the clock, and before operations on a folder's entries: every one, or every n-th
 of a command that makes more than twenty.
@@ -44,6 +44,8 @@ class Desk:
         for name in ("mine.txt", "out/mine.txt", "out/hf-mine/thesis.txt", "out/.mine.part"):
             (self.place / name).write_text(f"precious {name}", "utf-8")
         run, out = self.place / "run", self.place / "out"
+        made = ("--out", str(run), "--target", "20", "--config", str(base / "distill.toml"))
+        rules = str(base / "workflow" / "rules.md")
         export = ("export", str(run), "--out", str(out), "--format", "hf")
         self.undisturbed = {
             name: self.make(base / f"before-{name}", command)
@@ -52,6 +54,7 @@ class Desk:
                 "eval": ("eval", str(run)),
                 "export": export,
                 "export --redo": (*export, "--redo"),
+                "gen --redo": ("gen", "--rules", rules, *made, "--redo"),
             }.items()
         }
 
@@ -84,7 +87,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield Desk(forks, tmp_path_factory.mktemp("storm"))
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "export", "export --redo"])
+@pytest.mark.parametrize("name", ["train", "eval", "export", "export --redo", "gen --redo"])
 @pytest.mark.parametrize("by", ["the clock", "operations"])
 def test_killed_at_any_instant_the_same_command_ends_in_the_same_bytes(
     desk: Desk, name: str, by: str
