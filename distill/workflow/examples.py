@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from distill.records import Json
-from distill.workflow.arguments import name_pattern, read_arguments, read_call
+from distill.workflow.arguments import name_pattern, read_arguments, read_call, stated
 from distill.workflow.formats import require_formats
 from distill.workflow.model import Then, Tool
+from distill.workflow.page_marks import Bare, without_marks, without_prefix
 from distill.workflow.problems import excerpt
 from distill.workflow.quotes import quotation, unquoted
-from distill.workflow.schema import json_equal
+from distill.workflow.schema import json_equal, leaves
+from distill.workflow.stand_ins import require_meant
+from distill.workflow.strict import drop_nulls
+from distill.workflow.tails import split_tail
 from distill.workflow.values import InvalidInputError, argument_errors, slots_in
 
 _SIGN = r"(?:[→⟶⇒⟹➔➜➝➞➡⇨↦⟼]\ufe0f?|[-=–—]{1,3}(?:>|&gt;)|&(?:rarr|rArr|#8594|#x2192);)"
@@ -31,6 +35,15 @@ class Arrow(NamedTuple):
     right: str | None
 
 
+class Example(NamedTuple):
+    """A request, the arguments of the rule's first call where it gives any, and page markup."""
+
+    request: str
+    arguments: Json | None
+    taken: tuple[str, ...] = ()
+    """What stood around words of the request, and was taken off."""
+
+
 def split_arrow(text: str, *, last: bool = False, target: str = r"(?!)") -> Arrow:
     """Split an item at its first arrow before something like `target`, else at its first or last.
 
@@ -39,7 +52,7 @@ def split_arrow(text: str, *, last: bool = False, target: str = r"(?!)") -> Arro
     """
     text = text.strip()
     quoted = quotation(text, 0)
-    if quoted and (not text[quoted.end :].strip() or ARROW.match(text, quoted.end + 1)):
+    if quoted and is_quoted(text):
         after = ARROW.match(text, quoted.end + 1)
         return Arrow(quoted.text.strip(), text[after.end() :].strip() if after else None)
     aimed = [
@@ -56,28 +69,40 @@ def split_arrow(text: str, *, last: bool = False, target: str = r"(?!)") -> Arro
     return Arrow(_plain(text[: arrow.start()]), text[arrow.end() :].strip())
 
 
-def read_example(text: str, then: Then, tools: Mapping[str, Tool]) -> tuple[str, Json | None]:
-    """The request of an example, and the arguments of the rule's first call where it gives any.
-
-    Raises InvalidInputError.
-    """
+def read_example(text: str, then: Then, tools: Mapping[str, Tool]) -> Example:
+    """An item of Examples. Raises InvalidInputError."""
     target = _target(then, tools)
-    request, written = split_arrow(text, target=target)
+    item = without_prefix(text)
+    request, written = split_arrow(item.text, target=target)
     if not request or written == "":
         missing = "the request" if not request else "the arguments"
         raise InvalidInputError(
             f"lacks {missing} beside its arrow",
             'write: - the request → name: "value"; an arrow in the text itself as \\->',
         )
+    quoted = is_quoted(item.text)
+    if written is None and then.calls and not quoted:
+        _reject_unread(item.text, target, tools)
+        if tail := split_tail(request, tools[then.calls[0].tool]):
+            request, written = _plain(tail.request), tail.written
+    bare = Bare(request) if quoted else without_marks(request)
+    taken = (*item.taken, *bare.taken)
     if written is None:
-        _reject_unread(text.strip(), then, target, tools)
-        return request, None
+        return Example(bare.text, None, taken)
     if not then.calls:
         raise InvalidInputError(
             f"gives arguments, and the rule says {then.kind}, not call",
             f"remove the arrow and what follows; {IN_QUOTES}",
         )
-    return request, _arguments(request, written, then, tools)
+    return Example(bare.text, _arguments(bare.text, written, then, tools), taken)
+
+
+def is_quoted(item: str) -> bool:
+    """Whether the request of an item stands in quotes, and so is meant as it is written."""
+    quoted = quotation(item, 0)
+    return quoted is not None and (
+        not item[quoted.end :].strip() or ARROW.match(item, quoted.end + 1) is not None
+    )
 
 
 def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]) -> Json:
@@ -93,9 +118,16 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
     from_example = called[1] if called else read_arguments(written, tool)
     if not called and list(from_example.values()) == [written]:
         _check_words(request, written)
+    from_example = {
+        name: None if _is_null(tool, name, value, written) else value
+        for name, value in from_example.items()
+    }
     for name, value in from_example.items():
         if isinstance(value, str):
             _check_value(name, value, request, written, tools, tool)
+        for leaf in leaves(value):
+            require_meant(tool, name, leaf.value, request)
+    from_example = drop_nulls(tool, from_example)
     constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
     for name, value in constants.items():
         if not json_equal(from_example.get(name, value), value):
@@ -107,6 +139,12 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
         raise error
     require_formats(tool, arguments)
     return arguments
+
+
+def _is_null(tool: Tool, name: str, value: object, written: str) -> bool:
+    """Whether a bare word says that an argument is not set."""
+    is_word = value in ("null", "Null", "NULL", "None") and not stated(tool, name, value)
+    return is_word and not re.search(rf"[\"'“‘«„`]{value}\b", written)
 
 
 def _target(then: Then, tools: Mapping[str, Tool]) -> str:
@@ -121,11 +159,8 @@ def _target(then: Then, tools: Mapping[str, Tool]) -> str:
     )
 
 
-def _reject_unread(text: str, then: Then, target: str, tools: Mapping[str, Tool]) -> None:
+def _reject_unread(text: str, target: str, tools: Mapping[str, Tool]) -> None:
     """Without an arrow, all of the text is the request: it may not look like more."""
-    quoted = quotation(text, 0)
-    if not then.calls or (quoted and quoted.end == len(text)):
-        return
     half = re.search(rf"(?<!\\)(?:(?<=\s){_SIGN}(?=\S)|(?<=\S)(?<!\\){_SIGN}(?=\s))", text)
     unsaid = rf"{_NO_ARROW}\s*(?:{target})|^[\"“„«'].*[\"”“»']\s*:?\s*(?:{target})"
     called = rf"(?<!\w)(?:{'|'.join(map(re.escape, tools))})\s*[(:]\s*[\"'“{{]*\w*[\"'”]*\s*[=:,)]"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from distill.workflow.examples import ARROW, read_example, split_arrow
+from distill.workflow.examples import ARROW, is_quoted, read_example, split_arrow
 from distill.workflow.markdown import (
     Block,
     Page,
@@ -19,6 +19,7 @@ from distill.workflow.markdown import (
     sections,
 )
 from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
+from distill.workflow.page_marks import Bare, without_marks, without_prefix
 from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
 from distill.workflow.quotes import unquoted
 from distill.workflow.strays import check_preamble, check_request, check_strays
@@ -237,14 +238,16 @@ def _examples(
     examples = []
     for item in _list_items("examples", rule_parts, problems):
         try:
-            text, arguments = read_example(item.text, then, tools)
+            read = read_example(item.text, then, tools)
         except InvalidInputError as error:
             request = ARROW.split(item.text, maxsplit=1)[0].strip()
             subject = f'rule "{rule_id}", example "{excerpt(request)}"'
             problems.add(item.line, f"{subject} {error.cause}", error.hint)
         else:
-            check_request(text, item.line, problems)
-            examples.append(RuleExample(text=text, arguments=arguments, line=item.line))
+            check_request(read.request, read.taken, item.line, problems)
+            examples.append(
+                RuleExample(text=read.request, arguments=read.arguments, line=item.line)
+            )
     return examples
 
 
@@ -253,7 +256,13 @@ def _counter_examples(
 ) -> list[CounterExample]:
     examples = []
     for item in _list_items("not", rule_parts, problems):
-        text, winner = split_arrow(item.text, last=True)
+        try:
+            text, winner, taken = _counter_example(item.text)
+        except InvalidInputError as error:
+            problems.add(
+                item.line, f'rule "{rule_id}", "{excerpt(item.text)}" {error.cause}', error.hint
+            )
+            continue
         if not winner or not text:
             problems.add(
                 item.line,
@@ -261,12 +270,21 @@ def _counter_examples(
                 "write: - the request → id-of-the-other-rule",
             )
         else:
+            check_request(text, taken, item.line, problems)
             examples.append(
                 CounterExample(
                     text=text, winner=unquoted(winner.rstrip(". ")).strip("*"), line=item.line
                 )
             )
     return examples
+
+
+def _counter_example(item: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """The request, the rule that wins, and the page markup that was taken off."""
+    start = without_prefix(item)
+    text, winner = split_arrow(start.text, last=True)
+    bare = Bare(text) if is_quoted(start.text) else without_marks(text)
+    return bare.text, winner, (*start.taken, *bare.taken)
 
 
 def _check_winners(rule_sections: list[Section], ids: Collection[str], problems: Problems) -> None:

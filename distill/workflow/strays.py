@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from distill.workflow.examples import ARROW
 from distill.workflow.markdown import ALIASES, PARTS, Block, Part, parse_label, part_name
-from distill.workflow.problems import Problems, closest_match, excerpt
+from distill.workflow.problems import Problems, closest_match, comma_list, excerpt
 
 _TAGS = re.compile(r"<[^<>]*>")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
@@ -69,9 +69,19 @@ def check_preamble(blocks: Iterable[Block], problems: Problems) -> None:
             _refuse_arrow("the page", block, problems)
 
 
-def check_request(text: str, line: int, problems: Problems) -> None:
-    """Advise on a request with Markdown or HTML in it, which is trained as it stands."""
-    if found := _MARKUP.search(text):
+def check_request(text: str, taken: Sequence[str], line: int, problems: Problems) -> None:
+    """Advise on a request from which page markup was taken off, or that has some in quotes.
+
+    taken: the markup
+    """
+    if taken:
+        problems.advise(
+            line,
+            f'the request "{excerpt(text)}" is read without the markup of '
+            f"{comma_list(excerpt(part, 30) for part in taken)}",
+            "take it out; put the request into quotes where people type it so",
+        )
+    elif found := _MARKUP.search(text):
         problems.advise(
             line,
             f'the request "{excerpt(text)}" holds the markup {excerpt(found[0], 30)}',

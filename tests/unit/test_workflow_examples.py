@@ -208,7 +208,7 @@ def test_what_a_person_wrote_is_in_its_format(kind, nullable):
         (call,) = read_then(f'call `put` with `value` = "{value}"', tools).calls
         assert call.arguments == {"value": value}
     for value in FORMATS[kind][0]:
-        _, arguments = read_example(f'put it → value: "{value}"', then, tools)
+        arguments = read_example(f'put it → value: "{value}"', then, tools).arguments
         assert arguments == {"value": value}
     for value in FORMATS[kind][1]:
         for text in (f'call `put` with `value` = "{value}"', f'call put(value="{value}")'):
