@@ -14,12 +14,11 @@ from typing import NamedTuple
 from distill.records import Json
 from distill.workflow.arguments import add_argument, call_end, name_pattern, read_brackets, stated
 from distill.workflow.fixed import Fixed, FixedArguments, MisreadError
-from distill.workflow.formats import require_formats
 from distill.workflow.model import CallSpec, Tool
 from distill.workflow.problems import closest_match, comma_list, did_you_mean, excerpt
 from distill.workflow.quotes import unquoted
 from distill.workflow.schema import schema_of
-from distill.workflow.values import InvalidInputError, argument_errors
+from distill.workflow.values import InvalidInputError
 
 _MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w.-]*)(?=\())"
 _TOOL = re.compile(rf"\s*{_MENTION}", re.IGNORECASE)
@@ -166,8 +165,6 @@ def _brackets(text: str, start: int, tool: Tool) -> tuple[Json, int]:
         if spaced and not re.match(rf"\s*(?:{{|[`\"']?(?i:{name_pattern(tool)})\b)", inner):
             return {}, start
         arguments = read_brackets(inner, tool, code=True)
-        if not argument_errors(tool, arguments, partial=True):
-            require_formats(tool, arguments)
         return arguments, end
     except InvalidInputError as error:
         raise MisreadError(error, start) from None

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from distill.records import Json
 from distill.workflow.arguments import name_pattern, read_arguments, read_call, stated
-from distill.workflow.formats import require_formats
 from distill.workflow.model import Then, Tool
 from distill.workflow.page_marks import Bare, without_marks, without_prefix
 from distill.workflow.problems import excerpt
@@ -137,7 +136,6 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
     arguments = {**constants, **from_example}
     for error in argument_errors(tool, arguments):
         raise error
-    require_formats(tool, arguments)
     return arguments
 
 

@@ -15,7 +15,6 @@ from distill.workflow.arguments import (
     scan_value,
     typed_value,
 )
-from distill.workflow.formats import require_formats
 from distill.workflow.model import Tool
 from distill.workflow.problems import closest_match, excerpt
 from distill.workflow.quotes import CLOSERS, quotation
@@ -248,7 +247,6 @@ class FixedArguments:
             if is_fixed and schema_of(self._tool).accepts_name(name):
                 for error in argument_errors(self._tool, {name: value}, partial=True):
                     raise error
-                require_formats(self._tool, {name: value})
 
     def _check_behind(self, name: str, found: Fixed, value: Any, *, is_fixed: bool) -> None:
         """Raise where the value's sentence goes on with what changes the value."""

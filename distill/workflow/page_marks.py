@@ -25,7 +25,7 @@ _TAGS = re.compile(
     r"<(b|i|u|em|strong|mark|small|span|p)\b[^<>]{0,80}>([^<>]*)</\1>", re.IGNORECASE
 )
 _LEFT = re.compile(
-    r"\[[^\[\]]*\]\([^()]*\)|\[\^[^\[\]]+\]|~~[^~]+~~|</?[a-z]+[^<>]*>|^\[[ xX]?\]"
+    r"\[[^\[\]]*\]\([^()]*\)|\[\^[^\[\]]+\]|~~[^~]+~~|(?<!\w)</?[a-z]+[^<>]*>|^\[[ xX]?\]"
     r"|^\*\*(?=\S)|(?<=\S)\*\*$|(?<!\*)\*\*(?=\S)[^*]*\S\*\*(?!\*)"
 )
 QUOTE_IT = "put a request that is meant so into quotes"

@@ -31,6 +31,7 @@ from referencing.jsonschema import DRAFT202012
 from distill.errors import WorkflowError
 from distill.records import Json
 from distill.strict_json import decode, encode
+from distill.workflow.formats import FORMAT_CHECKER
 from distill.workflow.keywords import (
     PartialArguments,
     PartialValidator,
@@ -116,8 +117,9 @@ class ArgumentsSchema:
         self.root: Node = honour_dependencies(honour_nullable(plain))
         # An empty registry: a reference cannot lead to the network.
         self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.root))
-        self._full: Any = WholeValidator(self.root, registry=Registry())
-        self._partial: Any = PartialValidator(self.root, registry=Registry())
+        checks: Any = {"registry": Registry(), "format_checker": FORMAT_CHECKER}
+        self._full: Any = WholeValidator(self.root, **checks)
+        self._partial: Any = PartialValidator(self.root, **checks)
 
     @cached_property
     def properties(self) -> dict[str, Any]:

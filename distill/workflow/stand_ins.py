@@ -10,8 +10,10 @@ from distill.workflow.problems import excerpt
 from distill.workflow.values import InvalidInputError
 
 _STAND_IN = re.compile(
-    r"\.{2,}|…|\?+|-+|_+|<[^<>]*>|\[[^\[\]]*\]|\$\w+|\$?\{\{.*\}\}|%\w+%|x{3,}|t\.?b\.?[ad]\.?|todo|fixme|n/?a"
-    r"|none|nil|undefined|unset|empty|not (?:set|given|known|specified)|placeholder|(?:your|insert)[ _-].+"
+    r"\.{2,}|…|\?+|-+|_+|<[^<>]*>|\[[^\[\]]*\]|\$\w+|\$?\{\{.*\}\}|%\w+%|x{3,}"
+    r"|t\.?b\.?[ad]\.?|todo|fixme|n/?a"
+    r"|none|nil|undefined|unset|empty|not (?:set|given|known|specified)|placeholder"
+    r"|(?:your|insert)[ _-].+"
     r"|(?:as|see) (?:given|above|below|said|stated|requested|before|asked|in the request|needed)"
     r"|same(?: as above)?|whatever.*",
     re.IGNORECASE,

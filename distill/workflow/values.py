@@ -11,6 +11,7 @@ from jsonschema.exceptions import ValidationError
 from distill import strict_json
 from distill.records import Json
 from distill.strict_json import JsonError
+from distill.workflow.formats import FORMAT_EXAMPLES
 from distill.workflow.model import Tool
 from distill.workflow.problems import did_you_mean, truncate
 from distill.workflow.schema import path_text, schema_of
@@ -100,7 +101,9 @@ def _input_errors(tool: Tool, error: ValidationError) -> Iterator[InvalidInputEr
     subject = f'"{path_text(error.path)}"' if error.path else "the arguments"
     yield InvalidInputError(
         f"has a wrong value for {subject} of {tool.name}: {truncate(error.message, MAX_QUOTED)}",
-        f"the schema wants {_wanted(error.schema)}",
+        f"write it as: {FORMAT_EXAMPLES[str(error.validator_value)]}"
+        if error.validator == "format"
+        else f"the schema wants {_wanted(error.schema)}",
     )
 
 

@@ -6,12 +6,15 @@ import json
 
 import pytest
 
-from distill.errors import WorkflowError
+from distill.data.checks import argument_problem
+from distill.errors import DistillError, WorkflowError
+from distill.records import ToolCall
 from distill.workflow import load_workflow
+from distill.workflow.cases import cases_of_rows
 from distill.workflow.examples import read_example
 from distill.workflow.model import Tool
 from distill.workflow.then import read_then
-from distill.workflow.values import InvalidInputError
+from distill.workflow.values import InvalidInputError, argument_errors
 
 TOOLS = [
     {
@@ -127,7 +130,75 @@ def test_a_request_keeps_its_own_arrows(tmp_path, item):
     assert (example.text, example.arguments) == KEPT[item]
 
 
+MARKED = {
+    "**Where** is it": "Where is it",
+    "*where* is **the** order": "where is the order",
+    "__where is it__": "where is it",
+    "where is <b>it</b>": "where is it",
+    "[ ] where is it": "where is it",
+    "[x] where is it": "where is it",
+    "User: where is it": "where is it",
+    "**Customer:** where is it": "where is it",
+    "where is it<br>please": "where is it please",
+    "2 * 3 * 4 is what": "2 * 3 * 4 is what",
+    "my_snake_case_file": "my_snake_case_file",
+    "a<b and b>c": "a<b and b>c",
+    "is user: admin ok": "is user: admin ok",
+    '"**Where** is it"': "**Where** is it",
+    '"User: where is it"': "User: where is it",
+}
+
+
+@pytest.mark.parametrize("part", ["Examples", "Not"])
+@pytest.mark.parametrize("item", MARKED)
+def test_what_a_page_puts_around_a_request_is_taken_off(tmp_path, item, part):
+    rule = load(tmp_path, "find", [item if part == "Examples" else f"{item} → two"], part)
+    (example,) = rule.examples or rule.counter_examples
+    assert example.text == MARKED[item]
+
+
+TAILS = {
+    'where is order 6 (query: "order 6")': {"query": "order 6"},
+    "where is order 6 [query=order 6, limit=3]": {"query": "order 6", "limit": 3},
+    'where is order 6: query="order 6"': {"query": "order 6"},
+    "where is order 6, query=order 6": {"query": "order 6"},
+    "where is order 6 - query: order 6": {"query": "order 6"},
+    'where is order 6 {"query": "order 6"}': {"query": "order 6"},
+}
+
+
+@pytest.mark.parametrize("item", TAILS)
+def test_arguments_without_an_arrow_are_no_part_of_the_request(tmp_path, item):
+    (example,) = load(tmp_path, "find", [item]).examples
+    assert (example.text, example.arguments) == ("where is order 6", TAILS[item])
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["my query: where is 5", "what is the limit: 5 or 6?", "urgent: where is 5", "x (query)"],
+)
+def test_a_colon_of_the_request_is_its_own(tmp_path, item):
+    (example,) = load(tmp_path, "find", [item]).examples
+    assert (example.text, example.arguments) == (item, None)
+
+
+@pytest.mark.parametrize("value", ["null", "None", "NULL"])
+def test_an_argument_that_is_not_set_is_none_of_the_call(tmp_path, value):
+    (example,) = load(tmp_path, "find", [f"where is 6 → query: 6, limit: {value}"]).examples
+    assert example.arguments == {"query": "6"}
+
+
 REFUSED = {
+    "see [this](http://x.y) page": ("find", "the markup [this](http://x.y)", "quotes"),
+    "note[^1] here": ("find", "the markup [^1]", "quotes"),
+    "~~gone~~ here": ("find", "the markup ~~gone~~", "quotes"),
+    "User: hi Agent: hello": ("find", 'holds "Agent:"', "one turn"),
+    "where is order 6 (limit: 3)": ("find", "may have arguments", "→ name: value"),
+    "orders with limit=3 please": ("find", "may have arguments", "→ name: value"),
+    **{
+        f"where is 5 → query: {text}": ("find", "stands for a value", "leave the arguments out")
+        for text in ("the order number", "as given", '"<topic>"', "TBD", "n/a", "-")
+    },
     "has order 6 left → find_order": ("find", "only the name of the tool", "name: value"),
     "has order 6 left → `find_order`.": ("find", "only the name of the tool", "name: value"),
     "has order 6 left → book(place='x', seats=2)": ("find", "calls book", "move it"),
@@ -211,8 +282,18 @@ def test_what_a_person_wrote_is_in_its_format(kind, nullable):
         arguments = read_example(f'put it → value: "{value}"', then, tools).arguments
         assert arguments == {"value": value}
     for value in FORMATS[kind][1]:
-        for text in (f'call `put` with `value` = "{value}"', f'call put(value="{value}")'):
-            with pytest.raises(InvalidInputError, match="wrong value"):
-                read_then(text, tools)
+        with pytest.raises(InvalidInputError, match="wrong value"):
+            read_then(f'call `put` with `value` = "{value}"', tools)
+        # Of a call in brackets the page tells what is wrong, with the slots that it has.
+        (call,) = read_then(f'call put(value="{value}")', tools).calls
+        (error,) = argument_errors(tools["put"], call.arguments)
+        assert "wrong value" in error.cause
+        assert nullable or "write it as" in error.hint
+        # A teacher's reply and a row are held to it as well.
+        found = argument_problem(ToolCall(name="put", arguments={"value": value}), tools["put"])
+        assert found is not None
+        row = {"user_content": "put it", "tool_name": "put", "tool_arguments": {"value": value}}
+        with pytest.raises(DistillError, match="wrong value"):
+            cases_of_rows([row], tools=[*tools.values()])
         with pytest.raises(InvalidInputError, match="wrong value"):
             read_example(f'put it → value: "{value}"', then, tools)
