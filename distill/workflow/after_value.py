@@ -27,10 +27,22 @@ _CONDITION = re.compile(
 )
 # A line that begins with a condition in lower case goes on with the one above.
 _SENTENCE_END = re.compile(rf"\n(?!\s*(?=[a-z])(?i:{_CONDITION.pattern}))|;|[.!](?=\s|\Z)")
+_MAGNITUDE = re.compile(r"\s*(?:%|‰|½|k\b|and\s+a\s+half\b)")
+# What a number counts; "3 thousands" and "3 percents" are other numbers.
+_UNIT = re.compile(
+    r"\s+(?!(?:thousand|million|hundred|dozen|percent|time|plu|minu|le|alway|sometime|perhap|"
+    r"afterward|upward|onward|weekend|thi|doe|unle|acro|ye|versu|it|ha|wa|"
+    r"(?:mon|tue|wedne|thur|fri|satur|sun|holi)(?:s?day))s+\b)"
+    r"(?:[a-zäöü-]{2,20}s|euro|EUR|USD|GBP|CHF|kg|km|cm|mm|[kMG]B|people|in\s+total|"
+    r"(?:result|item|entry|hit|day|hour|minute|week|month|year|order|message|line|row)\b)"
+    r"(?:\s+(?:per|each|a)\s+(?:page|request|call|order|search|day))?(?!\w)"
+)
 _VALUE = re.compile(r"-?\d|\{\w+\}|[\"“„«]")
 
 
-def unread_behind(rest: str, name: str, value: str, *, is_text: bool, is_fixed: bool) -> str | None:
+def unread_behind(
+    rest: str, name: str, value: str, *, is_text: bool, is_fixed: bool, is_number: bool = False
+) -> str | None:
     """What follows a value in its sentence and is no harmless ending; None where nothing does.
 
     rest: the text from the end of the value on
@@ -38,7 +50,12 @@ def unread_behind(rest: str, name: str, value: str, *, is_text: bool, is_fixed: 
     value: a pattern for the values that the argument's schema lists
     is_text: the value is text without quotes, which commas end
     is_fixed: the value holds no slot
+    is_number: a unit may follow the value
     """
+    if is_number and (part := _MAGNITUDE.match(rest)):
+        return part[0].strip()
+    if is_number and (unit := _UNIT.match(rest)):
+        rest = rest[unit.end() :]
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0]
     if re.match(r"[-–/:.,]\d", sentence):
         return sentence.strip()

@@ -17,8 +17,9 @@ from distill.workflow.fixed import Fixed, FixedArguments, MisreadError
 from distill.workflow.model import CallSpec, Tool
 from distill.workflow.problems import closest_match, comma_list, did_you_mean, excerpt
 from distill.workflow.quotes import unquoted
+from distill.workflow.rest import WHERE_GIVEN, Read, find_unread
 from distill.workflow.schema import schema_of
-from distill.workflow.values import InvalidInputError
+from distill.workflow.values import InvalidInputError, slots_in
 
 _MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w.-]*)(?=\())"
 _TOOL = re.compile(rf"\s*{_MENTION}", re.IGNORECASE)
@@ -37,6 +38,7 @@ _CONNECTIVE = (
     r"(?:(?:then|also|afterwards|finally|next|after\s+that|use|run|invoke|trigger),?\s+)*)"
 )
 _CODE = re.compile(r"(?<!`)(`+)([^`\n]+)\1(?!`)")
+_TERMS = re.compile(r"\s+(?:terms?|words?|phrases?|results?|strings?|keywords?|histor\w+)\b")
 _CLOSED = "\"'`”“»’]}"
 _WAY_OUT = (
     "join calls by and or then, arguments as: with `a` = 1, `b` = 2; "
@@ -78,12 +80,15 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
     """Every call from `start` on; `text` is `prepared`. Raises InvalidInputError."""
     calls: list[CallSpec] = []
     prose: list[tuple[int, int]] = []
+    unreads: list[MisreadError] = []
     listed = text[:start].rstrip(" ").endswith("\n")
     end = start
     following: _Next | None = _first(text, start, tools)
     while following is not None:
         tool = following.tool
-        arguments, end = _brackets(text, following.end, tool)
+        begins = following.end
+        arguments, end = _brackets(text, begins, tool)
+        reads = [_read(begins, end, arguments)] if arguments else []
         reader = FixedArguments(text, tool)
         following = _next(text, end, tools, listed=listed)
         while found := reader.find(end, following.start if following else len(text)):
@@ -97,13 +102,23 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
                 )
             _take(arguments, found, tool, text[end : found.start])
             end = found.end
+            reads.append(_read(found.start, end, found.values))
             if following and end > following.start:
                 following = _next(text, end, tools, listed=listed)
-        prose.append((end, following.start if following else len(text)))
+        stop = following.start if following else len(text)
+        prose.append((end, stop))
+        if unread := find_unread(text, (begins, stop), reads, set(arguments), tool):
+            unreads.append(MisreadError(*unread))
         calls.append(CallSpec(tool=tool.name, arguments=arguments))
     for begins, ends in prose:
         _check_prose(text[begins:ends], begins, calls, tools)
+    for error in unreads:
+        raise error
     return Calls(tuple(calls), end)
+
+
+def _read(start: int, end: int, values: Json) -> Read:
+    return Read(start, end, any(not any(slots_in(value)) for value in values.values()))
 
 
 def _first(text: str, start: int, tools: Mapping[str, Tool]) -> _Next:
@@ -182,7 +197,7 @@ def _reject_nameless(inner: str, tool: Tool) -> None:
 def _take(arguments: Json, found: Fixed, tool: Tool, before: str) -> None:
     """Add what is fixed. `before`: the prose between it and what was read last."""
     try:
-        if unsure := _UNSURE.search(before):
+        if unsure := _UNSURE.search(WHERE_GIVEN.sub("", before)):
             raise InvalidInputError(
                 f'gives "{next(iter(found.values), "arguments")}" to {tool.name} behind '
                 f'"{excerpt(unsure[0])}", so that it is not plain whether it is fixed',
@@ -234,6 +249,8 @@ def _check_called_words(
         again = name in begun and name.isalpha() and not found["then"]
         argument = re.compile(rf"(?:{arguments})(?![\w-])", re.IGNORECASE)
         if again or (found["comma"] and not found["ends"]):
+            continue
+        if not found["then"] and _TERMS.match(text, found.end("tool")):
             continue
         if argument.match(text, found.start("tool")):
             continue

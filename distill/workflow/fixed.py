@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from distill.workflow.after_value import unread_behind
 from distill.workflow.arguments import (
@@ -55,6 +56,7 @@ _NUMBER = re.compile(
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
+_REASON = re.compile(r"\b(?:because|since)\b[^,.;\n]*\Z", re.IGNORECASE)
 
 
 class MisreadError(InvalidInputError):
@@ -80,12 +82,11 @@ class FixedArguments:
         self._text = text
         self._tool = tool
         names = name_pattern(tool)
-        self._name = (
-            rf"(?<![\w{{.])(?<!\w-)({_OPEN})((?i:{names}))(?:_{{1,2}}(?!\w))?(?![\w(-])({_CLOSE})"
-        )
+        opening = rf"(?<![\w{{.?&#])(?<!\w-)({_OPEN})"
+        self._name = rf"{opening}((?i:{names}))(?:_{{1,2}}(?!\w))?(?![\w(-])({_CLOSE})"
         self._reverse = re.compile(rf"{_AS}{_OPEN}((?i:{names}))(?!\w){_CLOSE}", re.IGNORECASE)
         self._event = re.compile(
-            rf"{self._name}|`([^`\n]*)`(?=\s*[=:＝：])|(?<![\w.-])([A-Za-z_][\w.-]*)(?=\s*[=＝](?!=))"
+            rf"{self._name}|`([^`\n]*)`(?=\s*[=:＝：])|(?<![\w.?&#-])([A-Za-z_][\w.-]*)(?=\s*[=＝](?!=))"
             r"|(\{)|[" + re.escape("".join(CLOSERS)) + "]"
         )
         self._stop = (
@@ -173,12 +174,20 @@ class FixedArguments:
         slot = _SLOT.match(self._text, start)
         if slot and re.compile(r"\s+\(").match(self._text, slot.end()):  # with an explanation
             return ParsedValue(slot[0], slot.end())
+        if not is_valid_argument(self._tool, name, "text"):  # no text: its end is plain
+            value = (
+                self._plain_value(name, start) if self._text[start : start + 1].isalnum() else None
+            )
+            if value and not re.compile(r"[\w%-]|[./:]\w").match(self._text, value.end):
+                return value
         return scan_value(self._text, start, self._tool, name, self._stop)
 
     def _unknown(self, event: re.Match[str], name: str, *, adjacent: bool) -> Fixed | int:
         """A name that the schema does not have, beside a sign."""
         sign = _SIGN.match(self._text, event.end())
         if sign is None or (":" in sign[0] and not adjacent):
+            return event.end()
+        if event[5] and _REASON.search(self._text, 0, event.start()):
             return event.end()
         if not schema_of(self._tool).accepts_name(name):
             raise unknown_argument(self._tool, name)
@@ -214,8 +223,9 @@ class FixedArguments:
         if quotation(text, start) or _SLOT.match(text, start) or text[start : start + 1] in "[{":
             return self._scan(name, start)
         for value in sorted(self._listed(name), key=len, reverse=True):
-            end = start + len(value)
-            if text[start:end].casefold() == value.casefold() and not text[end : end + 1].isalnum():
+            end = start + len(normalize("NFC", value))
+            written = text[start:end].casefold()
+            if written == normalize("NFC", value).casefold() and not text[end : end + 1].isalnum():
                 return ParsedValue(value, end)
         number = re.compile(r"(?:-?\d+(?:\.\d+)?|true|false)\b", re.IGNORECASE).match(text, start)
         if number and not isinstance(typed_argument(self._tool, name, number[0]), str):
@@ -254,7 +264,12 @@ class FixedArguments:
         is_text = isinstance(value, str) and not quoted and value not in self._listed(name)
         listed = "|".join(rf"{re.escape(each)}\b" for each in self._listed(name)) or r"(?!)"
         rest = unread_behind(
-            self._text[found.end :], self._name, listed, is_text=is_text, is_fixed=is_fixed
+            self._text[found.end :],
+            self._name,
+            listed,
+            is_text=is_text,
+            is_fixed=is_fixed,
+            is_number=isinstance(value, int | float) and not isinstance(value, bool),
         )
         if rest is not None:
             raise InvalidInputError(

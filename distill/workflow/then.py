@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from unicodedata import normalize
 
 from distill.records import TARGET_KINDS, TargetKind
 from distill.workflow.calls import prepared, read_calls
 from distill.workflow.fixed import MisreadError
 from distill.workflow.markdown import Block, plain_lines
 from distill.workflow.model import Then, Tool
-from distill.workflow.problems import did_you_mean, excerpt
+from distill.workflow.problems import closest_match, excerpt
 from distill.workflow.quotes import CLOSERS, quotation, without_emphasis
 from distill.workflow.values import InvalidInputError
 
@@ -57,13 +58,14 @@ def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
         raise InvalidInputError(
             f"has a Then of {len(text):,} characters", f"keep it under {MAX_LENGTH:,}"
         )
+    text = normalize("NFC", text)
     written = prepared(text, tools)
     verb = _VERB.match(written)
     kind = _kind(verb[1]) if verb else None
     if verb is None or kind is None:
         first = f'starts with "{excerpt(verb[1])}"' if verb else "is empty"
-        near = did_you_mean(verb[1], TARGET_KINDS, "verbs") if verb else ""
-        hint = f"{near} {USAGE}" if near.startswith("did") else USAGE
+        near = closest_match(verb[1].casefold(), TARGET_KINDS, 0.75) if verb else None
+        hint = f'did you mean "{near}"? {USAGE}' if near else USAGE
         raise InvalidInputError(f"has a Then that {first}", hint)
     if kind == "call":
         calls, end = read_calls(written, verb.end(), tools)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unicodedata import normalize
 
 from jsonschema.exceptions import ValidationError
 
@@ -60,8 +61,18 @@ def typed_argument(tool: Tool, name: str, text: str) -> Any:
     try:
         value = strict_json.decode(written)
     except JsonError:
-        return text
+        return _composed(tool, name, text)
     return value if is_valid_argument(tool, name, value) else text
+
+
+def _composed(tool: Tool, name: str, text: str) -> str:
+    """`text`; where it differs from a listed value by the form of its accents alone, that value."""
+    schema = schema_of(tool)
+    listed = schema.stated_values(schema.properties.get(name, {}))
+    same = (
+        v for v in listed if isinstance(v, str) and normalize("NFC", v) == normalize("NFC", text)
+    )
+    return next(same, text)
 
 
 def is_valid_argument(tool: Tool, name: str, value: Any) -> bool:

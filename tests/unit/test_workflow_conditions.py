@@ -1,0 +1,245 @@
+"""What is left of a Then beside its values: every construct, at every place, of every type."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+
+import pytest
+
+from distill.workflow.model import Tool
+from distill.workflow.then import read_then
+from distill.workflow.values import InvalidInputError
+
+FIND = Tool(
+    name="find_order",
+    description="Find an order.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "query": {"type": "string"},
+            "limit": {"type": "integer"},
+            "city": {"enum": ["Berlin", "Köln"]},
+            "amount": {"type": "number"},
+            "urgent": {"type": "boolean"},
+            "street": {"type": "string"},
+        },
+        "required": ["query"],
+    },
+)
+SEARCH = Tool(
+    name="search",
+    description="Search.",
+    parameters={"type": "object", "properties": {"text": {"type": "string"}}},
+)
+TOOLS = {"find_order": FIND, "search": SEARCH}
+FIXED = {
+    "urgent": ("urgent is true", "urgent=true", True),
+    "limit": ("the limit is 3", "limit=3", 3),
+    "amount": ("amount = 5.50", "amount=5.50", 5.5),
+    "city": ("the city is Berlin", 'city="Berlin"', "Berlin"),
+    "street": ('street = "High Street"', 'street="High Street"', "High Street"),
+}
+CONDITIONS = [
+    *("if the parcel is late", "when the parcel is late", "whenever it is late"),
+    *("unless the parcel is late", "for gold customers", "only for late parcels"),
+    *("only if it is late", "except on Sundays", "in case of delays", "in most cases"),
+    *("provided that it is late", "as long as it is late", "during the week", "by default"),
+    *("only on Sundays", "on Sundays", "depending on the customer"),
+]
+PLACES = {
+    "behind": "call `find_order` with {value} {case}.",
+    "behind a comma": "call `find_order` with {value}, {case}.",
+    "in brackets": "call `find_order` with {value} ({case}).",
+    "in front, in a sentence": "call `find_order`. {Case}, {value}.",
+    "in front, on a line": "call `find_order`.\n{Case}, {value}.",
+    "in front, after prose": "call `find_order` with the query. {Case}, {value}.",
+    "in front, on the line above": "call `find_order`.\n{Case},\n{value}.",
+    "in front, within": "call `find_order` with the query, and, {case}, {value}.",
+    "a sentence behind": "call `find_order` with {value}. {Case}.",
+    "a line behind": "call `find_order` with {value}.\n\n{Case}.",
+    "behind the call's brackets": "call find_order({bracket}) {case}.",
+    "in code": "call `find_order({bracket})`, {case}.",
+    "a sentence behind the brackets": "call `find_order({bracket})`. {Case}.",
+}
+
+
+def read(text):
+    """The text and its arguments; nothing where it is refused."""
+    try:
+        return [(text, read_then(text, TOOLS).calls[0].arguments)]
+    except InvalidInputError:
+        return []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_condition_beside_a_fixed_value_is_refused_wherever_it_stands(place):
+    accepted = []
+    for name, case in itertools.product(FIXED, CONDITIONS):
+        value, bracket, _ = FIXED[name]
+        text = PLACES[place].format(
+            value=value, bracket=bracket, case=case, Case=case[0].upper() + case[1:]
+        )
+        accepted += read(text)
+    assert accepted == []
+
+
+MORE_CASES = [
+    *(f"Urgent is true. {more}" for more in (
+        "Late parcels only.", "Not on Sundays.", "This applies to late parcels.",
+        "It is meant for gold customers.", "Otherwise it is false.", "Only gold customers.",
+        "If it is not late, leave it out.", "If not late: false.", "Exception: gold customers.",
+    )),
+    *("Gold customers get limit 3", "Late parcels: urgent is true", "On mobile, limit 3"),
+    *("With late parcels, urgent is true", "Should it be late, urgent is true"),
+    *("At night, urgent is true", "Usually, the city is Berlin", "Urgent is true, the street as "
+      "they say, but not on Sundays"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", MORE_CASES)
+def test_a_case_in_other_words_is_refused_as_well(more):
+    with pytest.raises(InvalidInputError) as caught:
+        read_then(f"call `find_order` with the query. {more}", TOOLS)
+    assert "split" in caught.value.hint or "rule for each case" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(" if the customer is known", " only for late parcels", ", otherwise ask for it"),
+        *(" unless it is late", " when they name one. Else ask", " (only if it is late)"),
+    ],
+)
+def test_a_condition_of_the_call_is_refused(more):
+    with pytest.raises(InvalidInputError) as caught:
+        read_then(f"call `find_order`{more}", TOOLS)
+    assert "When" in caught.value.hint
+
+
+SPOKEN_OF = {
+    "every": [
+        *("without {name}", "without the {name}", "no {name}", "omit {name}", "not {name}"),
+        *("leave the {name} empty", "{name} is not set", "ignore the {name}", "skip {name}"),
+        *("do not send the {name}", "{name} stays blank", "leave {name} out"),
+    ],
+    "urgent": [
+        *("disable urgent", "enable urgent", "mark it urgent", "as urgent", "urgent only"),
+        *("set urgent", "with urgent", "the parcel is urgent", "urgent orders first"),
+    ],
+    "limit": [
+        "limit at most 5",
+        "limit between 1 and 5",
+        "limit the results to 5",
+        "up to 3 limit",
+    ],
+    "amount": ["amount is at most 5", "amount over ten", "amount under 5.50", "5 as an amount"],
+    "city": ["the city has to be Berlin", "any city but Berlin"],
+}
+
+
+@pytest.mark.parametrize("joint", [", ", " and ", ". ", ".\n\n", " with the query, "])
+def test_an_argument_that_is_spoken_of_but_not_described_is_refused(joint):
+    every = [form.format(name=name) for form in SPOKEN_OF["every"] for name in FIXED]
+    typed = [form for name, forms in SPOKEN_OF.items() if name != "every" for form in forms]
+    accepted = []
+    for said in [*every, *typed]:
+        accepted += read(f"call `find_order`{joint}{said}.")
+    assert accepted == []
+
+
+DESCRIBED = [
+    *(
+        "with the {name} they name",
+        "with the {name}, if any",
+        "with the query and the {name} of it",
+    ),
+    *(
+        "with {name} as the request says",
+        "with the {name} if they say so",
+        "and the {name} that fits",
+    ),
+    *("with the query. Never guess the {name} that they mean", "with the {name} from the request"),
+]
+ASIDE = [
+    *("", ", and urgent = true", ", urgent is always true"),
+    *(", because they wait. Urgent is true", ". Urgent is true. Be quick with it"),
+    *(". Urgent is true. If several match, take the latest", ". In all cases, urgent is true"),
+]
+
+
+@pytest.mark.parametrize("aside", ASIDE)
+def test_a_plain_description_is_left_to_the_teacher(aside):
+    expected = {"urgent": True} if aside else {}
+    for form, name in itertools.product(DESCRIBED, FIXED):
+        if name == "urgent":
+            continue
+        text = f"call `find_order` {form.format(name=name)}{aside}."
+        (call,) = read_then(text, TOOLS).calls
+        assert call.arguments == expected, text
+
+
+HONEST = {
+    "with the query and whether it is urgent": {},
+    "with the query, and urgent as they say": {},
+    "with urgent if they say so, and limit = 3": {"limit": 3},
+    "with the street if they gave one and city = Berlin": {"city": "Berlin"},
+    "with limit 3 results": {"limit": 3},
+    "with limit = 3 results per page, and the street": {"limit": 3},
+    "with amount = 5 euros and the street": {"amount": 5},
+    "with limit = 10 (ten)": {"limit": 10},
+    "with limit = 5 and the street, if given": {"limit": 5},
+    "with city = Berlin and the street they name": {"city": "Berlin"},
+    "with the words of https://x.example/find?city=Berlin&limit=3#street=x": {},
+    "with query = https://x.example/find?city=Berlin&limit=3": {
+        "query": "https://x.example/find?city=Berlin&limit=3"
+    },
+    "with the city (e.g. Berlin)": {},
+    "with the query, because: the customer = king": {},
+    f"with city = {unicodedata.normalize('NFD', 'Köln')}": {"city": "Köln"},
+    f"with the city {unicodedata.normalize('NFD', 'Köln')}": {"city": "Köln"},
+    "with the order and search terms": {},
+    "with the street when given and city = Berlin": {"city": "Berlin"},
+    'with city = Berlin, and the words "if late" as they stand': {"city": "Berlin"},
+}
+
+
+@pytest.mark.parametrize("more", HONEST)
+def test_an_honest_page_is_read(more):
+    (call,) = read_then(f"call `find_order` {more}.", TOOLS).calls
+    assert call.arguments == HONEST[more]
+
+
+def test_a_number_in_other_words_behind_a_value_is_refused():
+    for more in ("5%", "3 thousands", "3k", "3 and a half", "3 dozens", "3 results or more"):
+        for sign in (" ", " = ", " is "):
+            with pytest.raises(InvalidInputError):
+                read_then(f"call `find_order` with amount{sign}{more}.", TOOLS)
+
+
+def test_a_listed_value_is_the_schema_s_own_form_of_it():
+    written = unicodedata.normalize("NFD", "Köln")
+    find = FIND.model_copy(
+        update={"parameters": {"type": "object", "properties": {"city": {"enum": [written]}}}}
+    )
+    for joint in (" = ", " ", " is "):
+        (call,) = read_then(f"call `find_order` with city{joint}Köln", {"find_order": find}).calls
+        assert call.arguments == {"city": written}
+
+
+def test_a_verb_that_is_no_slip_gets_no_guess():
+    with pytest.raises(InvalidInputError) as caught:
+        read_then("use `find_order`", TOOLS)
+    assert "refuse`" not in caught.value.hint
+    assert "did you mean" not in caught.value.hint
+    with pytest.raises(InvalidInputError) as caught:
+        read_then("refus: no", TOOLS)
+    assert 'did you mean "refuse"' in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "more", [" and search", " and search with the text", ", then search terms"]
+)
+def test_a_second_call_by_an_everyday_word_is_refused(more):
+    with pytest.raises(InvalidInputError):
+        read_then(f"call `find_order`{more}", TOOLS)
