@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from distill.errors import Problem
+from distill.strict_json import encode
 from distill.workflow.cases import unscored_note
+from distill.workflow.contradictions import wrong_defaults
 from distill.workflow.fillable import argument_schemas, gives_values, is_free_text
 from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
 from distill.workflow.problems import comma_list, excerpt
@@ -47,6 +49,17 @@ def _thin_tools(workflow: Workflow) -> Iterator[Problem]:
                 "the grammar teacher does best with at least "
                 + ", ".join(f"{number} {name}" for name, number in ENOUGH.items())
                 + " per tool, over eight or more subject areas",
+            )
+
+
+def _wrong_defaults(workflow: Workflow) -> Iterator[Problem]:
+    for tool in workflow.tools:
+        for default in wrong_defaults(schema_of(tool)):
+            yield Problem(
+                _place(workflow, 1),
+                f'the tool "{tool.name}" has the default {excerpt(encode(default))}, which its own '
+                "schema rules out",
+                "correct one of the two: no call may have it",
             )
 
 
@@ -190,6 +203,7 @@ def _remarks(workflow: Workflow) -> Iterator[Problem]:
 
 CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _thin_tools,
+    _wrong_defaults,
     _rules_without_examples,
     _open_arguments,
     _unsaid_arguments,

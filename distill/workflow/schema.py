@@ -217,7 +217,7 @@ class ArgumentsSchema:
     @cached_property
     def reference_faults(self) -> list[tuple[str, str]]:
         """The first reference, or older keyword, that leads nowhere: a predicate, a way out."""
-        queue = [*_subschemas(self.root)]
+        queue = [*subschemas(self.root)]
         known = {id(node) for node in queue}
         for node in queue:
             if "$id" in node and node is not self.root:
@@ -236,7 +236,7 @@ class ArgumentsSchema:
                     check_schema(target)
                 except SchemaError:
                     return [(f'refers to "{reference}", which is not a schema', _DEFINE)]
-                added = [part for part in _subschemas(target) if id(part) not in known]
+                added = [part for part in subschemas(target) if id(part) not in known]
                 known.update(map(id, added))
                 queue += added
         if self._has_cycle(queue):
@@ -376,7 +376,7 @@ def _reached(schema: Any, following: Any) -> Iterator[Node]:
             queue += following(node)
 
 
-def _subschemas(schema: Any) -> Iterator[Node]:
+def subschemas(schema: Any) -> Iterator[Node]:
     """Every subschema in a document; values such as `const` and `examples` are none."""
     return _reached(schema, DRAFT202012.subresources_of)
 

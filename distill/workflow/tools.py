@@ -16,6 +16,7 @@ from distill import strict_json
 from distill.errors import WorkflowError
 from distill.files import parse_json, read_text
 from distill.records import Json
+from distill.workflow.contradictions import contradictions
 from distill.workflow.declarations import EXAMPLE, declarations, function_schema
 from distill.workflow.keywords import check_schema
 from distill.workflow.model import Tool, ToolDefinition
@@ -207,3 +208,4 @@ def _schema_faults(parameters: Json) -> Iterator[tuple[str, str]]:
         if missing not in compiled.properties:
             hint = did_you_mean(missing, compiled.properties, "properties")
             yield f'requires "{missing}", which is not among its properties', hint
+    yield from contradictions(compiled)

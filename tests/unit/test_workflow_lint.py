@@ -72,6 +72,10 @@ SPOILT = {
         ("words.md", "- track order {order}; see what is in order {order}; find my parcel {order}",
          "- track my order", '"find_order" has 168 things, 1 actions, 10 examples'),
     ],
+    "_wrong_defaults": [
+        ("tools.json", '"type": "string"', '"type": "string", "default": 3', "has the default 3"),
+        ("tools.json", '"type": "string"', '"type": "string", "default": null', None),
+    ],
     "_rules_without_examples": [
         ("rules.md", "- Will it rain in the Alps tomorrow?", "### Notes\n- rain", "no examples"),
     ],

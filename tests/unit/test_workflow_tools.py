@@ -107,6 +107,24 @@ SLIPS = {
     "remote reference": (
         schema(properties={"query": {"$ref": "https://example.com/q.json"}}),
         "tools.json:2", "https://example.com/q.json", "nothing is fetched"),
+    "bounds": (
+        schema(properties={"query": {"type": "integer", "minimum": 5, "maximum": 3}}),
+        "tools.json:2", "has minimum 5 and maximum 3", "correct one"),
+    "strict bounds": (
+        schema(properties={"query": {"minimum": 5, "exclusiveMaximum": 5}}),
+        "tools.json:2", "has minimum 5 and exclusiveMaximum 5", "correct one"),
+    "lengths": (
+        schema(properties={"query": {"items": {"minLength": 5, "maxLength": 3}}}),
+        "tools.json:2", "has minLength 5 and maxLength 3", "correct one"),
+    "an enum of another type": (
+        schema(properties={"query": {"type": "integer", "enum": ["1", "2"]}}),
+        "tools.json:2", 'has enum ["1", "2"], which the rest', "correct one"),
+    "no value at all": (
+        schema(properties={"query": {"enum": []}}),
+        "tools.json:2", "has enum [], which the rest", "correct one"),
+    "a constant out of bounds": (
+        schema(properties={"query": {"maximum": 3, "const": 4}}),
+        "tools.json:2", "has const 4, which the rest", "correct one"),
 }  # fmt: skip
 
 
