@@ -73,7 +73,7 @@ SPOILT = {
          "- track my order", '"find_order" has 168 things, 1 actions, 10 examples'),
     ],
     "_wrong_defaults": [
-        ("tools.json", '"type": "string"', '"type": "string", "default": 3', "has the default 3"),
+        ("tools.json", '"type": "integer"', '"type": "integer", "default": "3"', 'the default "3"'),
         ("tools.json", '"type": "string"', '"type": "string", "default": null', None),
     ],
     "_rules_without_examples": [
