@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill.errors import Problem
 from distill.strict_json import encode
+from distill.workflow.arguments import name_pattern
 from distill.workflow.cases import unscored_note
 from distill.workflow.contradictions import wrong_defaults
 from distill.workflow.fillable import argument_schemas, gives_values, is_free_text
@@ -60,6 +61,26 @@ def _wrong_defaults(workflow: Workflow) -> Iterator[Problem]:
                 f'the tool "{tool.name}" has the default {excerpt(encode(default))}, which its own '
                 "schema rules out",
                 "correct one of the two: no call may have it",
+            )
+
+
+def _values_in_prose(workflow: Workflow) -> Iterator[Problem]:
+    """Prose may say in passing what an argument is: a teacher reads it, and nothing is fixed."""
+    tools = {tool.name: tool for tool in workflow.tools}
+    page = [(1, workflow.prose, list(tools.values()))]
+    rules = [
+        (rule.line, "\n".join(rule.notes), [tools[call.tool] for call in rule.then.calls])
+        for rule in workflow.rules
+    ]
+    for line, prose, called in page + rules:
+        names = "|".join(map(name_pattern, called)) or r"(?!)"
+        mark = r"[`\"'*]{0,3}"
+        value = rf"\s*(?:[=:]|(?:is|are|must be) always|must be|to (?={mark}[\w\"]+{mark}\W*$))"
+        if found := re.search(rf"(?<![\w.-]){mark}(?:{names}){mark}{value}\s*\S+", prose, re.M):
+            yield Problem(
+                _place(workflow, line),
+                f'the prose says "{excerpt(found[0])}", which fixes no value',
+                "write it into the Then of each rule that it holds for",
             )
 
 
@@ -204,6 +225,7 @@ def _remarks(workflow: Workflow) -> Iterator[Problem]:
 CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _thin_tools,
     _wrong_defaults,
+    _values_in_prose,
     _rules_without_examples,
     _open_arguments,
     _unsaid_arguments,

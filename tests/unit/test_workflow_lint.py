@@ -76,6 +76,11 @@ SPOILT = {
         ("tools.json", '"type": "integer"', '"type": "integer", "default": "3"', 'the default "3"'),
         ("tools.json", '"type": "string"', '"type": "string", "default": null', None),
     ],
+    "_values_in_prose": [
+        ("rules.md", "## order-status", "In each call quantity = 1.\n\n## order-status",
+         'the prose says "quantity = 1."'),
+        ("rules.md", "## order-status", "The quantity is small.\n\n## order-status", None),
+    ],
     "_rules_without_examples": [
         ("rules.md", "- Will it rain in the Alps tomorrow?", "### Notes\n- rain", "no examples"),
     ],
