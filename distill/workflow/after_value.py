@@ -7,14 +7,16 @@ import re
 # Words that change nothing about the value before them.
 _HARMLESS = re.compile(
     r"(?:always|too|as\s+well|also|here|now|please|instead|exactly|only|first|next|then|finally|"
-    r"afterwards|regardless|each\s+time|every\s+time|at\s+all\s+times|in\s+(?:all|any|every)\s+cases?|"
+    r"afterwards|regardless|immediately|right\s+away|at\s+once|directly|no\s+matter\s+what|"
+    r"without\s+(?:exception|delay)|each\s+time|every\s+time|at\s+all\s+times|in\s+(?:all|any|every)\s+cases?|"
     r"for\s+(?:it|them|him|her|this|that|these|those)(?!\s+\w))\b"
     r"\s*(?=[^\w\s]|\Z|\n|(?:and|then|with)\b|as\s+well)",
     re.IGNORECASE,
 )
 # What tells why, and not when.
 _REASON = re.compile(
-    r"(?:so\s+that|because|in\s+order\s+to|to\s+(?!\d)|as\s+(?!long|soon|far))", re.IGNORECASE
+    r"(?:so\s+that|because|in\s+order\s+to|to\s+(?!\d)|instead\s+of|rather\s+than|as\s+(?!long|soon|far))",
+    re.IGNORECASE,
 )
 _JOINT = re.compile(r"(?:and|then|call)\b", re.IGNORECASE)
 _BEFORE_NAME = re.compile(r"(?:(?:plus|with|using|where|the|its)\s+)+", re.IGNORECASE)
@@ -27,7 +29,9 @@ _CONDITION = re.compile(
 )
 # A line that begins with a condition in lower case goes on with the one above.
 _SENTENCE_END = re.compile(rf"\n(?!\s*(?=[a-z])(?i:{_CONDITION.pattern}))|;|[.!](?=\s|\Z)")
-_MAGNITUDE = re.compile(r"\s*(?:%|‰|½|k\b|and\s+a\s+half\b)")
+_MAGNITUDE = re.compile(r"\s*(?:[%‰½+]|k\b|and\s+a\s+half\b)")
+_PERSON = r"(?:customer|user|caller|client|request|person)"
+_NAMED = r"(?:(?:they|he|she|(?:the\s+)?\w+)\s+\w+s?|named|given|mentioned|concerned|in\s+question)"
 # What a number counts; "3 thousands" and "3 percents" are other numbers.
 _UNIT = re.compile(
     r"\s+(?!(?:thousand|million|hundred|dozen|percent|time|plu|minu|le|alway|sometime|perhap|"
@@ -59,6 +63,11 @@ def unread_behind(
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0]
     if re.match(r"[-–/:.,]\d", sentence):
         return sentence.strip()
+    concerned = re.compile(
+        rf"(?:for|on|of)\s+(?:(?:this|that)\s+\w+|(?:the|their|its|his|her)\s+(?:{_PERSON}|{name}))"
+        rf"(?!['’\w])(?:\s+{_NAMED})?(?=\s*(?:[^\w\s]|\Z|\n|(?:and|then|with|only)\b))",
+        re.IGNORECASE,
+    )
     behind = re.sub(r"\A[*_)\]}%€$£]+", "", sentence).strip()
     while behind:
         if re.match(rf"(?:{_BEFORE_NAME.pattern})?{name}", behind, re.IGNORECASE):
@@ -75,7 +84,7 @@ def unread_behind(
                 return sentence.strip()
             if harmless is None:
                 return None
-        harmless = _HARMLESS.match(behind)
+        harmless = _HARMLESS.match(behind) or concerned.match(behind)
         if harmless is None:
             passes = not is_fixed or not behind[0].isalnum() or _is_plain(behind)
             return None if passes else sentence.strip()

@@ -14,10 +14,11 @@ from typing import NamedTuple
 from distill.records import Json
 from distill.workflow.arguments import add_argument, call_end, name_pattern, read_brackets, stated
 from distill.workflow.fixed import Fixed, FixedArguments, MisreadError
+from distill.workflow.masks import Read
 from distill.workflow.model import CallSpec, Tool
 from distill.workflow.problems import closest_match, comma_list, did_you_mean, excerpt
 from distill.workflow.quotes import unquoted
-from distill.workflow.rest import WHERE_GIVEN, Read, find_unread
+from distill.workflow.rest import WHERE_GIVEN, find_unread
 from distill.workflow.schema import schema_of
 from distill.workflow.values import InvalidInputError, slots_in
 
@@ -153,7 +154,7 @@ def _next(text: str, start: int, tools: Mapping[str, Tool], *, listed: bool) -> 
         announced = adjacent or "call" in joint or "then" in joint
         if joint.strip() == "" and not (listed or name not in tools):
             continue
-        unsure = _UNSURE.search(text[start : found.start()]) if "call" in joint else None
+        unsure = _UNSURE.search(text[start : found.start()]) if announced else None
         if name in tools and (announced or joint.startswith("\n")) and not unsure:
             return _Next(tools[name], found.start(), found.end())
         is_argument = re.compile(r"\s*[=:]").match(text, found.end())

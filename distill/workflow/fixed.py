@@ -42,7 +42,7 @@ _WORDS = re.compile(
 _BARE_END = r"(?<!\s)\s*(?:,|\n|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)*`|\Z)"
 _OTHER_VALUE = re.compile(r"\s*(?:,\s*)?(?:\bor\b|\||/)\s*(?=\S)", re.IGNORECASE)
 _CASE = re.compile(
-    r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|[^.;\n]*\b(?:else|otherwise)\b[^.;\n]*",
+    r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|[^.;\n]*(?<!thing )\b(?:else|otherwise)\b[^.;\n]*",
     re.IGNORECASE,
 )
 _AS = r"\s+(?:as|for|into|in)\s+(?:the\s+|its\s+)?"
@@ -56,6 +56,9 @@ _NUMBER = re.compile(
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
+_DESCRIBING = re.compile(
+    r"(?:the|their|his|her|its|your|whatever|whichever|what|as)\s+\w", re.IGNORECASE
+)
 _REASON = re.compile(r"\b(?:because|since)\b[^,.;\n]*\Z", re.IGNORECASE)
 
 
@@ -158,7 +161,10 @@ class FixedArguments:
         if not written:
             raise InvalidInputError(f'gives "{name}" no value', "write it behind the sign")
         is_text = isinstance(value.value, str) and written[:1] not in CLOSERS
-        may_be_note = (loose or listed) and is_text and " " in written and not _SLOT.search(written)
+        told = _DESCRIBING.match(written)
+        may_be_note = (
+            (loose or listed or told) and is_text and " " in written and not _SLOT.search(written)
+        )
         if may_be_note and is_valid_argument(self._tool, name, value.value):
             raise InvalidInputError(
                 f'says "{excerpt(written)}" of "{name}", which may be its value or a note',
@@ -223,10 +229,12 @@ class FixedArguments:
         if quotation(text, start) or _SLOT.match(text, start) or text[start : start + 1] in "[{":
             return self._scan(name, start)
         for value in sorted(self._listed(name), key=len, reverse=True):
-            end = start + len(normalize("NFC", value))
-            written = text[start:end].casefold()
-            if written == normalize("NFC", value).casefold() and not text[end : end + 1].isalnum():
-                return ParsedValue(value, end)
+            for form in ("NFC", "NFD"):
+                written = normalize(form, value)
+                end = start + len(written)
+                same = text[start:end].casefold() == written.casefold()
+                if same and not text[end : end + 1].isalnum():
+                    return ParsedValue(value, end)
         number = re.compile(r"(?:-?\d+(?:\.\d+)?|true|false)\b", re.IGNORECASE).match(text, start)
         if number and not isinstance(typed_argument(self._tool, name, number[0]), str):
             return ParsedValue(typed_argument(self._tool, name, number[0]), number.end())

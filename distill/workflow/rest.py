@@ -6,16 +6,16 @@ fixed value would be trained as if it held always, and a value in words would be
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from distill.workflow.arguments import name_pattern, named_argument
+from distill.workflow.arguments import name_pattern
+from distill.workflow.masks import FILLED, FIXED, SENTENCE, Read, masked, shown
 from distill.workflow.model import Tool
-from distill.workflow.problems import excerpt
-from distill.workflow.quotes import CLOSERS, quotation
-from distill.workflow.schema import schema_of
-from distill.workflow.values import InvalidInputError, is_valid_argument
+from distill.workflow.spoken import find_mentions, find_values
+from distill.workflow.values import InvalidInputError
 
 WHERE_GIVEN = re.compile(
     r"(?:if|when|where|as\s+far\s+as|in\s+case)\s+(?:any|given|known|needed|present|available|named|"
@@ -25,13 +25,7 @@ WHERE_GIVEN = re.compile(
 )
 """What only says that a description may have nothing to describe, as: the city, if any."""
 
-_FIXED, _FILLED, _QUOTED, _DOT = "\x00", "\x01", "\x02", "\x03"
-_ABBREVIATION = re.compile(
-    r"\b(?:e\.\s?g|i\.\s?e|z\.\s?B|d\.\s?h|etc|approx|incl|resp|vs|cf)\.", re.IGNORECASE
-)
-_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\x00\x01]+|\bwww\.[^\s\x00\x01]+", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?:[^.;!?\n]|[.!?](?!\s|\Z))+")
-_BOUNDARY = re.compile(rf"[,:()—–{_FIXED}{_FILLED}]+|\s-\s|\band\b")
+_BOUNDARY = re.compile(rf"[,:()—–{FIXED}{FILLED}]+|\s-\s|\band\b")
 _LEADING = re.compile(
     r"(?:(?:then|also|so|please|note|that|important|remember|again|now|here|with|"
     r"but(?!\s+(?:not|only|never)))\b[\s:,]*)*",
@@ -62,8 +56,9 @@ _HARD = (
     r"(?:but\s+(?:not|only|never)|except|excluding|unless|otherwise|else|"
     r"only\s+(?:if|when|for|on|in|at|during))\b"
 )
+_FOR_SOME = r"for\s+the\s+(?!.*\b(?:they|that|which|named|given|of|in|he|she)\b).*\ws\s*\Z"
 _LIMITED = (
-    r"(?:only\b(?!\s+(?:the|its|his|her|their|what|one|once|a|this|that|use|give|send|pass|keep|"
+    r"(?:only\b(?!\s+(?:the|its|his|her|their|what|one|once|then|a|this|that|use|give|send|pass|keep|"
     r"ask|name|tell|copy|write|take|put|say|set)\b)|exceptions?\b|"
     r"(?:(?:this|that|these|it|they|both|which|the\s+(?:value|rule|same))\s+)?(?:only\s+)?"
     r"(?:applies|apply|holds?|valid|counts?|is\s+(?:meant|valid|only|for|true\s+for)|goes)\s+"
@@ -92,43 +87,6 @@ _SAYS_MORE = re.compile(
     r"\d|\b(?:true|false|yes|no|not|never|leave|omit|skip|drop|unset|none|null|empty)\b|n['’]t\b",
     re.IGNORECASE,
 )
-_NEGATION = re.compile(
-    r"(?:\b(?:no|not|never|without|disable|deactivate|omit|skip|drop|ignore|exclude|excluding|"
-    r"minus|unset|clear|remove|suppress)|n['’]t)(?:\s+(?:the|an?|any|its|their|it|be|as|marked|"
-    r"set|send|pass|give|use|fill|include|add|apply))*\s+[`*_]*\Z",
-    re.IGNORECASE,
-)
-_EMPTY = re.compile(
-    r"[`*_]*\s*(?:(?:is|be|are|stays?|remains?|must|should|will|to|as|always|left|set)\s+)*"
-    r"(?:empty|blank|null|none|unset|omitted|out|away|unfilled|not\s+(?:set|sent|given|used|filled))"
-    r"\b",
-    re.IGNORECASE,
-)
-_ABOUT_LACK = re.compile(
-    r"\b(?:if|when|whenever|where|there|has|have|gives?|names?|in\s+case|unless|whether)\b",
-    re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"(?<![\w-])(?:\d+\w*|zero|one(?!\s+(?:of|they|that|the|in))|two|three|four|five|six|seven|eight|"
-    r"nine|ten|twelve|twenty|fifty|hundred|thousand|unlimited)\b"
-    r"(?!\s*(?:decimals?|digits?|places?|(?:decimal|times?)))",
-    re.IGNORECASE,
-)
-_TOLD = re.compile(
-    r"[`*_]*\s*(?:as|if|when|whenever|where|that|which|depending|according|from|of|flag|field|"
-    r"argument|parameter|setting|option|value|or\s+not|is\s+(?:up|what|whether|as|left|filled)|"
-    r"(?:they|the\s+\w+|he|she)\s+\w+)\b",
-    re.IGNORECASE,
-)
-_ASKED = re.compile(r"\b(?:whether|how|if)\b[^,.;]*\Z", re.IGNORECASE)
-
-
-class Read(NamedTuple):
-    """Where something was read, and whether it is fixed: it holds no slot."""
-
-    start: int
-    end: int
-    is_fixed: bool
 
 
 class Unread(NamedTuple):
@@ -155,35 +113,19 @@ def find_unread(
     reads: what was read in it
     given: the arguments that have a value
     """
-    region = _masked(text, reads)[span[0] : span[1]]
+    region = masked(text, reads)[span[0] : span[1]]
     is_fixed = any(read.is_fixed for read in reads)
-    for sentence in _SENTENCE.finditer(region):
+    for sentence in SENTENCE.finditer(region):
         found = _condition(sentence[0], sentence.start() == 0, is_fixed, tool)
         if found is not None:
             return Unread(_conditional(*found[:2]), span[0] + sentence.start() + found[2])
-    return next((Unread(error, span[0] + at) for error, at in _mentions(region, given, tool)), None)
-
-
-def _masked(text: str, reads: Sequence[Read]) -> str:
-    """`text` with what was read, and quotations, as marks of the same length."""
-    for start, end, is_fixed in reads:
-        text = text[:start] + (_FIXED if is_fixed else _FILLED) * (end - start) + text[end:]
-    text = _ADDRESS.sub(lambda found: _QUOTED * len(found[0]), text)
-    text = _ABBREVIATION.sub(lambda found: found[0].replace(".", _DOT), text)
-    position = 0
-    while position < len(text):
-        if text[position] in CLOSERS and not text[position - 1 : position].isalnum():
-            quoted = quotation(text, position)
-            inner = text[position : quoted.end] if quoted else ""
-            if quoted and text[position] != "`" and not re.search(r"[\n\x00\x01]", inner):
-                text = text[:position] + _QUOTED * len(inner) + text[quoted.end :]
-                position = quoted.end
-        position += 1
-    return text
+    own = masked(text, reads, quotes=False)[span[0] : span[1]]
+    errors = itertools.chain(find_mentions(region, given, tool), find_values(own, given, tool))
+    return next((Unread(error, span[0] + at) for error, at in errors), None)
 
 
 def _clauses(sentence: str) -> Iterator[_Clause]:
-    last = sentence.rfind(_FIXED)
+    last = sentence.rfind(FIXED)
     bounds = [(0, 0), *(found.span() for found in _BOUNDARY.finditer(sentence))]
     is_first = True
     for (_, start), (end, _) in zip(bounds, [*bounds[1:], (len(sentence), 0)], strict=True):
@@ -192,7 +134,7 @@ def _clauses(sentence: str) -> Iterator[_Clause]:
         words = text[leading.end() if leading else 0 :]
         if words.strip():
             behind = re.sub(r"(?:[\s,:()—–]|\band\b)+\Z", "", sentence[:start])
-            adjacent = behind.endswith((_FIXED, _FILLED))
+            adjacent = behind.endswith((FIXED, FILLED))
             yield _Clause(words, end - len(words), is_first, start < last, adjacent)
         is_first = is_first and not words.strip() and start == 0
 
@@ -204,7 +146,7 @@ def _condition(
 
     is_call: the sentence begins right behind the tool's name
     """
-    has_fixed = _FIXED in sentence
+    has_fixed = FIXED in sentence
     clauses = list(_clauses(sentence))
     for number, clause in enumerate(clauses):
         about = _about(clause, number, is_call=is_call, is_fixed=is_fixed, has_fixed=has_fixed)
@@ -232,9 +174,9 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
     if not is_fixed or not has_fixed:
         return "a fixed value" if is_fixed and clause.is_first is False and begins(_HARD) else ""
     if clause.before:
-        leads = clause.is_first and not is_call
-        return "a fixed value" if begins(_CIRCUMSTANCE if leads else _CONDITION) else ""
-    pattern = _CONDITION if clause.adjacent else _HARD
+        leading = _CALL_CONDITION if is_call and not clause.adjacent else _CIRCUMSTANCE
+        return "a fixed value" if begins(leading if clause.is_first else _CONDITION) else ""
+    pattern = rf"(?:{_CONDITION}|{_FOR_SOME})" if clause.adjacent else _HARD
     return "a fixed value" if begins(pattern) else ""
 
 
@@ -252,7 +194,7 @@ def _of_the_value(clauses: list[_Clause], sentence: str, tool: Tool) -> str:
 
 def _subject(sentence: str, clauses: list[_Clause], tool: Tool) -> tuple[str, str, int] | None:
     """The things that a value is said of, as: Gold customers get limit 3. Late ones: limit 3."""
-    prefix = sentence[: sentence.index(_FIXED)]
+    prefix = sentence[: sentence.index(FIXED)]
     clause = clauses[0] if clauses and clauses[0].start < len(prefix) else None
     if clause is None:
         return None
@@ -276,52 +218,5 @@ def _conditional(words: str, about: str) -> InvalidInputError:
         "teacher and describe it in words",
     )
     return InvalidInputError(
-        f'has "{_shown(words)}", a condition of {about}, which is not read', way_out
+        f'has "{shown(words)}", a condition of {about}, which is not read', way_out
     )
-
-
-def _mentions(region: str, given: set[str], tool: Tool) -> Iterator[tuple[InvalidInputError, int]]:
-    """Arguments without a value that are spoken of in another way than to describe them."""
-    named = re.compile(rf"(?<![\w{{.-])({name_pattern(tool)})(?![\w-])", re.IGNORECASE)
-    for found in named.finditer(region):
-        name = named_argument(tool, found[1])
-        if name is None or name in given:
-            continue
-        before = re.split(rf"[.;\n,:(){_FIXED}]", region[: found.start()])[-1]
-        after = re.split(r"[.;\n,:()]", region[found.end() :], maxsplit=1)[0]
-        kind = _kind(tool, name)
-        if not _is_plain(before, after, kind):
-            said = _shown(f"{before}{found[0]}{after}".strip(" `*_"))
-            value = {"switch": "true", "number": "3"}.get(kind, '"…"')
-            told = f"whether it is {name}" if kind == "switch" else f"with the {name}"
-            error = InvalidInputError(
-                f'says "{said}" of "{name}", which fixes nothing',
-                f"write a fixed value as: `{name}` = {value}; say what the teacher fills as: "
-                f"{told}, as the request says; what is never sent belongs out of the tool",
-            )
-            yield error, found.start() - len(before.lstrip())
-
-
-def _shown(text: str) -> str:
-    return excerpt(re.sub(r"[\x00-\x02]+", "…", text).replace(_DOT, ".").strip())
-
-
-def _is_plain(before: str, after: str, kind: str) -> bool:
-    lacks = _NEGATION.search(before) or _EMPTY.match(after)
-    if lacks and not _ABOUT_LACK.search(before) and not _ABOUT_LACK.match(after.strip(" `*_")):
-        return False
-    if kind == "number":
-        return not (_NUMBER.search(after) or _NUMBER.search(before))
-    if kind == "switch":
-        return bool(_TOLD.match(after) or _ASKED.search(before))
-    return True
-
-
-def _kind(tool: Tool, name: str) -> str:
-    """ "switch" for a boolean, "number", else "text"; anything may be text where no type is set."""
-    if name not in schema_of(tool).properties or is_valid_argument(tool, name, "text"):
-        return "text"
-    if is_valid_argument(tool, name, True) and is_valid_argument(tool, name, False):
-        return "switch"
-    some = (0, 1, 3, 10, 100, 1000, 0.5, -1)
-    return "number" if any(is_valid_argument(tool, name, each) for each in some) else "text"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from unicodedata import normalize
 
 from distill.records import TARGET_KINDS, TargetKind
 from distill.workflow.calls import prepared, read_calls
@@ -58,7 +57,6 @@ def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
         raise InvalidInputError(
             f"has a Then of {len(text):,} characters", f"keep it under {MAX_LENGTH:,}"
         )
-    text = normalize("NFC", text)
     written = prepared(text, tools)
     verb = _VERB.match(written)
     kind = _kind(verb[1]) if verb else None

@@ -179,7 +179,57 @@ def test_a_plain_description_is_left_to_the_teacher(aside):
         assert call.arguments == expected, text
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(
+            " in Berlin",
+            ": Berlin",
+            " to Köln",
+            ' with the street and "Berlin"',
+            " for Köln orders",
+        ),
+        *(
+            " with orders of Berlin left out",
+            " urgently",
+            " for the urgent ones",
+            " with top limit",
+        ),
+        *(" with limit max 5", " with the highest limit", " with limit #3", " with limit P1"),
+        *(" with street = the one they name", " with street = their street"),
+    ],
+)
+def test_a_value_without_its_argument_s_sign_is_refused(more):
+    with pytest.raises(InvalidInputError) as caught:
+        read_then(f"call `find_order`{more}.", TOOLS)
+    assert "fixed value" in caught.value.hint
+
+
+@pytest.mark.parametrize("joint", [". If it is late, then ", ", and if it is late, then "])
+def test_a_call_in_a_case_is_no_call(joint):
+    with pytest.raises(InvalidInputError):
+        read_then(f"call `find_order`{joint}`search`", TOOLS)
+
+
+ALWAYS = [
+    *("immediately", "right away", "no matter what", "as they wait", "so that it is seen"),
+    *("for this order", "for the customer", "for the street they name", "and nothing else", "!"),
+]
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_an_ending_that_changes_nothing_is_read(name):
+    for end in ALWAYS:
+        text = f"call `find_order` with {FIXED[name][0]} {end}"
+        assert read_then(text, TOOLS).calls[0].arguments == {name: FIXED[name][2]}, text
+
+
 HONEST = {
+    "with the city (Berlin or Köln)": {},
+    "with the largest amount they name": {},
+    "for orders with city Berlin": {"city": "Berlin"},
+    "with city = Berlin. Only then say goodbye": {"city": "Berlin"},
+    "with city = Berlin instead of Köln": {"city": "Berlin"},
     "with the query and whether it is urgent": {},
     "with the query, and urgent as they say": {},
     "with urgent if they say so, and limit = 3": {"limit": 3},

@@ -235,7 +235,7 @@ def test_what_is_said_is_quoted_or_the_rest(kind, said):
         ('call `book` with `days` = ["a", "b"]', [("book", {"days": ["a", "b"]})]),
         ("call `book` with `room` = 101", [("book", {"room": "101"})]),
         ("call `find` with `query` = {topic} of {x}. So", [("find", {"query": "{topic} of {x}"})]),
-        ("call `find` with `query` = the request. So.", [("find", {"query": "the request"})]),
+        ("call `find` with `query` = new requests. So.", [("find", {"query": "new requests"})]),
     ],
 )  # fmt: skip
 def test_then_names_calls_and_arguments(tools, sentence, calls):

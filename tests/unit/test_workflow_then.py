@@ -106,7 +106,8 @@ READ = {
     "call `set_status` with reply note = 'all done' and ticket": {"reply_note": "all done"},
     "call `set_status` with reply\\_note = 'all done'": {"reply_note": "all done"},
     "call `set_status` with the reply note: 'all done'": {"reply_note": "all done"},
-    "call `set_status` with reply-note = the customer's words": {
+    "call `set_status` with reply-note = the customer's words": None,
+    "call `set_status` with reply-note = “the customer's words”": {
         "reply_note": "the customer's words"
     },
     "call `set_status` with:\n\n- status: closed\n- priority: 2": CLOSED | {"priority": 2},

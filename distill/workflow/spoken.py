@@ -1,0 +1,139 @@
+"""What a call's sentences say of arguments that have no value: described, or spoken of otherwise.
+
+"with the city they name" describes what the teacher fills. "without the city", "disable urgent" and
+"amount under 5" would be dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from distill.workflow.arguments import name_pattern, named_argument
+from distill.workflow.masks import DOT, FIXED, SENTENCE, shown
+from distill.workflow.model import Tool
+from distill.workflow.schema import schema_of
+from distill.workflow.values import InvalidInputError, is_valid_argument
+
+_Found = tuple[InvalidInputError, int]
+_NEGATION = re.compile(
+    r"(?:\b(?:no|not|never|without|disable|deactivate|omit|skip|drop|ignore|exclude|excluding|"
+    r"minus|unset|clear|remove|suppress)|n['’]t)(?:\s+(?:the|an?|any|its|their|it|be|as|marked|"
+    r"set|send|pass|give|use|fill|include|add|apply))*\s+[`*_]*\Z",
+    re.IGNORECASE,
+)
+_EMPTY = re.compile(
+    r"[`*_]*\s*(?:(?:is|be|are|stays?|remains?|must|should|will|to|as|always|left|set)\s+)*"
+    r"(?:empty|blank|null|none|unset|omitted|out|away|unfilled|not\s+(?:set|sent|given|used|filled))"
+    r"\b",
+    re.IGNORECASE,
+)
+_ABOUT_LACK = re.compile(
+    r"\b(?:if|when|whenever|where|there|has|have|gives?|names?|in\s+case|unless|whether)\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"(?<![\w-])(?:[A-Za-z]?\d+\w*|zero|one(?!\s+(?:of|they|that|the|in))|two|three|four|five|six|seven|eight|"
+    r"nine|ten|twelve|twenty|fifty|hundred|thousand|unlimited)\b"
+    r"(?!\s*(?:decimals?|digits?|places?|(?:decimal|times?)))",
+    re.IGNORECASE,
+)
+_DEGREE = (
+    r"(?:highest|lowest|top|max(?:imum|imal)?|min(?:imum|imal)?|high|low|medium|full|largest|"
+    r"smallest)"
+)
+_TO_A_DEGREE = re.compile(rf"\b{_DEGREE}\s+[`*_]*\Z|\A[`*_]*\s+{_DEGREE}\b", re.IGNORECASE)
+_TOLD = re.compile(
+    r"[`*_]*\s*(?:as|if|when|whenever|where|that|which|depending|according|from|of|flag|field|"
+    r"argument|parameter|setting|option|value|or\s+not|is\s+(?:up|what|whether|as|left|filled)|"
+    r"(?:they|the\s+\w+|he|she)\s+\w+)\b",
+    re.IGNORECASE,
+)
+_EXAMPLE = re.compile(
+    rf"(?:e{DOT}\s?g{DOT}|\b(?:for\s+(?:example|instance)|such\s+as|like)\b)[^.;\n]*\Z",
+    re.IGNORECASE,
+)
+_EVERYDAY = re.compile(
+    r"all|any|others?|none|new|old|more|same|standard|normal|general|low|high|medium|now|first|last|"
+    r"next|yes|not|auto|full|default|true|false|order|text|user|home",
+    re.IGNORECASE,
+)
+_ALONE = re.compile(r"[\"'`”“»’*_]*\s*(?:[.,;)\n]|\Z|and\b|with\b)")
+_ASKED = re.compile(r"\b(?:whether|how|if)\b[^,.;]*\Z", re.IGNORECASE)
+
+
+def find_mentions(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
+    """Arguments without a value that are spoken of in another way than to describe them."""
+    switches = [name for name in schema_of(tool).properties if _kind(tool, name) == "switch"]
+    stems = "|".join(re.escape(name.removesuffix("e")) for name in switches if len(name) > 3)
+    inflected = rf"|(?P<stem>{stems or '(?!)'})(?:e?s|e?d|ing|ly|e?d?ly)"
+    named = re.compile(
+        rf"(?<![\w{{.-])(?:({name_pattern(tool)}){inflected})(?![\w-])", re.IGNORECASE
+    )
+    for found in named.finditer(region):
+        stem = found["stem"]
+        name = named_argument(tool, found[1] or stem) or named_argument(tool, f"{stem}e")
+        if name is None or name in given:
+            continue
+        before = re.split(rf"[.;\n,:(){FIXED}]", region[: found.start()])[-1]
+        after = re.split(r"[.;\n,:()]", region[found.end() :], maxsplit=1)[0]
+        kind = _kind(tool, name)
+        if not _is_plain(before, after, kind):
+            said = shown(f"{before}{found[0]}{after}".strip(" `*_"))
+            value = {"switch": "true", "number": "3"}.get(kind, '"…"')
+            told = f"whether it is {name}" if kind == "switch" else f"with the {name}"
+            error = InvalidInputError(
+                f'says "{said}" of "{name}", which fixes nothing',
+                f"write a fixed value as: `{name}` = {value}; say what the teacher fills as: "
+                f"{told}, as the request says; what is never sent belongs out of the tool",
+            )
+            yield error, found.start() - len(before.lstrip())
+
+
+def find_values(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
+    """A value that the schema lists, alone in the call's own sentence, without its name."""
+    own = SENTENCE.match(region)
+    schema = schema_of(tool)
+    for name in schema.properties if own else ():
+        stated = schema.stated_values(schema.properties[name])
+        listed = sorted({value for value in stated if isinstance(value, str) and len(value) > 2})
+        if name in given or not own or not listed or is_valid_argument(tool, name, "text"):
+            continue
+        pattern = re.compile(
+            rf"(?<![\w{{-])(?:{'|'.join(map(re.escape, listed))})(?![\w-])", re.IGNORECASE
+        )
+        found = list(pattern.finditer(own[0]))
+        if len(found) != 1 or _EXAMPLE.search(own[0], 0, found[0].start()):
+            continue
+        if not _EVERYDAY.fullmatch(found[0][0]) or _ALONE.match(own[0], found[0].end()):
+            yield (
+                InvalidInputError(
+                    f'says "{shown(own[0])}", and "{found[0][0]}" is a value of "{name}", which '
+                    "is not read",
+                    f"write a fixed value as: `{name}` = {found[0][0]}; else say it in other words",
+                ),
+                found[0].start(),
+            )
+
+
+def _is_plain(before: str, after: str, kind: str) -> bool:
+    lacks = _NEGATION.search(before) or _EMPTY.match(after)
+    if lacks and not _ABOUT_LACK.search(before) and not _ABOUT_LACK.match(after.strip(" `*_")):
+        return False
+    if kind == "number":
+        degree = _TO_A_DEGREE.search(before) and not after.strip(" `*_")
+        number = _NUMBER.search(after) or _NUMBER.search(before)
+        return not (number or degree or _TO_A_DEGREE.match(after))
+    if kind == "switch":
+        return bool(_TOLD.match(after) or _ASKED.search(before))
+    return True
+
+
+def _kind(tool: Tool, name: str) -> str:
+    """ "switch" for a boolean, "number", else "text"; anything may be text where no type is set."""
+    if name not in schema_of(tool).properties or is_valid_argument(tool, name, "text"):
+        return "text"
+    if is_valid_argument(tool, name, True) and is_valid_argument(tool, name, False):
+        return "switch"
+    some = (0, 1, 3, 10, 100, 1000, 0.5, -1)
+    return "number" if any(is_valid_argument(tool, name, each) for each in some) else "text"
