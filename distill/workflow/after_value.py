@@ -15,7 +15,8 @@ _HARMLESS = re.compile(
 )
 # What tells why, and not when.
 _REASON = re.compile(
-    r"(?:so\s+that|because|in\s+order\s+to|to\s+(?!\d)|instead\s+of|rather\s+than|as\s+(?!long|soon|far))",
+    r"(?:so\s+that|because|in\s+order\s+to|to\s+(?!\d)|even\s+(?:if|when|though|on|for|in)\b|"
+    r"since\s+(?:the|it|they|we|this|that|more|our|no|people|customers?)\b|instead\s+of|rather\s+than|as\s+(?!long|soon|far))",
     re.IGNORECASE,
 )
 _JOINT = re.compile(r"(?:and|then|call)\b", re.IGNORECASE)

@@ -26,7 +26,8 @@ _MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w
 _TOOL = re.compile(rf"\s*{_MENTION}", re.IGNORECASE)
 _ORDER = r"(?:(?:and|then|next|finally|afterwards),?\s+)*"
 _NEXT = re.compile(
-    r"((?<!\s)\s*(?:[,;]\s*and\s+then|and\s+then|,\s*then|[,;]\s*and|,|;|and|then)\s+(?:call\s+)?"
+    r"((?<!\s)\s*(?:[.,;]?\s*(?:and\s+)?(?:then\s+)?(?:afterwards|followed\s+by|after\s+that)[,:]?|"
+    r"[,;]\s*and\s+then|and\s+then|,\s*then|[,;]\s*and|,|;|and|then)\s+(?:call\s+)?"
     rf"|(?:(?<!\s)\s*[.,;]\s*|\n|\b){_ORDER}call\s+|\n{_ORDER}){_MENTION}",
     re.IGNORECASE,
 )
@@ -151,7 +152,7 @@ def _next(text: str, start: int, tools: Mapping[str, Tool], *, listed: bool) -> 
         name = found[2] or found[3] or ""
         joint = found[1].casefold()
         adjacent = found.start() == start
-        announced = adjacent or "call" in joint or "then" in joint
+        announced = adjacent or bool(re.search("call|then|after|followed", joint))
         if joint.strip() == "" and not (listed or name not in tools):
             continue
         unsure = _UNSURE.search(text[start : found.start()]) if announced else None

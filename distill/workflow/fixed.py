@@ -42,7 +42,8 @@ _WORDS = re.compile(
 _BARE_END = r"(?<!\s)\s*(?:,|\n|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)*`|\Z)"
 _OTHER_VALUE = re.compile(r"\s*(?:,\s*)?(?:\bor\b|\||/)\s*(?=\S)", re.IGNORECASE)
 _CASE = re.compile(
-    r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|[^.;\n]*(?<!thing )\b(?:else|otherwise)\b[^.;\n]*",
+    r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|"
+    r"[^.;\n]*(?<!thing )\b(?:else|otherwise)\b[^.;\n]*",
     re.IGNORECASE,
 )
 _AS = r"\s+(?:as|for|into|in)\s+(?:the\s+|its\s+)?"
@@ -56,6 +57,7 @@ _NUMBER = re.compile(
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
+_PLUS, _THE = "and|plus|with|also", "with|also|the|their|its|his|her|an?|any|customer['’]s"
 _DESCRIBING = re.compile(
     r"(?:the|their|his|her|its|your|whatever|whichever|what|as)\s+\w", re.IGNORECASE
 )
@@ -161,7 +163,10 @@ class FixedArguments:
         if not written:
             raise InvalidInputError(f'gives "{name}" no value', "write it behind the sign")
         is_text = isinstance(value.value, str) and written[:1] not in CLOSERS
-        told = _DESCRIBING.match(written)
+        joined = re.search(rf"\s+(?:{_PLUS})(?:\s+(?:{_THE}))*\s+{self._name}|\s+and\Z", written)
+        if joined and _SLOT.fullmatch(written[: joined.start()]):
+            value, joined = ParsedValue(written[: joined.start()], start + joined.start()), None
+        told = joined or _DESCRIBING.match(written)
         may_be_note = (
             (loose or listed or told) and is_text and " " in written and not _SLOT.search(written)
         )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from distill.workflow.arguments import name_pattern
+from distill.workflow.arguments import name_pattern, named_argument
 from distill.workflow.masks import FILLED, FIXED, SENTENCE, Read, masked, shown
 from distill.workflow.model import Tool
 from distill.workflow.spoken import find_mentions, find_values
@@ -33,7 +33,7 @@ _LEADING = re.compile(
 )
 _OBJECT = (
     r"(?:it|them|him|her|this|that|these|those|all|any|every|each|the|its|their|his|a|an|what\w*|"
-    r"who\w*|you|us|me|now|example|instance|both|safety|clarity|good)\b|[^\w\s]"
+    r"who\w*|you|us|me|now|example|instance|both|safety|clarity|good|details|reference|information|more)\b|[^\w\s]"
 )
 _CALL_CONDITION = (
     r"(?:(?:only\s+)?(?:if|when|whenever|unless|in\s+case|provided|as\s+long\s+as)|otherwise|"
@@ -62,7 +62,7 @@ _LIMITED = (
     r"ask|name|tell|copy|write|take|put|say|set)\b)|exceptions?\b|"
     r"(?:(?:this|that|these|it|they|both|which|the\s+(?:value|rule|same))\s+)?(?:only\s+)?"
     r"(?:applies|apply|holds?|valid|counts?|is\s+(?:meant|valid|only|for|true\s+for)|goes)\s+"
-    r"(?!always|in\s+all|to\s+all|for\s+all|to\s+every)|do\s+(?:this|that|so|it)\s+(?:only|for|on)|"
+    r"(?!always|even|regardless|also|in\s+all|to\s+all|for\s+all|to\s+every)|do\s+(?:this|that|so|it)\s+(?:only|for|on)|"
     r"(?!.*\b(?:the|its|their|this|that|one|his|her)\b).*\bonly\Z)"
 )
 _HAVING = re.compile(
@@ -116,7 +116,7 @@ def find_unread(
     region = masked(text, reads)[span[0] : span[1]]
     is_fixed = any(read.is_fixed for read in reads)
     for sentence in SENTENCE.finditer(region):
-        found = _condition(sentence[0], sentence.start() == 0, is_fixed, tool)
+        found = _condition(sentence[0], sentence.start() == 0, is_fixed, given, tool)
         if found is not None:
             return Unread(_conditional(*found[:2]), span[0] + sentence.start() + found[2])
     own = masked(text, reads, quotes=False)[span[0] : span[1]]
@@ -140,7 +140,7 @@ def _clauses(sentence: str) -> Iterator[_Clause]:
 
 
 def _condition(
-    sentence: str, is_call: bool, is_fixed: bool, tool: Tool
+    sentence: str, is_call: bool, is_fixed: bool, given: set[str], tool: Tool
 ) -> tuple[str, str, int] | None:
     """The condition, what it is about, and its offset.
 
@@ -151,7 +151,7 @@ def _condition(
     for number, clause in enumerate(clauses):
         about = _about(clause, number, is_call=is_call, is_fixed=is_fixed, has_fixed=has_fixed)
         if not about and is_fixed and not has_fixed and number == 0 and not is_call:
-            about = _of_the_value(clauses, sentence, tool)
+            about = _of_the_value(clauses, sentence, given, tool)
         if about:
             return clause.words, about, clause.start
     if has_fixed and not is_call:
@@ -180,7 +180,7 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
     return "a fixed value" if begins(pattern) else ""
 
 
-def _of_the_value(clauses: list[_Clause], sentence: str, tool: Tool) -> str:
+def _of_the_value(clauses: list[_Clause], sentence: str, given: set[str], tool: Tool) -> str:
     """A sentence beside that of the value, as: Only for late parcels."""
     words = clauses[0].words.strip()
     if re.match(_LIMITED, sentence.strip(), re.IGNORECASE):
@@ -188,7 +188,9 @@ def _of_the_value(clauses: list[_Clause], sentence: str, tool: Tool) -> str:
     if not re.match(_CONDITION, words, re.IGNORECASE):
         return ""
     main = sentence[clauses[1].start :] if len(clauses) > 1 else ""
-    named = re.search(rf"(?<![\w-])(?:{name_pattern(tool)})(?![\w-])", main, re.IGNORECASE)
+    pattern = rf"(?<![\w-])({name_pattern(tool)})(?![\w-])"
+    names = (each[1] for each in re.finditer(pattern, main, re.IGNORECASE))
+    named = any(named_argument(tool, name) in given for name in names)
     return "a fixed value" if not main or named or _SAYS_MORE.search(main) else ""
 
 

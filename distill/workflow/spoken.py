@@ -59,6 +59,11 @@ _EVERYDAY = re.compile(
     re.IGNORECASE,
 )
 _ALONE = re.compile(r"[\"'`”“»’*_]*\s*(?:[.,;)\n]|\Z|and\b|with\b)")
+_SET = re.compile(
+    r"[`*_]*\s*(?:flag|field|argument|parameter|setting|option|value)?\s*(?:is\s+|to\s+)?"
+    r"(?:set|on|off|true|false|(?:en|dis)abled|checked|ticked)\b(?!\s+(?:as|if|when|or|what)\b)",
+    re.IGNORECASE,
+)
 _ASKED = re.compile(r"\b(?:whether|how|if)\b[^,.;]*\Z", re.IGNORECASE)
 
 
@@ -124,6 +129,8 @@ def _is_plain(before: str, after: str, kind: str) -> bool:
         degree = _TO_A_DEGREE.search(before) and not after.strip(" `*_")
         number = _NUMBER.search(after) or _NUMBER.search(before)
         return not (number or degree or _TO_A_DEGREE.match(after))
+    if kind == "switch" and _SET.match(after):
+        return False
     if kind == "switch":
         return bool(_TOLD.match(after) or _ASKED.search(before))
     return True

@@ -197,6 +197,11 @@ def test_a_plain_description_is_left_to_the_teacher(aside):
         ),
         *(" with limit max 5", " with the highest limit", " with limit #3", " with limit P1"),
         *(" with street = the one they name", " with street = their street"),
+        *(
+            " with query = late parcels and the city they name",
+            " with query = late and, if so, x",
+        ),
+        *(" with the urgent flag set", " with urgent flag on"),
     ],
 )
 def test_a_value_without_its_argument_s_sign_is_refused(more):
@@ -217,6 +222,14 @@ ALWAYS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "joint", [" and afterwards ", ", followed by ", ". After that, ", ", afterwards call "]
+)
+def test_a_second_call_is_read_behind_every_connective(joint):
+    calls = read_then(f"call `find_order`{joint}`search`", TOOLS).calls
+    assert [call.tool for call in calls] == ["find_order", "search"]
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_an_ending_that_changes_nothing_is_read(name):
     for end in ALWAYS:
@@ -225,6 +238,14 @@ def test_an_ending_that_changes_nothing_is_read(name):
 
 
 HONEST = {
+    "with query = {topic} and, where known, the city": {"query": "{topic}"},
+    "with query = {topic} and the city they name": {"query": "{topic}"},
+    "with limit = 5. If a city is mentioned, pass it as city": {"limit": 5},
+    "with limit = 5. For details see the handbook": {"limit": 5},
+    "with limit = 5 even if they ask for more": {"limit": 5},
+    "with limit = 5. This applies even if they ask for more": {"limit": 5},
+    "with limit = 5 since the page shows five": {"limit": 5},
+    "with limit = 5. Add the city when they name one": {"limit": 5},
     "with the city (Berlin or Köln)": {},
     "with the largest amount they name": {},
     "for orders with city Berlin": {"city": "Berlin"},
