@@ -32,7 +32,7 @@ _CONDITION = re.compile(
 _SENTENCE_END = re.compile(rf"\n(?!\s*(?=[a-z])(?i:{_CONDITION.pattern}))|;|[.!](?=\s|\Z)")
 _MAGNITUDE = re.compile(r"\s*(?:[%‰½+]|k\b|and\s+a\s+half\b)")
 _PERSON = r"(?:customer|user|caller|client|request|person)"
-_NAMED = r"(?:(?:they|he|she|(?:the\s+)?\w+)\s+\w+s?|named|given|mentioned|concerned|in\s+question)"
+_NAMED = r"(?:(?:they|he|she|the\s+\w+)\s+\w+|named|given|mentioned|concerned|in\s+question)"
 # What a number counts; "3 thousands" and "3 percents" are other numbers.
 _UNIT = re.compile(
     r"\s+(?!(?:thousand|million|hundred|dozen|percent|time|plu|minu|le|alway|sometime|perhap|"
@@ -65,7 +65,7 @@ def unread_behind(
     if re.match(r"[-–/:.,]\d", sentence):
         return sentence.strip()
     concerned = re.compile(
-        rf"(?:for|on|of)\s+(?:(?:this|that)\s+\w+|(?:the|their|its|his|her)\s+(?:{_PERSON}|{name}))"
+        rf"(?:for|on|of)\s+(?:(?:this|that|all|every|each|any)\s+\w+|(?:the|their|its|his|her)\s+(?:{_PERSON}|{name}))"
         rf"(?!['’\w])(?:\s+{_NAMED})?(?=\s*(?:[^\w\s]|\Z|\n|(?:and|then|with|only)\b))",
         re.IGNORECASE,
     )

@@ -58,9 +58,16 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
 _PLUS, _THE = "and|plus|with|also", "with|also|the|their|its|his|her|an?|any|customer['’]s"
+_IN_A_CASE = re.compile(
+    r"\s(?:if|unless|when|whenever|except|otherwise|only\s+(?:if|for|on|in|when))\s+\w|"
+    r"\}\s+(?:as|which|that|where|exactly|unchanged|verbatim|in\s+(?:lower|upper)|"
+    r"(?:from|for|of|in|with|without)\s+(?:the|their|his|her|its|any|an?))\b",
+    re.IGNORECASE,
+)
 _DESCRIBING = re.compile(
     r"(?:the|their|his|her|its|your|whatever|whichever|what|as)\s+\w", re.IGNORECASE
 )
+_SLOTS = re.compile(r"\{[A-Za-z_]\w*\}(?:\s+\w+\s+\{[A-Za-z_]\w*\})*")
 _REASON = re.compile(r"\b(?:because|since)\b[^,.;\n]*\Z", re.IGNORECASE)
 
 
@@ -167,9 +174,9 @@ class FixedArguments:
         if joined and _SLOT.fullmatch(written[: joined.start()]):
             value, joined = ParsedValue(written[: joined.start()], start + joined.start()), None
         told = joined or _DESCRIBING.match(written)
-        may_be_note = (
-            (loose or listed or told) and is_text and " " in written and not _SLOT.search(written)
-        )
+        case = _IN_A_CASE.search(written)
+        is_note = (loose or listed or told) and " " in written and not _SLOT.search(written)
+        may_be_note = is_text and (is_note or case)
         if may_be_note and is_valid_argument(self._tool, name, value.value):
             raise InvalidInputError(
                 f'says "{excerpt(written)}" of "{name}", which may be its value or a note',
@@ -182,7 +189,7 @@ class FixedArguments:
         quoted = None if self._text[start : start + 1] in '`"' else quotation(self._text, start)
         if quoted:
             return ParsedValue(typed_value(self._tool, name, quoted.text), quoted.end)
-        slot = _SLOT.match(self._text, start)
+        slot = _SLOTS.match(self._text, start)
         if slot and re.compile(r"\s+\(").match(self._text, slot.end()):  # with an explanation
             return ParsedValue(slot[0], slot.end())
         if not is_valid_argument(self._tool, name, "text"):  # no text: its end is plain

@@ -25,7 +25,7 @@ WHERE_GIVEN = re.compile(
 )
 """What only says that a description may have nothing to describe, as: the city, if any."""
 
-_BOUNDARY = re.compile(rf"[,:()—–{FIXED}{FILLED}]+|\s-\s|\band\b")
+_BOUNDARY = re.compile(rf"[][,:()—–*{FIXED}{FILLED}]+|\s-\s|\band\b")
 _LEADING = re.compile(
     r"(?:(?:then|also|so|please|note|that|important|remember|again|now|here|with|"
     r"but(?!\s+(?:not|only|never)))\b[\s:,]*)*",
@@ -57,6 +57,17 @@ _HARD = (
     r"only\s+(?:if|when|for|on|in|at|during))\b"
 )
 _FOR_SOME = r"for\s+the\s+(?!.*\b(?:they|that|which|named|given|of|in|he|she)\b).*\ws\s*\Z"
+_PEOPLE = (
+    r"(?!(?:(?:for|in)\s+)?(?:all|every|any|each|the|their)\b)(?:\w+\s+){0,2}(?:customers|clients|"
+    r"members|users|regulars|vips|subscribers|accounts|guests)\s*(?:with\s*(?:the\s*)?)?\Z"
+)
+_REMARK = (
+    r"(?:(?!.*\b(?:the|its|their|this|that|one|his|her)\b).*\bonly\s*\Z|.*\b(?:permitting|permits|allowing|applicable|possible)\b|"
+    rf"{_PEOPLE}|(?:in|on|at|over)\s+the\s+(?:evening|morning|afternoon|night|week|weekend|summer|"
+    r"winter|spring|autumn|holidays?)\b|(?:in|on|at|from|between|before|after|till|within|outside|"
+    r"over|under)\s+(?!the\b|their\b|its\b|this\b|that\b|all\b|any\b|every\b|our\b|your\b|order\b|"
+    r"addition\b|full\b|short\b|which\b|both\b|behalf\b)\w)"
+)  # what stands right behind a fixed value, as: (summer only), in July
 _LIMITED = (
     r"(?:only\b(?!\s+(?:the|its|his|her|their|what|one|once|then|a|this|that|use|give|send|pass|keep|"
     r"ask|name|tell|copy|write|take|put|say|set)\b)|exceptions?\b|"
@@ -133,7 +144,7 @@ def _clauses(sentence: str) -> Iterator[_Clause]:
         leading = _LEADING.match(text)
         words = text[leading.end() if leading else 0 :]
         if words.strip():
-            behind = re.sub(r"(?:[\s,:()—–]|\band\b)+\Z", "", sentence[:start])
+            behind = re.sub(r"(?:[][\s,:()—–*|-]|\band\b)+\Z", "", sentence[:start])
             adjacent = behind.endswith((FIXED, FILLED))
             yield _Clause(words, end - len(words), is_first, start < last, adjacent)
         is_first = is_first and not words.strip() and start == 0
@@ -174,9 +185,10 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
     if not is_fixed or not has_fixed:
         return "a fixed value" if is_fixed and clause.is_first is False and begins(_HARD) else ""
     if clause.before:
-        leading = _CALL_CONDITION if is_call and not clause.adjacent else _CIRCUMSTANCE
+        of_call = rf"(?:{_CALL_CONDITION}|for\s+{_PEOPLE})"
+        leading = of_call if is_call and not clause.adjacent else _CIRCUMSTANCE
         return "a fixed value" if begins(leading if clause.is_first else _CONDITION) else ""
-    pattern = rf"(?:{_CONDITION}|{_FOR_SOME})" if clause.adjacent else _HARD
+    pattern = rf"(?:{_CONDITION}|{_FOR_SOME}|{_REMARK})" if clause.adjacent else _HARD
     return "a fixed value" if begins(pattern) else ""
 
 

@@ -64,6 +64,9 @@ _SET = re.compile(
     r"(?:set|on|off|true|false|(?:en|dis)abled|checked|ticked)\b(?!\s+(?:as|if|when|or|what)\b)",
     re.IGNORECASE,
 )
+_IN_BRACKETS = re.compile(
+    r"[`*_]*\s*\((?:[a-z]+\s+){0,2}(?:[=≤≥<>~]+\s*|:\s*)?\d+(?:[.,]\d+)?\)", re.IGNORECASE
+)  # a number, as: limit (default 2)
 _ASKED = re.compile(r"\b(?:whether|how|if)\b[^,.;]*\Z", re.IGNORECASE)
 
 
@@ -83,7 +86,8 @@ def find_mentions(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
         before = re.split(rf"[.;\n,:(){FIXED}]", region[: found.start()])[-1]
         after = re.split(r"[.;\n,:()]", region[found.end() :], maxsplit=1)[0]
         kind = _kind(tool, name)
-        if not _is_plain(before, after, kind):
+        in_brackets = kind == "number" and _IN_BRACKETS.match(region, found.end())
+        if in_brackets or not _is_plain(before, after, kind):
             said = shown(f"{before}{found[0]}{after}".strip(" `*_"))
             value = {"switch": "true", "number": "3"}.get(kind, '"…"')
             told = f"whether it is {name}" if kind == "switch" else f"with the {name}"

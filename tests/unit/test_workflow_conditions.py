@@ -92,6 +92,10 @@ MORE_CASES = [
     )),
     *("Gold customers get limit 3", "Late parcels: urgent is true", "On mobile, limit 3"),
     *("With late parcels, urgent is true", "Should it be late, urgent is true"),
+    *("limit = 3 (summer only)", "limit = 3 [regulars only]", "city = Berlin (in summer)"),
+    *("city = Berlin, weather permitting", "limit = 3, in July", "city = Berlin – regulars only"),
+    *("limit = 3 (gold customers)", "city = Berlin in the evening", "limit is 3, at weekends"),
+    *("limit = 3 for this order during winter", "city = Berlin for the customer on Sundays"),
     *("At night, urgent is true", "Usually, the city is Berlin", "Urgent is true, the street as "
       "they say, but not on Sundays"),
 ]  # fmt: skip
@@ -108,7 +112,11 @@ def test_a_case_in_other_words_is_refused_as_well(more):
     "more",
     [
         *(" if the customer is known", " only for late parcels", ", otherwise ask for it"),
-        *(" unless it is late", " when they name one. Else ask", " (only if it is late)"),
+        *(
+            " unless it is late",
+            " when they name one. Else ask",
+            " (only if it is late)",
+        ),
     ],
 )
 def test_a_condition_of_the_call_is_refused(more):
@@ -202,6 +210,11 @@ def test_a_plain_description_is_left_to_the_teacher(aside):
             " with query = late and, if so, x",
         ),
         *(" with the urgent flag set", " with urgent flag on"),
+        *(
+            " with limit (default 2)",
+            " with street = Main if so said",
+        ),
+        *(" with query = {topic} if known", " with query = {topic} as they wrote it"),
     ],
 )
 def test_a_value_without_its_argument_s_sign_is_refused(more):
@@ -222,6 +235,15 @@ ALWAYS = [
 ]
 
 
+def test_a_call_for_some_people_is_refused_beside_a_fixed_value():
+    for people in ("gold customers", "regulars", "VIPs"):
+        for joint in (", limit = 3", ", with limit = 3", " with limit = 3"):
+            with pytest.raises(InvalidInputError):
+                read_then(f"call `find_order` for {people}{joint}", TOOLS)
+    (call,) = read_then("call `find_order` for all customers with limit = 3", TOOLS).calls
+    assert call.arguments == {"limit": 3}
+
+
 @pytest.mark.parametrize(
     "joint", [" and afterwards ", ", followed by ", ". After that, ", ", afterwards call "]
 )
@@ -238,6 +260,13 @@ def test_an_ending_that_changes_nothing_is_read(name):
 
 
 HONEST = {
+    "with query = {topic} of {place} (the whole name)": {"query": "{topic} of {place}"},
+    "with limit = 3 (we never show more)": {"limit": 3},
+    "with limit = 3 for all customers": {"limit": 3},
+    "with limit = 1 - the newest only": {"limit": 1},
+    "with limit = 3, at the time they say": {"limit": 3},
+    "for orders they name, with limit = 3": {"limit": 3},
+    "with city = Berlin (the capital) and limit = 3 (the maximum)": {"city": "Berlin", "limit": 3},
     "with query = {topic} and, where known, the city": {"query": "{topic}"},
     "with query = {topic} and the city they name": {"query": "{topic}"},
     "with limit = 5. If a city is mentioned, pass it as city": {"limit": 5},
