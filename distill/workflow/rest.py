@@ -27,7 +27,7 @@ WHERE_GIVEN = re.compile(
 
 _BOUNDARY = re.compile(rf"[][,:()—–*{FIXED}{FILLED}]+|\s-\s|\band\b")
 _LEADING = re.compile(
-    r"(?:(?:then|also|so|please|note|that|important|remember|again|now|here|with|"
+    r"(?:(?:then|also|so(?!\s+long)|however|though|although|please|note|that|important|remember|again|now|here|with|"
     r"but(?!\s+(?:not|only|never)))\b[\s:,]*)*",
     re.IGNORECASE,
 )
@@ -42,7 +42,10 @@ _CALL_CONDITION = (
 )
 _CONDITION = (
     rf"(?:{_CALL_CONDITION}|for\s+(?!{_OBJECT})|(?:until|during|usually|normally|sometimes|mostly|"
-    r"typically|generally|often|preferably|ideally|by\s+default|given\s+that|"
+    r"typically|generally|often|preferably|ideally|by\s+default|given\s+(?!by\b|in\b)\w+|supposing|so\s+long\s+as|subject\s+to|upon|save\s+(?:on|for|when)|"
+    r"(?:apart|aside)\s+from|other\s+than|never\s+(?:on|for|in|at|if|when|during)|"
+    r"(?:though|however|although)\s+(?:not|only|never)|maybe|perhaps|possibly|probably|consider|"
+    r"optionally|as\s+a\s+rule|"
     r"as\s+soon\s+as|once\s+(?:the|a|it|they)|should\s+(?:the|a|an|it|they|he|she)|"
     r"where\s+(?:possible|needed|applicable)|in\s+(?:the\s+)?(?:most|some|many|few|case|event)|"
     r"while\s+(?!\w+ing\b)|at\s+(?:night|weekends?|noon)|on\s+(?:\w+days?|weekends?|holidays?))\b)"
@@ -51,6 +54,17 @@ _CIRCUMSTANCE = (
     rf"(?:{_CONDITION}|for\b(?!\s+(?:it|them|this|that|all|every|each|any|example)\b)|"
     r"(?:on|in|at|after|before|from|within|outside|where|among|concerning|regarding|as\s+to)\b"
     r"(?!\s+(?:all|every|any|each|addition|general|total|the\s+(?:call|request|arguments?))\b))"
+)
+_HEDGE = re.compile(
+    r"\b(?:may|might|can|could|possible|possibly|perhaps|maybe|probably|consider|ideally|normally|"
+    r"usually|sometimes|often|preferably|optionally|mostly|typically|generally|by\s+default|"
+    r"as\s+a\s+rule|at\s+first)\b",
+    re.IGNORECASE,
+)  # in front of a value
+_UNLIKE = re.compile(
+    r"\b(?:exempt\w*|excepted|excluded|(?:does|do)(?:\s+not|n['’]t)\s+(?:apply|hold|do\s+(?:so|this|"
+    r"that|it)))\b|\?",
+    re.IGNORECASE,
 )
 _HARD = (
     r"(?:but\s+(?:not|only|never)|except|excluding|unless|otherwise|else|"
@@ -78,7 +92,7 @@ _LIMITED = (
 )
 _HAVING = re.compile(
     r"(?P<who>(?:[\w'’-]+\s+){1,5})(?:gets?|have|has|needs?|receives?|takes?|requires?|means?|"
-    r"wants?|are|is)\s+(?:the\s+|an?\s+)?\Z",
+    r"wants?|are|is|(?:are|is)\s+\w+\s+with|[→⇒]|[-=]>)\s+(?:the\s+|an?\s+)?\Z",
     re.IGNORECASE,
 )
 _WITH = re.compile(r"\s*with\b(?!\s+the\b).*,\s*(?:the\s+)?\Z", re.IGNORECASE)
@@ -113,6 +127,7 @@ class _Clause(NamedTuple):
     is_first: bool  # of its sentence
     before: bool  # a fixed value follows in its sentence
     adjacent: bool  # it stands right behind what was read
+    closes: bool  # it stands right before a fixed value
 
 
 def find_unread(
@@ -130,6 +145,10 @@ def find_unread(
         found = _condition(sentence[0], sentence.start() == 0, is_fixed, given, tool)
         if found is not None:
             return Unread(_conditional(*found[:2]), span[0] + sentence.start() + found[2])
+    if is_fixed and (unlike := _UNLIKE.search(region)):
+        start = max(region.rfind(mark, 0, unlike.start()) for mark in ".;\n") + 1
+        said = region[start : unlike.end()]
+        return Unread(_conditional(said, "a fixed value"), span[0] + unlike.start())
     own = masked(text, reads, quotes=False)[span[0] : span[1]]
     errors = itertools.chain(find_mentions(region, given, tool), find_values(own, given, tool))
     return next((Unread(error, span[0] + at) for error, at in errors), None)
@@ -146,7 +165,8 @@ def _clauses(sentence: str) -> Iterator[_Clause]:
         if words.strip():
             behind = re.sub(r"(?:[][\s,:()—–*|-]|\band\b)+\Z", "", sentence[:start])
             adjacent = behind.endswith((FIXED, FILLED))
-            yield _Clause(words, end - len(words), is_first, start < last, adjacent)
+            closes = sentence.startswith(FIXED, end)
+            yield _Clause(words, end - len(words), is_first, start < last, adjacent, closes)
         is_first = is_first and not words.strip() and start == 0
 
 
@@ -182,10 +202,12 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
         return ""
     if is_call and number == 0 and not clause.adjacent and begins(_CALL_CONDITION):
         return "the call"
+    if clause.closes and _HEDGE.search(clause.words):
+        return "a fixed value"
     if not is_fixed or not has_fixed:
         return "a fixed value" if is_fixed and clause.is_first is False and begins(_HARD) else ""
     if clause.before:
-        of_call = rf"(?:{_CALL_CONDITION}|for\s+{_PEOPLE})"
+        of_call = rf"(?:{_CALL_CONDITION}|for\s+{_PEOPLE}|{_REMARK})"
         leading = of_call if is_call and not clause.adjacent else _CIRCUMSTANCE
         return "a fixed value" if begins(leading if clause.is_first else _CONDITION) else ""
     pattern = rf"(?:{_CONDITION}|{_FOR_SOME}|{_REMARK})" if clause.adjacent else _HARD
@@ -197,8 +219,15 @@ def _of_the_value(clauses: list[_Clause], sentence: str, given: set[str], tool: 
     words = clauses[0].words.strip()
     if re.match(_LIMITED, sentence.strip(), re.IGNORECASE):
         return "a fixed value"
-    if not re.match(_CONDITION, words, re.IGNORECASE):
+    alone = (
+        rf"|{_REMARK}\Z|(?:in|on|at|from|during|until)\s+(?:\w+\s*){{1,4}}\Z"
+        if len(clauses) == 1
+        else ""
+    )
+    if not re.match(rf"{_CONDITION}{alone}", words, re.IGNORECASE):
         return ""
+    if re.match(_HARD, words, re.IGNORECASE):
+        return "a fixed value"
     main = sentence[clauses[1].start :] if len(clauses) > 1 else ""
     pattern = rf"(?<![\w-])({name_pattern(tool)})(?![\w-])"
     names = (each[1] for each in re.finditer(pattern, main, re.IGNORECASE))
@@ -215,8 +244,11 @@ def _subject(sentence: str, clauses: list[_Clause], tool: Tool) -> tuple[str, st
     named = re.search(rf"(?<![\w-])(?:{name_pattern(tool)})(?![\w-])", prefix, re.IGNORECASE)
     having = _HAVING.fullmatch(prefix.lstrip())
     labelled = prefix.rstrip().endswith(":") and not _LABEL.match(prefix)
-    if (having and not _ANYONE.fullmatch(having["who"])) or (
-        not named and (labelled or _WITH.match(prefix))
+    being = re.match(r"[^,]*\bbeing\b[^,]*,", prefix)
+    if (
+        being
+        or (having and not _ANYONE.fullmatch(having["who"]))
+        or (not named and (labelled or _WITH.match(prefix)))
     ):
         return prefix.strip(), "a fixed value", len(prefix) - len(prefix.lstrip())
     return None

@@ -101,6 +101,16 @@ def find_mentions(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
 
 def find_values(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
     """A value that the schema lists, alone in the call's own sentence, without its name."""
+    switches = [name for name in schema_of(tool).properties if _kind(tool, name) == "switch"]
+    if switches and given and (left := re.search(r"\b(?:true|false)\b", region, re.IGNORECASE)):
+        yield (
+            InvalidInputError(
+                f'goes on with "{left[0]}" beside the values that are read',
+                f"write a fixed value as: `{switches[0]}` = {left[0].lower()}, and a rule for each "
+                "case",
+            ),
+            left.start(),
+        )
     own = SENTENCE.match(region)
     schema = schema_of(tool)
     for name in schema.properties if own else ():
