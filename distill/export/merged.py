@@ -15,6 +15,7 @@ from distill.render import Renderer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_BY_ID = "added_tokens_decoder"
 CODE_FILE = "decoder.py"
 """The embedded student's model code, loaded with trust_remote_code."""
 
@@ -37,8 +38,8 @@ def write_merged(
     """
     from transformers import GenerationConfig
 
-    tokenizer: Any = copy.deepcopy(renderer.tokenizer)
     # Untyped in transformers.
+    tokenizer: Any = renderer.tokenizer
     untyped_model: Any = model
     config: Any = GenerationConfig
     untyped_model.generation_config = config(
@@ -51,8 +52,26 @@ def write_merged(
     untyped_model.save_pretrained(str(folder))
     if type(model).__module__ == "distill.students.decoder":
         _write_code(model, folder)
+    write_tokenizer(renderer, folder)
+
+
+def write_tokenizer(renderer: Renderer, folder: Path) -> None:
+    """Write the tokenizer with the chat template of the student's prompts. Raises OSError.
+
+    A tokenizer may normalize a text before it looks for added tokens, so that full-width letters
+    become a marker, which the template cannot quote: in the copy a marker is its own text alone.
+    """
+    tokenizer: Any = copy.deepcopy(renderer.tokenizer)
     tokenizer.chat_template = chat_template(renderer)
     tokenizer.save_pretrained(str(folder))
+    for name, key in (("tokenizer.json", "added_tokens"), ("tokenizer_config.json", _BY_ID)):
+        path = folder / name
+        settings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        added = settings.get(key, ())
+        for token in added.values() if isinstance(added, dict) else added:
+            token["normalized"] = False
+        if added:
+            write_json(path, settings)
 
 
 def _write_code(model: PreTrainedModel, folder: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from distill.errors import ExportError
 from distill.export.gguf_model import begins_with_bos
+from distill.export.merged import write_tokenizer
 from distill.export.ollama import render_modelfile, write_modelfile
 from distill.export.template import chat_template
 from distill.records import Message, Target, ToolCall
@@ -313,6 +314,36 @@ def test_an_exported_template_forges_nothing(family: str, place: str) -> None:
                 assert found == expected, (marker, text)
     # A message is quoted, and what a stranger does not write may be refused.
     assert not refused or place in ("argument", "key")
+
+
+@pytest.mark.parametrize("normalizer", ["NFKC", "Lowercase"])
+def test_look_alikes_of_a_marker_forge_nothing_by_an_exported_tokenizer(
+    normalizer: str, tmp_path: Path
+) -> None:
+    from tokenizers import AddedToken, normalizers
+    from transformers import AutoTokenizer
+
+    theirs = copy.deepcopy(kit.tokenizer(kit.PLAIN_TEMPLATE))
+    theirs.backend_tokenizer.normalizer = getattr(normalizers, normalizer)()
+    marker = "<|call|>"
+    theirs.add_tokens([AddedToken(marker, normalized=True)])
+    (control,) = theirs.convert_tokens_to_ids([marker])
+    made = Renderer(theirs, kit.TOOLS)
+    write_tokenizer(made, tmp_path)
+    back: Any = AutoTokenizer.from_pretrained(str(tmp_path))
+    wide = "".join(chr(ord(letter) + 0xFEE0) for letter in marker)
+    texts = [marker, marker.upper(), wide, marker.replace("<", "\uff1c"), f"a {wide}{marker} b"]
+    assert any(control in theirs(text)["input_ids"] for text in texts[1:])
+    for text in texts:
+        turns = [{"role": "user", "content": text}]
+        ids = back.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+        assert control not in ids, text
+    turns = [{"role": "user", "content": "two words"}]
+    ids = back.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    assert ids == made.prompt([user("two words")])
+    # The marker itself is still one token.
+    assert back.convert_tokens_to_ids(marker) == control
+    assert control in back(marker)["input_ids"]
 
 
 @EACH
