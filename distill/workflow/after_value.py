@@ -19,6 +19,10 @@ _REASON = re.compile(
     r"since\s+(?:the|it|they|we|this|that|more|our|no|people|customers?)\b|instead\s+of|rather\s+than|as\s+(?!long|soon|far))",
     re.IGNORECASE,
 )
+# How a slot's text is written, as the customer wrote it.
+_AS_WRITTEN = re.compile(
+    r"(?:as|without|exactly|unchanged|verbatim|which|word\s+for\s+word)\b", re.IGNORECASE
+)
 _JOINT = re.compile(r"(?:and|then|call)\b", re.IGNORECASE)
 _BEFORE_NAME = re.compile(r"(?:(?:plus|with|using|where|the|its)\s+)+", re.IGNORECASE)
 _CONDITION = re.compile(
@@ -78,6 +82,8 @@ def unread_behind(
             listed = mark[0].startswith(",") and not re.match(name, behind[mark.end() :])
             behind = behind[mark.end() :]
             is_value = _VALUE.match(behind) or re.match(rf"`?(?:{value})", behind, re.IGNORECASE)
+            if not is_fixed and _AS_WRITTEN.match(behind):
+                return None
             if listed and (is_value or (is_text and _is_text(behind))):
                 return sentence.strip()
             harmless = _HARMLESS.match(behind)

@@ -76,11 +76,13 @@ _PEOPLE = (
     r"members|users|regulars|vips|subscribers|accounts|guests)\s*(?:with\s*(?:the\s*)?)?\Z"
 )
 _REMARK = (
-    r"(?:(?!.*\b(?:the|its|their|this|that|one|his|her)\b).*\bonly\s*\Z|.*\b(?:permitting|permits|allowing|applicable|possible)\b|"
+    r"(?:(?!read[ -]only\b)(?!.*\b(?:the|its|their|this|that|one|his|her)\b).*\bonly\s*\Z|"
+    r".*\b(?:permitting|permits|allowing|applicable)\b|"
+    r"(?:if|where|when|wherever)\s+possible\b|"
     rf"{_PEOPLE}|(?:in|on|at|over)\s+the\s+(?:evening|morning|afternoon|night|week|weekend|summer|"
     r"winter|spring|autumn|holidays?)\b|(?:in|on|at|from|between|before|after|till|within|outside|"
     r"over|under)\s+(?!the\b|their\b|its\b|this\b|that\b|all\b|any\b|every\b|our\b|your\b|order\b|"
-    r"addition\b|full\b|short\b|which\b|both\b|behalf\b)\w)"
+    r"addition\b|once\b|full\b|short\b|which\b|both\b|behalf\b)\w)"
 )  # what stands right behind a fixed value, as: (summer only), in July
 _LIMITED = (
     r"(?:only\b(?!\s+(?:the|its|his|her|their|what|one|once|then|a|this|that|use|give|send|pass|keep|"
