@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 from kit.order_tools import FIXED, TOOLS, read
 
+from distill.errors import WorkflowError
+from distill.workflow import load_workflow
 from distill.workflow.then import read_then
 from distill.workflow.values import InvalidInputError
 
@@ -187,3 +190,23 @@ def test_a_condition_of_the_call_is_refused(more):
     with pytest.raises(InvalidInputError) as caught:
         read_then(f"call `find_order`{more}", TOOLS)
     assert "When" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (".\n\nUrgent is true.\n\nOnly for late parcels.", 9),
+        (".\n\nThe query is theirs.\n\nDisable urgent.", 9),
+        (" with:\n\n- limit: 3\n- in summer: city = Berlin", 8),
+        (" with limit = 3, otherwise ask.", 5),
+    ],
+)
+def test_the_error_names_the_line_of_the_condition(tmp_path, more, line):
+    rules = f"## found: Found\n\n**When** asked.\n\n**Then** call `find_order`{more}\n"
+    (tmp_path / "rules.md").write_text(rules, encoding="utf-8")
+    tools = [tool.model_dump() for tool in TOOLS.values()]
+    (tmp_path / "tools.json").write_text(json.dumps(tools), encoding="utf-8")
+    with pytest.raises(WorkflowError) as caught:
+        load_workflow(tmp_path / "rules.md")
+    (problem,) = caught.value.problems
+    assert problem.place.endswith(f"rules.md:{line}")
