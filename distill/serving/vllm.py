@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from uuid import uuid4
 
 from distill import strict_json
 from distill.errors import TeacherError, UsageError, WriteError
+from distill.serving.server_log import server_end
 
 Notice = Callable[[str], None]
 
@@ -39,14 +39,11 @@ POLL_INTERVAL = 0.25
 SUPERVISOR_TIMEOUT = 30.0
 # Attempts to find a port: another process may take one between its choice and its use.
 MAX_PORTS = 3
-LOG_TAIL_LINES = 15
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for --max-lora-rank."""
 RESERVED_FLAGS = ("--model", "--host", "--port", "--served-model-name", "--api-key", "--uds")
 """Flags that distill sets itself, or with which it could not reach its server."""
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception|Interrupt): ")
 _WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -126,7 +123,7 @@ class VllmServer:
         """Start the server and wait until it is ready.
 
         Blocks; `cancel_start` or `stop` from another thread ends the wait. Raises TeacherError with
-        the end of the log when it does not come up, WriteError when there can be no log.
+        what its log says when it does not come up, WriteError when there can be no log.
         """
         self._notice(f"starting vLLM (log: {self.log})")
         started_at = time.monotonic()
@@ -171,11 +168,11 @@ class VllmServer:
         return False
 
     def exit_error(self) -> TeacherError:
-        """The error for a server that exited by itself, with the end of its log."""
+        """The error for a server that exited by itself, with what its log says."""
         status = self._supervisor.poll() if self._supervisor else None
         ended = "vLLM ended" if status is None else f"vLLM ended with status {status}"
         return TeacherError(
-            f"{ended}; the end of its log:\n{self._log_tail()}",
+            f"{ended}; its log says:\n{self._log_end()}",
             place=self.log,
             hint="what the log names may be set with --vllm-arg, for example: "
             "--vllm-arg=--max-model-len=4096; then run the same command again: it goes on",
@@ -206,7 +203,7 @@ class VllmServer:
         state, _, reason = line.partition(" ")
         if state != "started":
             raise TeacherError(
-                f"vLLM cannot be started: {reason or self._log_tail()}",
+                f"vLLM cannot be started: {reason or self._log_end()}",
                 place=self._command[0],
                 hint=f'name another with --vllm-command, as "/opt/vllm/bin/python -m {MODULE}"',
             )
@@ -238,8 +235,8 @@ class VllmServer:
                 return False
             if time.monotonic() > deadline:
                 raise TeacherError(
-                    f"vLLM was not ready after {self._start_timeout:g} s; the end of its log:\n"
-                    f"{self._log_tail()}",
+                    f"vLLM was not ready after {self._start_timeout:g} s; its log says:\n"
+                    f"{self._log_end()}",
                     place=self.log,
                     hint="give it longer with start_timeout under [teacher], or less to do with "
                     "--vllm-arg, for example: --vllm-arg=--enforce-eager",
@@ -280,19 +277,15 @@ class VllmServer:
             supervisor.kill()
             supervisor.wait()
 
-    def _log_tail(self) -> str:
-        """The last lines of the log, and the first error before them, often the cause."""
+    def _log_end(self) -> str:
+        """The cause that the log names, or its last lines."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(self._log_start)
                 text = file.read().decode("utf-8", "replace")
         except OSError as error:
             return f"  (the log cannot be read: {error.strerror})"
-        lines = [line for line in map(_printable, text.split("\n")) if line]
-        errors = (line for line in lines[:-LOG_TAIL_LINES] if _ERROR.search(line))
-        first = next((line for line in errors if "WARNING" not in line), None)
-        shown = [*([first, "..."] if first else []), *lines[-LOG_TAIL_LINES:]]
-        return "\n".join(f"  {line}" for line in shown) or "  (it wrote nothing)"
+        return server_end(text)
 
 
 def parse_metrics(metrics: str) -> ServerMetrics:
@@ -358,8 +351,3 @@ def _is_port_taken(port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def _printable(line: str) -> str:
-    line = _ANSI.sub("", line)
-    return "".join(c for c in line if c.isprintable() or c == "\t").rstrip()[:300]
