@@ -7,7 +7,8 @@ and the loop that asks again for what was rejected.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -16,7 +17,7 @@ from distill.data.balance import deficits
 from distill.data.plan import quotas
 from distill.errors import AlteredRunError, GateError, RunError, StaleRunError
 from distill.files import iter_records
-from distill.records import Cell, Example, Failure
+from distill.records import Cell, Example, Failure, Rejection
 from distill.run import layout
 from distill.run.folder import RunFolder
 from distill.run.manifest import StageStatus
@@ -40,6 +41,8 @@ from distill.train.checkpoints import remove_checkpoints
 
 # The share asked for above the quotas in the first round, as most of it is rejected again.
 RESERVE = 0.25
+GIVEN_UP_AFTER = 20
+"""Scenarios of a cell without one example: 20 hold none in 5% of cases where one in seven passes."""
 
 ROUND = (plan.STAGE, generate.STAGE, validate.STAGE, dedup.STAGE, balance.STAGE)
 """What is repeated until the quotas are met."""
@@ -93,7 +96,9 @@ def _rounds(context: Context, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
         short = _short(run, wanted)
         if not short:
             break
-        requested = ask_more(requested, wanted, short)
+        before, requested = requested, ask_more(requested, wanted, short)
+        if requested == before:
+            break
     return short
 
 
@@ -246,11 +251,18 @@ def _way_to(stage: str, path: Path) -> str:
 def ask_more(
     requested: Mapping[Cell, int], wanted: Mapping[Cell, int], short: Mapping[Cell, int]
 ) -> dict[Cell, int]:
-    """Ask again for what is missing, by the share that survived so far."""
+    """Ask again for what is missing, by the share that survived so far.
+
+    A cell of which none survived is given up after GIVEN_UP_AFTER scenarios: more would be paid for
+    and rejected. Until then the next one is taken to survive.
+    """
     more = dict(requested)
     for cell, missing in short.items():
-        survived = max((wanted[cell] - missing) / requested[cell], 0.05)
-        more[cell] += math.ceil(missing / survived * 1.1)
+        got, asked = wanted[cell] - missing, requested[cell]
+        if got:
+            more[cell] += math.ceil(missing / max(got / asked, 0.05) * 1.1)
+        elif asked < GIVEN_UP_AFTER:
+            more[cell] = min(asked + math.ceil(missing * (asked + 1) * 1.1), 2 * GIVEN_UP_AFTER)
     return more
 
 
@@ -258,9 +270,22 @@ def _short_of(wanted: Mapping[Cell, int], short: Mapping[Cell, int], run: RunFol
     got, total = sum(wanted.values()) - sum(short.values()), sum(wanted.values())
     worst = sorted(short.items(), key=lambda item: (-item[1], item[0]))[:3]
     cells = ", ".join(f"{cell} {wanted[cell] - n} of {wanted[cell]}" for cell, n in worst)
+    reasons = _reasons(run, dict(worst).keys())
     return GateError(
-        f"{got} of {total} examples were accepted: {cells}",
+        f"{got} of {total} examples were accepted: {cells}{reasons}",
         place=run.path,
         hint="give those rules more words or examples, or lower --target; why rows were rejected: "
         f"distill show {run.path} --rejected; to train on what is there: distill train {run.path}",
     )
+
+
+def _reasons(run: RunFolder, cells: Container[Cell]) -> str:
+    """Why scenarios of these cells came to nothing, the most frequent first."""
+    failed = iter_records(run.path / layout.FAILURES, Failure)
+    found = Counter(str(each.reason) for each in failed if each.scenario.cell in cells)
+    for path in layout.REJECTED.values():
+        for each in iter_records(run.path / path, Rejection):
+            if each.item.scenario.cell in cells:
+                found[str(each.reason)] += 1
+    counts = (f"{reason.replace('_', ' ')} {n}" for reason, n in found.most_common(3))
+    return f"; of these came to nothing: {', '.join(counts)}" if found else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distill.stages.pipeline import GIVEN_UP_AFTER
 from distill.testing import server
 from distill.testing.responses import Body, Response
 from distill.testing.server import ChatServer
@@ -123,7 +124,7 @@ def test_the_worst_case_is_not_exceeded_where_a_rule_never_passes(desk: Path, di
         probed = chat.count
         done = distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
         assert done.returncode == 3, done.stderr
-        assert found["low"]["requests"] > 40
+        assert found["low"]["requests"] > GIVEN_UP_AFTER
         assert chat.count - probed <= found["high"]["requests"]
 
 

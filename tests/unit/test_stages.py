@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stage_data import WORKFLOW
 
 from distill.config import Config
+from distill.records import Cell
 from distill.run.folder import RunFolder
 from distill.stages import FLOW, plan
+from distill.stages.pipeline import GIVEN_UP_AFTER, RESERVE, ask_more
 from distill.stages.stage import Context, run_stage, settings_of, stage_status
 from distill.stages.watcher import LogWatcher
 
@@ -67,3 +72,24 @@ def test_each_file_is_written_by_one_stage() -> None:
     assert len(written) == len({*written})
     names = [stage.name for stage in FLOW]
     assert len(names) == len({*names})
+
+
+@given(
+    quota=st.integers(1, 200),
+    share=st.floats(0, 1),
+    rounds=st.integers(1, 8),
+)
+def test_a_cell_without_an_example_is_given_up_and_no_other(
+    quota: int, share: float, rounds: int
+) -> None:
+    dead, other = Cell("dead", "call"), Cell("other", "call")
+    wanted = {dead: quota, other: quota}
+    asked = first = {cell: math.ceil(n * (1 + RESERVE)) for cell, n in wanted.items()}
+    for _ in range(rounds):
+        got = min(quota, int(asked[other] * share))
+        short = {dead: quota} | ({other: quota - got} if got < quota else {})
+        before, asked = asked, ask_more(asked, wanted, short)
+        if got and other in short:
+            assert asked[other] > before[other]
+    assert asked[dead] <= max(first[dead], 2 * GIVEN_UP_AFTER)
+    assert asked[dead] >= min(GIVEN_UP_AFTER, first[dead] + 1)
