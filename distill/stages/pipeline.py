@@ -42,7 +42,7 @@ from distill.train.checkpoints import remove_checkpoints
 # The share asked for above the quotas in the first round, as most of it is rejected again.
 RESERVE = 0.25
 GIVEN_UP_AFTER = 20
-"""Scenarios of a cell without one example: 20 hold none in 5% of cases where one in seven passes."""
+"""Scenarios of a cell without one example: 20 hold none in 5% of cases where 1 in 7 passes."""
 
 ROUND = (plan.STAGE, generate.STAGE, validate.STAGE, dedup.STAGE, balance.STAGE)
 """What is repeated until the quotas are met."""
