@@ -141,7 +141,8 @@ def find_unread(
     reads: what was read in it
     given: the arguments that have a value
     """
-    region = masked(text, reads)[span[0] : span[1]]
+    # A sentence goes on behind a comma at the end of a line.
+    region = re.sub(r",\n(?!\s*[-*])", ", ", masked(text, reads)[span[0] : span[1]])
     is_fixed = any(read.is_fixed for read in reads)
     for sentence in SENTENCE.finditer(region):
         found = _condition(sentence[0], sentence.start() == 0, is_fixed, given, tool)
@@ -183,6 +184,8 @@ def _condition(
     clauses = list(_clauses(sentence))
     for number, clause in enumerate(clauses):
         about = _about(clause, number, is_call=is_call, is_fixed=is_fixed, has_fixed=has_fixed)
+        if not about and FILLED in sentence and _is_case(clause.words):
+            about = "a value"
         if not about and is_fixed and not has_fixed and number == 0 and not is_call:
             about = _of_the_value(clauses, sentence, given, tool)
         if about:
@@ -214,6 +217,12 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
         return "a fixed value" if begins(leading if clause.is_first else _CONDITION) else ""
     pattern = rf"(?:{_CONDITION}|{_FOR_SOME}|{_REMARK})" if clause.adjacent else _HARD
     return "a fixed value" if begins(pattern) else ""
+
+
+def _is_case(words: str) -> bool:
+    """Whether a value that every row has is said to hold in some."""
+    given = WHERE_GIVEN.fullmatch(words.strip())
+    return not given and bool(re.match(_CALL_CONDITION, words, re.IGNORECASE))
 
 
 def _of_the_value(clauses: list[_Clause], sentence: str, given: set[str], tool: Tool) -> str:

@@ -18,6 +18,7 @@ from distill.workflow.values import InvalidInputError, is_valid_argument
 _Found = tuple[InvalidInputError, int]
 _NEGATION = re.compile(
     r"(?:\b(?:no|not|never|without|disable|deactivate|omit|skip|drop|ignore|exclude|excluding|"
+    r"(?:leave|leaving)\s+(?:out|off|away)|"
     r"minus|unset|clear|remove|suppress)|n['’]t)(?:\s+(?:the|an?|any|its|their|it|be|as|marked|"
     r"set|send|pass|give|use|fill|include|add|apply))*\s+[`*_]*\Z",
     re.IGNORECASE,
@@ -67,6 +68,8 @@ _SET = re.compile(
 _IN_BRACKETS = re.compile(
     r"[`*_]*\s*\((?:[a-z]+\s+){0,2}(?:[=≤≥<>~]+\s*|:\s*)?\d+(?:[.,]\d+)?\)", re.IGNORECASE
 )  # a number, as: limit (default 2)
+_NAMED = re.compile(r"[`*_]*\s+(?:of\s+)?(?!I\b)[A-ZÀ-Þ]\w+")  # a name: city Berlin, city of Berlin
+_EITHER = re.compile(r"[`*_]*\s+(?:is|are|as)?\s*either\b", re.IGNORECASE)
 _ASKED = re.compile(r"\b(?:whether|how|if)\b[^,.;]*\Z", re.IGNORECASE)
 
 
@@ -136,6 +139,8 @@ def find_values(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
 
 
 def _is_plain(before: str, after: str, kind: str) -> bool:
+    if _NAMED.match(after) or _EITHER.match(after):
+        return False
     lacks = _NEGATION.search(before) or _EMPTY.match(after)
     if lacks and not _ABOUT_LACK.search(before) and not _ABOUT_LACK.match(after.strip(" `*_")):
         return False

@@ -49,6 +49,27 @@ def test_a_condition_beside_a_fixed_value_is_refused_wherever_it_stands(place):
     assert accepted == []
 
 
+SLOT_CASES = [
+    *("if the parcel is late", "when the parcel is late", "unless the parcel is late"),
+    *("only for late parcels", "only if it is late", "except on Sundays", "as long as it is late"),
+]
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if not place.startswith("a ")])
+def test_a_condition_beside_a_slot_is_refused(place):
+    accepted = []
+    for case in SLOT_CASES:
+        slot = {"value": 'query = "{topic}"', "bracket": 'query="{topic}"'}
+        text = PLACES[place].format(**slot, case=case, Case=case[0].upper() + case[1:])
+        accepted += read(text)
+    assert accepted == []
+
+
+@pytest.mark.parametrize("more", ["for late parcels", "for them", ", if any", "in the store"])
+def test_what_a_slot_is_for_is_no_condition(more):
+    assert read(f'call `find_order` with query = "{{topic}}" {more}.')
+
+
 MORE_CASES = [
     *(f"Urgent is true. {more}" for more in (
         "Late parcels only.", "Not on Sundays.", "This applies to late parcels.",

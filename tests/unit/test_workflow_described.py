@@ -30,6 +30,10 @@ SPOKEN_OF = {
     ],
     "amount": ["amount is at most 5", "amount over ten", "amount under 5.50", "5 as an amount"],
     "city": ["the city has to be Berlin", "any city but Berlin"],
+    "street": [
+        *("street Ringstrasse", "the street of Ada", "street is either Ring or Markt"),
+        *("leave out the street", "leaving off the street"),
+    ],
 }
 
 
