@@ -217,6 +217,11 @@ class TrainConfig(Section):
     max_length: int | None = Field(None, ge=16, description="tokens; longer rows are rejected")
     lora_r: int | None = Field(None, ge=1, description="LoRA rank")
     lora_alpha: int | None = Field(None, ge=1, description="LoRA scale")
+    decision_weight: float | None = Field(
+        None,
+        ge=1,
+        description="weight in the loss of the tokens at which the allowed answers part",
+    )
     declarations: Literal["full", "names", "none"] | None = Field(
         None, description="what the prompt says of the tools"
     )

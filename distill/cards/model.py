@@ -217,6 +217,6 @@ def _settings(run: RunFolder) -> Iterator[tuple[str, str]]:
     settings = run.config.train.identity() | {"student": base_model(run) or _FROM_FOLDER}
     yield from ((name, str(value)) for name, value in settings.items() if value is not None)
     entry = run.manifest.stages.get("train")
-    for name in ("trained", "dev", "steps", "best_dev_loss"):
+    for name in ("trained", "dev", "steps", "best_dev_loss", "best_dev_accuracy"):
         if entry and entry.counts.get(name) is not None:
             yield name.replace("_", " "), str(entry.counts[name])

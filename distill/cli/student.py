@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     threads_option,
     setting("train", "learning_rate"),
     setting("train", "batch_size"),
+    setting("train", "decision_weight"),
     setting("train", "declarations"),
     setting("train", "tuning"),
     setting("train", "precision"),

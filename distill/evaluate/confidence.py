@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from distill.records import Json, Target, ToolCall, canonical_json
-from distill.render import PROBE_CALL, PROBE_MESSAGE, Parsed, Renderer, RenderError
+from distill.records import Json, canonical_json
+from distill.render import Parsed, Renderer
+from distill.render.decisions import sample_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,7 +41,7 @@ class CallPrefixes:
     """The call prefixes of each tool; none of them is a prefix of another."""
 
     def __init__(self, renderer: Renderer, tools: Sequence[Json]) -> None:
-        calls = dict(_sample_calls(renderer, tool, tools) for tool in tools)
+        calls = dict(sample_calls(renderer, tool, tools) for tool in tools)
         self.by_tool = {name: _distinct_prefixes(name, calls) for name in calls}
         self.paths: list[TokenPath] = [path for paths in self.by_tool.values() for path in paths]
 
@@ -99,27 +100,6 @@ def tool_probabilities(
         for row, probabilities in zip(batch.rows, path_probabilities(model, batch), strict=True):
             found[row.prompt_index] = prefixes.confidence(probabilities)
     return [found[index] for index in range(len(prompts))]
-
-
-def _sample_calls(
-    renderer: Renderer, tool: Json, tools: Sequence[Json]
-) -> tuple[str, set[TokenPath]]:
-    """The tool's name, and the ids of calls with different arguments, as far as they render."""
-    function = tool.get("function", tool)
-    assert isinstance(function, dict)
-    name, parameters = str(function["name"]), function.get("parameters")
-    properties = parameters.get("properties") if isinstance(parameters, dict) else None
-    samples: list[Json] = [{}, PROBE_CALL.arguments]
-    for argument in properties if isinstance(properties, dict) else ():
-        samples += [{argument: "north"}, {argument: 2}]
-    calls: set[TokenPath] = set()
-    for arguments in samples:
-        target = Target(kind="call", calls=(ToolCall(name=name, arguments=arguments),))
-        try:
-            calls.add(tuple(renderer.example([PROBE_MESSAGE], target, tools).completion))
-        except RenderError:
-            continue
-    return name, calls
 
 
 def _distinct_prefixes(name: str, calls: Mapping[str, set[TokenPath]]) -> list[TokenPath]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from distill.config import TeacherConfig
 from distill.data.plan import quotas
 from distill.evaluate.score import Scores, score
@@ -162,6 +164,7 @@ def _training(path: Path, entry: StageEntry) -> Training:
             epoch=row["epoch"],
             train_loss=row.get("loss"),
             dev_loss=row.get("eval_loss"),
+            dev_accuracy=row.get("eval_decision_accuracy"),
         )
         for row in log
         if "loss" in row or "eval_loss" in row
@@ -170,10 +173,15 @@ def _training(path: Path, entry: StageEntry) -> Training:
         student=str(entry.counts.get("student")),
         steps=max((point.step for point in curve), default=0),
         seconds=entry.seconds,
-        best_dev_loss=min((p.dev_loss for p in curve if p.dev_loss is not None), default=None),
+        best_dev_loss=_number(entry.counts.get("best_dev_loss")),
+        best_dev_accuracy=_number(entry.counts.get("best_dev_accuracy")),
         curve=tuple(curve),
         rejected=rejected.dropped,
     )
+
+
+def _number(value: JsonValue) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 Predictions = dict[str, dict[str, list[Prediction]]]

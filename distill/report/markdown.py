@@ -196,7 +196,9 @@ def _training(training: Training | None) -> Iterator[str]:
         return
     yield "## Training"
     best = training.best_dev_loss
-    kept = "there was no dev split" if best is None else f"best dev loss {best:.4f}"
+    kept = "there was no dev split"
+    if best is not None and training.best_dev_accuracy is not None:
+        kept = f"{training.best_dev_accuracy:.1%} of dev's decisions right, dev loss {best:.4f}"
     yield (
         f"Student {as_markdown(training.student)}: {training.steps} steps in "
         f"{training.seconds:.0f} s; "

@@ -50,6 +50,8 @@ class LossPoint(Record):
     epoch: float
     train_loss: float | None = None
     dev_loss: float | None = None
+    dev_accuracy: float | None = None
+    """The share of dev's decision tokens that are the student's first choice."""
 
 
 class Training(Record):
@@ -60,6 +62,8 @@ class Training(Record):
     seconds: float
     best_dev_loss: float | None
     """The dev loss of the adapter that was kept; None without dev rows."""
+    best_dev_accuracy: float | None
+    """Its share of dev's decision tokens that are the student's first choice."""
     curve: tuple[LossPoint, ...] = ()
     rejected: dict[str, int] = {}
     """Rows that do not fit the student, by reason."""

@@ -42,7 +42,7 @@ IGNORE_INDEX = -100
 """The label of a token that has no loss."""
 
 LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The summed loss of logits [labels, vocabulary], targets [labels] and `first_label` [labels]."""
+"""The summed loss of logits [labels, vocabulary], targets [labels] and `decision` [labels]."""
 
 
 class PrefixBatch(NamedTuple):
@@ -56,8 +56,8 @@ class PrefixBatch(NamedTuple):
     """False where `suffixes` is padding, [N, S], bool."""
     targets: Tensor
     """The label of the next token at each position, or IGNORE_INDEX, [N, S]."""
-    first_label: Tensor
-    """True at the first target of each row, [N, S], bool."""
+    decision: Tensor
+    """True where the target is a token at which the allowed answers part, [N, S], bool."""
 
     def chunks(self, max_rows: int) -> Iterator[PrefixBatch]:
         """Batches of at most `max_rows` rows, each as wide as its longest one."""
@@ -77,9 +77,12 @@ def group_by_prefix(
     input_ids: Tensor,
     attention_mask: Tensor,
     labels: Tensor,
+    decision: Tensor,
     bidirectional_start_ids: Sequence[int] = (),
 ) -> list[PrefixBatch]:
     """Split a padded batch, [rows, length] each, into batches of rows with a common prefix.
+
+    decision: whether a label is one at which the allowed answers part, bool
 
     The token before a label, which predicts it, is always in the suffix. Where a model attends in
     both directions within part of a row, `bidirectional_start_ids` are the ids of the tokens that
@@ -90,12 +93,14 @@ def group_by_prefix(
     limits = _max_prefix_lengths(ids, labels, mask, bidirectional_start_ids).tolist()
     row_ids = [row[own] for row, own in zip(ids, mask, strict=True)]
     row_labels = [row[own] for row, own in zip(labels, mask, strict=True)]
+    row_decision = [row[own] for row, own in zip(decision.cpu(), mask, strict=True)]
     groups = partition([row.tolist() for row in row_ids], limits)
     return [
         _make_batch(
             row_ids[group.rows[0]][: group.prefix_length],
             [row_ids[row] for row in group.rows],
             [row_labels[row] for row in group.rows],
+            [row_decision[row] for row in group.rows],
         ).to(input_ids.device)
         for group in groups
     ]
@@ -114,7 +119,9 @@ def _max_prefix_lengths(
     return torch.where(start < 0, limits, torch.minimum(limits, start))
 
 
-def _make_batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> PrefixBatch:
+def _make_batch(
+    prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor], decision: Sequence[Tensor]
+) -> PrefixBatch:
     from torch.nn.utils.rnn import pad_sequence
 
     start = len(prefix)
@@ -123,8 +130,10 @@ def _make_batch(prefix: Tensor, rows: Sequence[Tensor], labels: Sequence[Tensor]
     mask = torch.arange(suffixes.shape[1], device=suffixes.device) < lengths[:, None]
     next_labels = [pad(row[start + 1 :], (0, 1), value=IGNORE_INDEX) for row in labels]
     targets = pad_sequence(next_labels, batch_first=True, padding_value=IGNORE_INDEX)
-    labelled = targets != IGNORE_INDEX
-    return PrefixBatch(prefix, suffixes, mask, targets, labelled & (labelled.cumsum(1) == 1))
+    next_decision = [pad(row[start + 1 :], (0, 1)) for row in decision]
+    return PrefixBatch(
+        prefix, suffixes, mask, targets, pad_sequence(next_decision, batch_first=True)
+    )
 
 
 def shared_loss(
@@ -215,7 +224,7 @@ def _with_kv(cache: Any, parts: Sequence[Tensor]) -> Any:
 def _chunk_loss(model: Any, cache: Any, chunk: PrefixBatch, loss_fn: LossFn) -> Tensor:
     keep = chunk.targets != IGNORE_INDEX
     logits = suffix_logits(model, cache, chunk.suffixes, chunk.mask, keep)
-    return loss_fn(logits, chunk.targets[keep], chunk.first_label[keep])
+    return loss_fn(logits, chunk.targets[keep], chunk.decision[keep])
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -33,7 +33,7 @@ class _FlatRow(NamedTuple):
     prefix_segment: Tensor
     """The number of the prefix that the token attends to."""
     targets: Tensor
-    first_label: Tensor
+    decision: Tensor
 
 
 def flat_loss(model: Any, batches: Sequence[PrefixBatch], loss_fn: LossFn) -> Tensor:
@@ -56,7 +56,7 @@ def flat_loss(model: Any, batches: Sequence[PrefixBatch], loss_fn: LossFn) -> Te
         use_cache=False,
         logits_to_keep=keep[None],
     ).logits
-    return loss_fn(logits.reshape(-1, logits.shape[-1]), row.targets[keep], row.first_label[keep])
+    return loss_fn(logits.reshape(-1, logits.shape[-1]), row.targets[keep], row.decision[keep])
 
 
 def _flatten(batches: Sequence[PrefixBatch]) -> _FlatRow:
@@ -65,11 +65,11 @@ def _flatten(batches: Sequence[PrefixBatch]) -> _FlatRow:
         prefix = len(segments)
         segments.append(_segment(batch.prefix, 0, prefix, prefix))
         for index, mask in enumerate(batch.mask):
-            ids, targets, first_label = (
-                part[index][mask] for part in (batch.suffixes, batch.targets, batch.first_label)
+            ids, targets, decision = (
+                part[index][mask] for part in (batch.suffixes, batch.targets, batch.decision)
             )
             start = len(batch.prefix)
-            segments.append(_segment(ids, start, len(segments), prefix, targets, first_label))
+            segments.append(_segment(ids, start, len(segments), prefix, targets, decision))
     return _FlatRow(*(torch.cat(column) for column in zip(*segments, strict=True)))
 
 
@@ -79,7 +79,7 @@ def _segment(
     segment: int,
     prefix_segment: int,
     targets: Tensor | None = None,
-    first_label: Tensor | None = None,
+    decision: Tensor | None = None,
 ) -> _FlatRow:
     """A prefix, or the suffix of one row, from position `start` on; a prefix has no targets."""
     return _FlatRow(
@@ -88,7 +88,7 @@ def _segment(
         torch.full_like(ids, segment),
         torch.full_like(ids, prefix_segment),
         torch.full_like(ids, IGNORE_INDEX) if targets is None else targets,
-        torch.zeros_like(ids, dtype=torch.bool) if first_label is None else first_label,
+        torch.zeros_like(ids, dtype=torch.bool) if decision is None else decision,
     )
 
 

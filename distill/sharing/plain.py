@@ -15,7 +15,12 @@ from distill.sharing.cached import IGNORE_INDEX, LossFn, PrefixBatch
 
 
 def plain_loss(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, loss_fn: LossFn
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    decision: Tensor,
+    loss_fn: LossFn,
 ) -> Tensor:
     """The sum of `loss_fn` over all labels of a padded batch, [rows, length] each."""
     targets = labels[:, 1:]
@@ -27,23 +32,25 @@ def plain_loss(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **head
     ).logits
     kept = logits.reshape(-1, logits.shape[-1]) if head else logits[keep]
-    first_label = labelled & (labelled.cumsum(1) == 1)
-    return loss_fn(kept, targets[labelled], first_label[labelled])
+    return loss_fn(kept, targets[labelled], decision[:, 1:][labelled])
 
 
-def to_padded(batches: Sequence[PrefixBatch]) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows of all batches with their prefix: ids, attention mask, labels, [rows, length]."""
-    ids, labels = [], []
+def to_padded(batches: Sequence[PrefixBatch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The rows of all batches with their prefix, as `plain_loss` takes them, [rows, length]."""
+    ids, labels, decisions = [], [], []
     for batch in batches:
         unlabelled = torch.full_like(batch.prefix, IGNORE_INDEX)
-        for suffix, mask, targets in zip(batch.suffixes, batch.mask, batch.targets, strict=True):
+        undecided = torch.zeros_like(batch.prefix, dtype=torch.bool)
+        for suffix, mask, targets, decision in zip(*batch[1:], strict=True):
             ids.append(torch.cat([batch.prefix, suffix[mask]]))
             next_labels = torch.cat([unlabelled, targets[mask]])
             labels.append(pad(next_labels[:-1], (1, 0), value=IGNORE_INDEX))
+            decisions.append(pad(torch.cat([undecided, decision[mask]])[:-1], (1, 0)))
     return (
         pad_sequence(ids, batch_first=True),
         pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
         pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
+        pad_sequence(decisions, batch_first=True),
     )
 
 

@@ -32,9 +32,8 @@ class TrainDefaults:
     scheduler: str = "cosine"
     warmup: float = 0.1
     """The fraction of steps in which the learning rate rises."""
-    first_token_weight: float = 1.0
-    """The weight in the loss of an answer's first token, which chooses between tools and words."""
-
+    decision_weight: float = 1.0
+    """The weight in the loss of tokens at which the allowed answers part, as tools' names do."""
     bf16_on_cpu: bool = False
     """Whether to train in bf16 also on a CPU with bf16 instructions."""
 

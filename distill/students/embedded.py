@@ -48,7 +48,7 @@ DEFAULTS = TrainDefaults(
     target_modules=r".*\.encoder\..*\.(query|key|value|dense)",
     modules_to_save=("transform",),
     # One token of ten chooses the tool; with a weight of one it is learned last.
-    first_token_weight=20.0,
+    decision_weight=20.0,
     bf16_on_cpu=True,
 )
 

@@ -45,6 +45,9 @@ DEFAULTS = TrainDefaults(
     max_length=2048,
     lora_r=16,
     lora_alpha=32,
+    # One token of twenty-five chooses the tool. SmolLM2-135M sends .93 of 100 prompts to the right
+    # tool after 62 steps of 16 rows of the example, and .82 with a weight of one.
+    decision_weight=10.0,
 )
 
 

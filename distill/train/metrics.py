@@ -17,15 +17,33 @@ from distill.train.threads import Progress
 
 
 class LossPoint(NamedTuple):
-    """The loss at an optimizer step, in nats per token, with the student's first_token_weight."""
+    """The loss at an optimizer step, in nats per token, with the weight of decision tokens."""
 
     step: int
     loss: float
 
 
+class DevPoint(NamedTuple):
+    """The dev metrics after an optimizer step."""
+
+    step: int
+    loss: float
+    """As that of training."""
+    decision_accuracy: float
+    """The share of decision tokens that are the student's first choice."""
+    score: float
+    """By which the best is kept: decision tokens right, and where equal the lower loss of them."""
+
+
 class LossCurve(NamedTuple):
     train: list[LossPoint]
-    dev: list[LossPoint]
+    dev: list[DevPoint]
+
+    @property
+    def best(self) -> DevPoint | None:
+        """The dev metrics of the adapter that is kept; None without dev rows."""
+        # Of equal ones the first, as the trainer keeps it.
+        return max(self.dev, key=lambda point: point.score, default=None)
 
 
 class DivergenceCallback(TrainerCallback):
@@ -105,10 +123,14 @@ class MetricsCallback(TrainerCallback):
 def loss_curve(history: Sequence[Mapping[str, Any]]) -> LossCurve:
     """The losses in a trainer's log history."""
 
-    def points(name: str) -> list[LossPoint]:
-        return [LossPoint(int(row["step"]), float(row[name])) for row in history if name in row]
-
-    return LossCurve(points("loss"), points("eval_loss"))
+    train = [LossPoint(int(row["step"]), float(row["loss"])) for row in history if "loss" in row]
+    names = ("eval_loss", "eval_decision_accuracy", "eval_decision_score")
+    dev = [
+        DevPoint(int(row["step"]), *(float(row[name]) for name in names))
+        for row in history
+        if "eval_loss" in row
+    ]
+    return LossCurve(train, dev)
 
 
 def _metrics_line(row: Mapping[str, Any]) -> str:
@@ -138,7 +160,8 @@ def plot_losses(curve: LossCurve, path: Path) -> None:
     axes = figure.add_subplot()
     for points, label, style in ((curve.train, "train", "C0-"), (curve.dev, "dev", "C1o-")):
         if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1)
+            steps, losses = zip(*(point[:2] for point in points), strict=True)
+            axes.plot(steps, losses, style, label=label, linewidth=1)
     axes.set(xlabel="optimizer step", ylabel="loss (weighted nats per token)", yscale="log")
     axes.grid(which="both", alpha=0.25)
     axes.legend()

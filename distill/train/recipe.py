@@ -28,6 +28,7 @@ class Recipe:
     max_length: int
     lora_r: int
     lora_alpha: int
+    decision_weight: float
     tuning: Literal["lora", "full"]
     prefix_sharing: str
     rows_at_once: int
@@ -67,6 +68,7 @@ class Recipe:
             max_length=min(max_length, student.context_length),
             lora_r=resolved("lora_r"),
             lora_alpha=alpha,
+            decision_weight=resolved("decision_weight"),
             tuning=settings.tuning,
             prefix_sharing=settings.prefix_sharing,
             rows_at_once=settings.rows_at_once,
@@ -141,8 +143,8 @@ def sft_config(
         save_strategy="epoch",
         save_total_limit=SAVE_TOTAL_LIMIT,
         load_best_model_at_end=has_dev,
-        metric_for_best_model="eval_loss" if has_dev else None,
-        greater_is_better=False if has_dev else None,
+        metric_for_best_model="eval_decision_score" if has_dev else None,
+        greater_is_better=True if has_dev else None,
         logging_steps=1,
         # It would log a loss of zero for NaN.
         logging_nan_inf_filter=False,

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
-from distill.sharing import IGNORE_INDEX
+from distill.train.label_loss import LabelLoss, Sums
 from distill.train.processes import ProcessRank
 from distill.train.trainer import RoutingTrainer
 
@@ -97,7 +97,7 @@ class _EpochLoader(DataLoader[Any]):
 
 
 class StepTrainer(RoutingTrainer):
-    """RoutingTrainer on `StepSampler`, with a dev loss that is the mean over all labels.
+    """RoutingTrainer on `StepSampler`, with dev metrics that are means over all labels.
 
     The attributes are set after construction. The last row of each dataset is the dummy row.
     """
@@ -130,12 +130,18 @@ class StepTrainer(RoutingTrainer):
     ) -> EvalLoopOutput:
         model: Any = self.model
         model.eval()
-        total = torch.zeros(2, dtype=torch.float64)
+        loss_fn = LabelLoss(self.decision_weight)
+        total = torch.zeros(1, dtype=torch.float64, device=self.args.device)
         for batch in dataloader:
-            labels = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
-            loss = self.prediction_step(model, batch)[0]
-            total += torch.tensor([float(loss) * labels, labels])
-        summed, count = self.accelerator.reduce(total.to(self.args.device)).tolist()
+            inputs = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                total += self.total_loss(model, inputs, loss_fn)
+        summed, *rest = self.accelerator.reduce(torch.cat([total, loss_fn.sums()]))
+        sums = Sums(*rest)
+        means = sums.as_trl() | sums.as_logged()
+        means["loss"] = float(summed / sums.labels.clamp(min=1))
+        # Where as many are right, the one of the lower loss is better.
+        means["decision_score"] = float(sums.decision_correct) + 1 / (1 + means["decision_loss"])
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in means.items()}
         rows: Any = dataloader.dataset
-        metrics = {f"{metric_key_prefix}_loss": summed / count}
         return EvalLoopOutput(np.empty(0), None, metrics, len(rows) - 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill.sharing import LossFn, PrefixBatch, flat_loss, shared_loss
+from distill.sharing import IGNORE_INDEX, LossFn, PrefixBatch, flat_loss, shared_loss
 from distill.sharing.plain import plain_loss, to_padded
 
 MAX_ROWS = 4
@@ -72,9 +72,9 @@ def sample(batches: Sequence[PrefixBatch]) -> list[PrefixBatch]:
 
 def _sample_rows(batch: PrefixBatch, count: int) -> PrefixBatch:
     """`count` rows from the shortest to the longest, only labelled ones if there are any."""
-    first = batch.first_label
-    labelled = first.any(1).nonzero().flatten()
-    rows = labelled if len(labelled) else torch.arange(len(first), device=first.device)
+    targets = batch.targets
+    labelled = (targets != IGNORE_INDEX).any(1).nonzero().flatten()
+    rows = labelled if len(labelled) else torch.arange(len(targets), device=targets.device)
     step = max(1, (len(rows) - 1) // max(1, count - 1))
     return batch.select(rows[::step][:count])
 
@@ -90,7 +90,7 @@ def _token_losses(compute: Callable[[LossFn], Tensor]) -> Tensor:
     """The loss of each label, in the order of the rows."""
     losses: list[Tensor] = []
 
-    def loss_fn(logits: Tensor, targets: Tensor, first_label: Tensor) -> Tensor:
+    def loss_fn(logits: Tensor, targets: Tensor, decision: Tensor) -> Tensor:
         losses.append(cross_entropy(logits.float(), targets, reduction="none"))
         return losses[-1].sum()
 

@@ -16,7 +16,7 @@ from distill.config import TrainConfig
 from distill.errors import DivergenceError, StudentError
 from distill.files import write_json
 from distill.records import Example, Json, Rejection
-from distill.render import Rendered, Renderer
+from distill.render import Renderer
 from distill.run import layout
 from distill.run.folder import read_json
 from distill.students.base import Student
@@ -26,7 +26,7 @@ from distill.students.torch_errors import translate_torch_errors
 from distill.train import processes
 from distill.train.recipe import Recipe as Recipe
 from distill.train.recipe import require_valid_world_size, sft_config
-from distill.train.rows import Rows, render_rows
+from distill.train.rows import Row, Rows, render_rows
 from distill.train.threads import Progress, adapt_threads
 
 if TYPE_CHECKING:
@@ -46,9 +46,17 @@ class TrainResult:
     steps: int
     seconds: float
     """Of this process; a resumed training counts from its checkpoint."""
-    best_dev_loss: float | None
-    """Of the adapter that was kept; None without dev rows."""
     curve: LossCurve
+
+    @property
+    def best_dev_loss(self) -> float | None:
+        """Of the adapter that was kept; None without dev rows."""
+        return self.curve.best and self.curve.best.loss
+
+    @property
+    def best_dev_accuracy(self) -> float | None:
+        """Of the same: the share of decision tokens that are the student's first choice."""
+        return self.curve.best and self.curve.best.decision_accuracy
 
     @property
     def counts(self) -> Json:
@@ -59,6 +67,7 @@ class TrainResult:
             "rejected": dict(sorted(reasons.items())),
             "steps": self.steps,
             "best_dev_loss": self.best_dev_loss,
+            "best_dev_accuracy": self.best_dev_accuracy,
         }
 
 
@@ -67,8 +76,8 @@ class TrainJob(NamedTuple):
 
     student: Student
     recipe: Recipe
-    rows: Sequence[Rendered]
-    dev: Sequence[Rendered]
+    rows: Sequence[Row]
+    dev: Sequence[Row]
     folder: Path
     progress: Progress
     notice: Callable[[str], None]
@@ -113,7 +122,6 @@ def train(
         rejected=rows.rejected + dev_rows.rejected,
         steps=trainer.state.global_step,
         seconds=time.monotonic() - started,
-        best_dev_loss=min((point.loss for point in curve.dev), default=None),
         curve=curve,
     )
 
@@ -237,7 +245,7 @@ def _trainer(model: Any, job: TrainJob) -> StepTrainer:
     trainer.process = process
     trainer.rows_per_step = recipe.batch_size
     trainer.rows_per_micro_batch = recipe.micro_batch_size(process)
-    trainer.first_token_weight = recipe.defaults.first_token_weight
+    trainer.decision_weight = recipe.decision_weight
     trainer.prefix_sharing, trainer.rows_at_once = recipe.prefix_sharing, recipe.rows_at_once
     trainer.bidirectional_start_ids = bidirectional_start_ids(model)
     trainer.notice = job.notice
@@ -267,21 +275,19 @@ LESS_MEMORY = (
 )
 
 
-def _dataset(rows: Sequence[Rendered]) -> Any:
+def _dataset(rows: Sequence[Row]) -> Any:
     """The rows as the trainer takes them, and the dummy row; see `sampler.DUMMY_ROW`."""
     from datasets import Dataset  # type: ignore[import-untyped]
 
     from distill.sharing import IGNORE_INDEX
 
-    labels = [
-        [token if label else IGNORE_INDEX for token, label in zip(row.ids, row.mask, strict=True)]
-        for row in rows
-    ]
     dummy = rows[0].ids[:2]
+    labels = [row.labels(IGNORE_INDEX) for row in rows]
     return Dataset.from_dict(
         {
             "input_ids": [*(row.ids for row in rows), dummy],
             "labels": [*labels, [IGNORE_INDEX] * len(dummy)],
+            "decision": [*(row.decision for row in rows), [False] * len(dummy)],
         }
     )
 

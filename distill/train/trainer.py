@@ -13,9 +13,24 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from distill.sharing import PrefixBatch, flat_loss, group_by_prefix, shared_loss
 from distill.sharing.plain import plain_loss, supports_logits_to_keep
-from distill.train.label_loss import LabelLoss
+from distill.train.label_loss import LabelLoss, Sums
 from distill.train.selfcheck import compare_with_plain
 from distill.train.sharing_mode import choose_sharing_mode, in_one_ddp_forward, unwrap_ddp
+
+
+class DecisionCollator:
+    """A collator of rows that also pads their column `decision`, absent where no label is one."""
+
+    def __init__(self, collate: Callable[[Any], dict[str, Tensor]]) -> None:
+        self._collate = collate
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = self._collate(rows)
+        batch["decision"] = torch.zeros_like(batch["labels"], dtype=torch.bool)
+        for own, row in zip(batch["decision"], rows, strict=True):
+            decision = torch.tensor(row.get("decision", ()), dtype=torch.bool)
+            own[: len(decision)] = decision
+        return batch
 
 
 class RoutingTrainer(SFTTrainer):
@@ -29,8 +44,8 @@ class RoutingTrainer(SFTTrainer):
     The attributes below may be set until the training begins.
     """
 
-    first_token_weight: float = 1.0
-    """The weight in the loss of the first token of an answer, which chooses the tool."""
+    decision_weight: float = 1.0
+    """The weight in the loss of a token at which the allowed answers part."""
     bidirectional_start_ids: Sequence[int] = ()
     """Ids of tokens that start a part which the model reads in both directions."""
     prefix_sharing: str = "auto"
@@ -42,6 +57,11 @@ class RoutingTrainer(SFTTrainer):
 
     _compared = False
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.data_collator = DecisionCollator(self.data_collator)
+        self._sums: dict[str, Sums] = {}
+
     def compute_loss(
         self,
         model: Any,
@@ -49,15 +69,15 @@ class RoutingTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        loss_fn = LabelLoss(self.first_token_weight)
-        total = self._total_loss(model, inputs, loss_fn)
+        loss_fn = LabelLoss(self.decision_weight)
+        total = self.total_loss(model, inputs, loss_fn)
         count = loss_fn.labels if num_items_in_batch is None else num_items_in_batch
         # At least one, so that a batch without a label has a loss of zero.
         loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is that of all processes, whose gradients are averaged.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-        self._log_metrics(inputs["attention_mask"], loss_fn)
+        self._add_metrics(inputs["attention_mask"], loss_fn)
         return loss
 
     def prediction_step(
@@ -65,6 +85,16 @@ class RoutingTrainer(SFTTrainer):
     ) -> tuple[Tensor, None, None]:
         loss, _logits, _labels = super().prediction_step(model, inputs, prediction_loss_only=True)
         return loss, None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's log, and beside it the losses over all labels since the last one."""
+        for mode, sums in self._sums.items():
+            self._metrics[mode].update({name: [mean] for name, mean in sums.as_logged().items()})
+        self._sums.clear()
+        super().log(logs, start_time)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns: Any = ["input_ids", "labels", "decision"]
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Writes none: the run has a model card of its own."""
@@ -90,9 +120,12 @@ class RoutingTrainer(SFTTrainer):
             return "a model spread over processes"
         return ""
 
-    def _total_loss(self, model: Any, inputs: dict[str, Any], loss_fn: LabelLoss) -> Tensor:
+    def total_loss(self, model: Any, inputs: dict[str, Any], loss_fn: LabelLoss) -> Tensor:
         """The sum of `loss_fn` over all labels, in the current mode."""
-        rows = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+        ids, mask, labels, decision = (
+            inputs[name] for name in ("input_ids", "attention_mask", "labels", "decision")
+        )
+        rows = ids, mask, labels, decision
         off = self.sharing_mode == "off"
         batches = [] if off else group_by_prefix(*rows, self.bidirectional_start_ids)
         if batches and not self._compared:
@@ -131,16 +164,17 @@ class RoutingTrainer(SFTTrainer):
             state = "is off" if mode == "off" else f"runs in {mode} mode"
             self.notice(f"prefix sharing {state}: {reason}")
 
-    def _log_metrics(self, mask: Tensor, loss_fn: LabelLoss) -> None:
-        """The metrics that TRL logs, from the labels of all processes, unweighted."""
+    def _add_metrics(self, mask: Tensor, loss_fn: LabelLoss) -> None:
+        """Note what the next log is made of, from the labels of all processes, unweighted."""
         assert self.model is not None
         mode = "train" if self.model.training else "eval"
-        here = torch.stack([*loss_fn.sums(), mask.sum()])[None]
-        sums = self.accelerator.gather_for_metrics(here).sum(0).tolist()
-        labels, entropy, correct, tokens = sums
-        metrics = self._metrics[mode]
-        metrics["entropy"].append(entropy / max(labels, 1))
-        metrics["mean_token_accuracy"].append(correct / max(labels, 1))
+        here = torch.cat([loss_fn.sums(), mask.sum()[None]])[None]
+        *numbers, tokens = self.accelerator.gather_for_metrics(here).sum(0)
+        sums, metrics = Sums(*numbers), self._metrics[mode]
+        for name, mean in sums.as_trl().items():
+            metrics[name].append(mean)
         if mode == "train":
-            self._total_train_tokens += round(tokens) // self.get_tp_size()
+            self._total_train_tokens += round(float(tokens)) // self.get_tp_size()
         metrics["num_tokens"] = [self._total_train_tokens]
+        before = self._sums.get(mode)
+        self._sums[mode] = sums if before is None else before.plus(sums)

@@ -57,8 +57,13 @@ def _answered(prefix: list[int], words: Any, draw: random.Random) -> Row:
     return Row(prompt + answer, [-100] * len(prompt) + answer)
 
 
-def padded_rows(rows: list[Row], *, left: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, mask and labels, [rows, length] each."""
+def decision(labels: Tensor) -> Tensor:
+    """Some of the labels, as those at which answers part."""
+    return (labels >= 0) & (labels % 3 == 0)
+
+
+def padded_rows(rows: list[Row], *, left: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids, mask, labels and `decision`, [rows, length] each."""
     shape = len(rows), max(len(row.ids) for row in rows)
     ids, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
     labels = torch.full(shape, -100)
@@ -66,7 +71,7 @@ def padded_rows(rows: list[Row], *, left: bool = False) -> tuple[Tensor, Tensor,
         own = slice(-len(row.ids), None) if left else slice(0, len(row.ids))
         ids[at, own], mask[at, own] = torch.tensor(row.ids), 1
         labels[at, own] = torch.tensor(row.labels)
-    return ids, mask, labels
+    return ids, mask, labels, decision(labels)
 
 
 def tiny(name: str) -> Any:

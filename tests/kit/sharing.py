@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from kit.rows import mixed_rows, tiny, with_lora
+from kit.rows import decision, mixed_rows, tiny, with_lora
 
 STEPS = 20
 _TIMES = ("runtime", "per_second")
@@ -40,7 +40,16 @@ def made(
 
     silence_transformers()
     rows = [row for seed in range(3) for row in mixed_rows(seed)][:32]
-    data = Dataset.from_list([{"input_ids": row.ids, "labels": row.labels} for row in rows])
+    data = Dataset.from_list(
+        [
+            {
+                "input_ids": row.ids,
+                "labels": row.labels,
+                "decision": decision(torch.tensor(row.labels)).tolist(),
+            }
+            for row in rows
+        ]
+    )
     world = int(os.environ.get("WORLD_SIZE", "1"))
     settings = SFTConfig(
         output_dir=str(folder),
@@ -70,7 +79,7 @@ def made(
         processing_class=_tokenizer(),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.first_token_weight = weight
+    trainer.decision_weight = weight
     for name, value in attributes.items():
         setattr(trainer, name, value)
     return trainer

@@ -185,6 +185,7 @@ def full_report() -> Report:
                 steps=4,
                 seconds=12.3,
                 best_dev_loss=0.5,
+                best_dev_accuracy=0.9,
                 curve=(
                     LossPoint(step=1, epoch=0.5, train_loss=4.0),
                     LossPoint(step=2, epoch=1.0, train_loss=2.0),
@@ -344,12 +345,12 @@ def trained(path: Path) -> RunFolder:
     write_text(
         path / "7-train/metrics.jsonl",
         '{"epoch": 0.5, "loss": 4.0, "learning_rate": 0.1, "step": 1}\n'
-        '{"epoch": 1.0, "eval_loss": 0.5, "step": 2}\n'
+        '{"epoch": 1.0, "eval_loss": 0.5, "eval_decision_accuracy": 0.9, "step": 2}\n'
         '{"epoch": 2.0, "eval_loss": 0.7, "step": 4}\n'
         '{"epoch": 2.0, "train_loss": 2.2, "step": 4}\n',
     )
     write_records(path / "7-train/rejected.jsonl", [])
-    run.remember("train", entry(student="embedded", steps=4))
+    run.remember("train", entry(student="embedded", steps=4, best_dev_loss=0.5))
     return run
 
 

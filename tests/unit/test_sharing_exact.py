@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit.rows import HEADS, OPENS, Row, mixed_rows, padded_rows, tiny, with_lora
+from kit.rows import HEADS, OPENS, Row, decision, mixed_rows, padded_rows, tiny, with_lora
 from torch import Tensor
 
 from distill.sharing import flat_loss, group_by_prefix, prefix_cache, shared_loss
@@ -46,12 +46,12 @@ def assert_same(
         model, lambda score: plain_loss(model, *padded_rows(rows), score), plainly
     )
     other, found = computed(model, lambda score: WAYS[way](model, batches, score), shared)
-    assert weight == shared.first_token_weight
+    assert weight == shared.decision_weight
     assert other == pytest.approx(loss, rel=1e-6)
     assert (found - gradient).norm() <= 1e-5 * gradient.norm()
     assert gradient.norm() > 0.01
     assert shared.labels == plainly.labels
-    assert torch.stack(shared.sums()).allclose(torch.stack(plainly.sums()), rtol=1e-6)
+    assert shared.sums().allclose(plainly.sums(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -140,13 +140,14 @@ def test_autocast_to_bfloat16(way: str) -> None:
 
 def test_rows_come_back_whole() -> None:
     rows = mixed_rows()
-    ids, mask, labels = to_padded(group_by_prefix(*padded_rows(rows)))
+    ids, mask, labels, deciding = to_padded(group_by_prefix(*padded_rows(rows)))
     back = {
         (tuple(i[m].tolist()), tuple(w[m].tolist()))
         for i, m, w in zip(ids, mask.bool(), labels, strict=True)
     }
     # The first token has nothing before it that could predict it.
     assert back == {(tuple(row.ids), (-100, *row.labels[1:])) for row in rows}
+    assert torch.equal(deciding, decision(labels))
 
 
 def kept_bytes(loss_of: Callable[[], Tensor]) -> int:

@@ -27,6 +27,12 @@ def assert_like(log: Log, expected: Log, rel: float = 1e-5) -> None:
         assert entry == pytest.approx(other, rel=rel, abs=1e-7)
 
 
+def as_trl_logs(log: Log) -> Log:
+    """Without the metrics of ours."""
+    ours = ("token_loss", "decision_loss", "decision_accuracy")
+    return [{k: v for k, v in entry.items() if not k.endswith(ours)} for entry in log]
+
+
 @pytest.fixture(scope="module", params=[1, 4])
 def accumulation(request: pytest.FixtureRequest) -> int:
     return int(request.param)
@@ -59,12 +65,16 @@ def test_steps_and_evaluations_are_those_of_trl(
     assert len([entry for entry in log if "loss" in entry]) == way.get("steps", STEPS)
     assert {"entropy", "mean_token_accuracy", "num_tokens"} <= log[0].keys()
     assert "eval_loss" in log[-1]
-    assert_like(log, trl_log[: len(log)])
+    assert {"token_loss", "decision_loss", "decision_accuracy"} <= log[0].keys()
+    assert_like(as_trl_logs(log), trl_log[: len(log)])
+    # Without a weight the loss is that of all labels.
+    for entry in log:
+        assert entry.get("token_loss") == pytest.approx(entry.get("loss"))
     expected = "flat" if way.get("checkpointing") else way.get("prefix_sharing", "cache")
     assert trainer.sharing_mode == expected
 
 
-def test_the_first_token_weighs_as_much_on_every_way(tmp_path: Path) -> None:
+def test_decisions_weigh_as_much_on_every_way(tmp_path: Path) -> None:
     def log(way: str) -> Log:
         trainer = trained(RoutingTrainer, tmp_path, steps=2, prefix_sharing=way, weight=20.0)
         return log_of(trainer)
@@ -138,7 +148,7 @@ def test_the_check_measures_rounding(way: str) -> None:
 def test_the_check_waits_for_rows_that_share_something(tmp_path: Path) -> None:
     trainer = made(RoutingTrainer, tmp_path, model=forgetful(), notice=lambda _: None)
     table = padded_rows([row for row in mixed_rows() if len(row.ids) < 20])
-    lone = dict(zip(("input_ids", "attention_mask", "labels"), table, strict=True))
+    lone = dict(zip(("input_ids", "attention_mask", "labels", "decision"), table, strict=True))
     trainer.compute_loss(trainer.model, lone)
     assert trainer.sharing_mode == "cache"
 
@@ -186,6 +196,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
 
 
 def comparable(log: Log) -> Log:
-    """Without metrics that TRL averages over batches, whose number depends on the processes."""
-    batched = ("eval_entropy", "eval_mean_token_accuracy")
-    return [{k: v for k, v in entry.items() if k not in batched} for entry in log]
+    """Without metrics of evaluation batches, of which two processes compute some rows twice."""
+    kept = ("eval_loss", "eval_num_tokens")
+    return [
+        {k: v for k, v in entry.items() if not k.startswith("eval_") or k in kept} for entry in log
+    ]
