@@ -102,7 +102,7 @@ STAGE = Stage(
     folder=layout.TRAIN,
     settings=("train",),
     reads=READS,
-    writes=(layout.ADAPTER,),
+    writes=(layout.ADAPTER, layout.METRICS, layout.UNTRAINABLE),
     work=work,
     progress=progress,
 )
