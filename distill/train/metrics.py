@@ -31,8 +31,6 @@ class DevPoint(NamedTuple):
     """As that of training."""
     decision_accuracy: float
     """The share of decision tokens that are the student's first choice."""
-    score: float
-    """By which the best is kept: decision tokens right, and where equal the lower loss of them."""
 
 
 class LossCurve(NamedTuple):
@@ -43,7 +41,7 @@ class LossCurve(NamedTuple):
     def best(self) -> DevPoint | None:
         """The dev metrics of the adapter that is kept; None without dev rows."""
         # Of equal ones the first, as the trainer keeps it.
-        return max(self.dev, key=lambda point: point.score, default=None)
+        return min(self.dev, key=lambda point: point.loss, default=None)
 
 
 class DivergenceCallback(TrainerCallback):
@@ -124,7 +122,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> LossCurve:
     """The losses in a trainer's log history."""
 
     train = [LossPoint(int(row["step"]), float(row["loss"])) for row in history if "loss" in row]
-    names = ("eval_loss", "eval_decision_accuracy", "eval_decision_score")
+    names = ("eval_loss", "eval_decision_accuracy")
     dev = [
         DevPoint(int(row["step"]), *(float(row[name]) for name in names))
         for row in history

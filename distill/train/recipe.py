@@ -143,8 +143,8 @@ def sft_config(
         save_strategy="epoch",
         save_total_limit=SAVE_TOTAL_LIMIT,
         load_best_model_at_end=has_dev,
-        metric_for_best_model="eval_decision_score" if has_dev else None,
-        greater_is_better=True if has_dev else None,
+        metric_for_best_model="eval_loss" if has_dev else None,
+        greater_is_better=False if has_dev else None,
         logging_steps=1,
         # It would log a loss of zero for NaN.
         logging_nan_inf_filter=False,

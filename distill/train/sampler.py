@@ -140,8 +140,6 @@ class StepTrainer(RoutingTrainer):
         sums = Sums(*rest)
         means = sums.as_trl() | sums.as_logged()
         means["loss"] = float(summed / sums.labels.clamp(min=1))
-        # Where as many are right, the one of the lower loss is better.
-        means["decision_score"] = float(sums.decision_correct) + 1 / (1 + means["decision_loss"])
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in means.items()}
         rows: Any = dataloader.dataset
         return EvalLoopOutput(np.empty(0), None, metrics, len(rows) - 1)
