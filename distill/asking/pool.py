@@ -29,18 +29,30 @@ class Pool:
         self.last_failure: ReplyError | None = None
         self._teacher = teacher
         self._unusable = unusable
+        self._blamed = 0
         self._succeeded = False
+        self._was_of_use = False
         self._stopped = False
 
     def succeeded(self) -> None:
         """Record that the teacher is of use: failures from now on stop nothing."""
         self._succeeded = True
 
+    def was_of_use(self) -> None:
+        """Record a usable reply of an earlier run: from now on only a server that fails stops it.
+
+        Of a rule that the teacher cannot write, nothing but that rule may be left to ask.
+        """
+        self._was_of_use = True
+
     def failed(self, error: ReplyError) -> None:
         """Record a failure. Raises `unusable()` for the last of the first failures."""
         self.failures[error.reason] += 1
         self.last_failure = error
-        if not self._succeeded and self.failures.total() == MAX_INITIAL_FAILURES:
+        if self._succeeded or (self._was_of_use and not error.is_server_failure):
+            return
+        self._blamed += 1
+        if self._blamed == MAX_INITIAL_FAILURES:
             raise self._unusable()
 
     async def run(

@@ -114,6 +114,8 @@ class _Writer:
         else:
             if fresh:
                 self.pool.succeeded()
+            else:
+                self.pool.was_of_use()
             self.on_result(item.number, candidate)
 
     def _fail(self, item: NumberedScenario, error: ReplyError) -> None:
