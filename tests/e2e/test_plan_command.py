@@ -160,23 +160,3 @@ def test_what_cannot_be_paid_leaves_a_finished_run_as_it_is(
     assert refused.returncode == 2, refused.stderr
     assert "newest" in refused.stderr
     assert (tmp_path / "run" / "manifest.json").read_bytes() == before
-
-
-def test_a_rule_of_malformed_replies_is_given_up_and_the_others_are_split(
-    desk: Path, distill: Run, tmp_path: Path
-) -> None:
-    """In the second round nothing but that rule is left to ask."""
-
-    def answer(body: Body) -> Response:
-        if any("Rule: collection" in message["content"] for message in body["messages"]):
-            return server.completion("no JSON at all")
-        return server.good(body)
-
-    with ChatServer(answer) as chat:
-        given = (*MODEL, "--base-url", chat.url, "--target", 24, "--gate", 0)
-        done = distill("gen", "--rules", desk / "rules.md", "--out", "run", *given)
-    said = " ".join(done.stderr.split())
-    assert done.returncode == 3, done.stderr
-    assert "scenarios all failed" not in said
-    assert "came to nothing: malformed" in said
-    assert (tmp_path / "run" / "6-split" / "train.jsonl").stat().st_size > 0

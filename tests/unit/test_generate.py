@@ -558,6 +558,21 @@ def test_replies_of_an_earlier_run_do_not_vouch_for_the_teacher_of_today(tmp_pat
             run(office.scenarios(100), Scribe(fail), store)
 
 
+@pytest.mark.parametrize("reason", ["malformed", "refused", "empty", "truncated"])
+def test_what_a_teacher_of_use_cannot_write_is_counted_and_stops_nothing(
+    tmp_path: Path, reason: str
+) -> None:
+    """In a later round nothing but a rule that it cannot write may be left to ask."""
+
+    def fail(request: ChatRequest, number: int) -> str:
+        raise ReplyError(FailureReason(reason), "not that")
+
+    with ReplyStore(tmp_path / "r") as store:
+        run(office.scenarios(30), Scribe(good), store)
+        made = run(office.scenarios(100), Scribe(fail), store)
+    assert (len(made.candidates), len(made.failures)) == (30, 70)
+
+
 def test_a_few_failures_among_successes_do_not_stop_a_run() -> None:
     fates = [*["good"] * WORKERS_PER_SLOT, *["refused"] * (MAX_INITIAL_FAILURES * 2), "good"]
     config = TeacherConfig(concurrency=1)
