@@ -33,7 +33,6 @@ from distill.export.place import (
     METADATA,
     beside,
     clear,
-    clear_draft,
     digests,
     read_metadata,
     replace,
@@ -126,7 +125,7 @@ def export(
                     replace(one.folder)
     finally:
         for format in wanted:
-            clear_draft(inputs.run, root / format)
+            sweep(inputs.run, root / format)
     progress(len(wanted), len(wanted), "")
     return exports
 

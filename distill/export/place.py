@@ -31,13 +31,6 @@ def write_errors(folder: Path) -> Iterator[None]:
         raise WriteError.from_os(error, folder) from None
 
 
-def clear_draft(run: RunFolder, folder: Path) -> None:
-    draft, _ = beside(folder)
-    with suppress(ExportError, OSError):
-        require_left_over(run, draft)
-        clear(draft)
-
-
 def digests(folder: Path) -> Json:
     """Each file's digest by its name, without the card, which may be renewed."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -61,7 +54,7 @@ def beside(folder: Path) -> tuple[Path, Path]:
 
 
 def sweep(run: RunFolder, folder: Path) -> None:
-    """Undo what a killed export left; what is another's, or cannot be written, stays."""
+    """Undo what a killed or refused export left; what is another's stays, or cannot be written."""
     draft, old = beside(folder)
     for left in (draft, old):
         with suppress(ExportError, OSError):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from distill.ledger.database import Database, checksum_of
 from distill.records import Record
 from distill.teachers.base import Usage
@@ -91,7 +93,11 @@ class Ledger:
         """Raises RunError where the row is not what was stored."""
         *columns, checksum = row
         self._database.checked(columns, checksum)
-        return LedgerEntry(**dict(zip(_COLUMNS.split(", "), columns, strict=True)))
+        try:
+            return LedgerEntry(**dict(zip(_COLUMNS.split(", "), columns, strict=True)))
+        except ValidationError:
+            # Only what was damaged before it had a checksum.
+            raise self._database.unusable("is damaged: a row of the ledger is none") from None
 
     def spent(self) -> UsageTotals:
         """The total of all entries."""

@@ -89,11 +89,7 @@ class Decisions:
         return self._answers[key]
 
     def _rendered(self, target: Target, tools: Sequence[Json] | None) -> list[TokenPath]:
-        """The ids of an answer; none where the format cannot express it."""
-        try:
-            return [tuple(self._renderer.example([PROBE_MESSAGE], target, tools).completion)]
-        except RenderError:
-            return []
+        return _completions(self._renderer, target, tools)
 
     def _other_arguments(self, call: ToolCall, tools: Sequence[Json] | None) -> Iterator[Json]:
         """The call's arguments with another enumerated or boolean value, one at a time."""
@@ -141,11 +137,15 @@ def sample_calls(
     samples: list[Json] = [{}, PROBE_CALL.arguments]
     for argument in properties if isinstance(properties, dict) else ():
         samples += [{argument: "north"}, {argument: 2}]
-    calls: set[TokenPath] = set()
-    for arguments in samples:
-        target = _calls([ToolCall(name=name, arguments=arguments)])
-        try:
-            calls.add(tuple(renderer.example([PROBE_MESSAGE], target, tools).completion))
-        except RenderError:
-            continue
-    return name, calls
+    targets = (_calls([ToolCall(name=name, arguments=arguments)]) for arguments in samples)
+    return name, {path for each in targets for path in _completions(renderer, each, tools)}
+
+
+def _completions(
+    renderer: Renderer, target: Target, tools: Sequence[Json] | None
+) -> list[TokenPath]:
+    """The ids of an answer; none where the format cannot express it."""
+    try:
+        return [tuple(renderer.example([PROBE_MESSAGE], target, tools).completion)]
+    except RenderError:
+        return []

@@ -73,11 +73,17 @@ class LabelLoss:
             )
             # A logit of -inf, as of padded vocabulary, has no entropy: 0 * -inf would be NaN.
             finite = chunk.clamp(min=torch.finfo(chunk.dtype).min)
-            entropy = -chunk.exp().mul_(finite).sum(dtype=torch.float64)
             correct = chunk.argmax(-1) == target
-            counted = (torch.ones_like(loss), loss, correct, decided, loss[decided])
-            sums = [part.sum(dtype=torch.float64) for part in (*counted, correct[decided])]
-            self._sums.append(torch.stack([*sums[:2], entropy, *sums[2:]]))
+            parts = Sums(
+                labels=torch.ones_like(loss),
+                loss=loss,
+                entropy=-chunk.exp().mul_(finite).sum(dtype=torch.float64),
+                correct=correct,
+                decisions=decided,
+                decision_loss=loss[decided],
+                decision_correct=correct[decided],
+            )
+            self._sums.append(torch.stack([part.sum(dtype=torch.float64) for part in parts]))
 
     def sums(self) -> Tensor:
         """What `Sums` holds, as one tensor, [7]."""

@@ -122,10 +122,8 @@ class RoutingTrainer(SFTTrainer):
 
     def total_loss(self, model: Any, inputs: dict[str, Any], loss_fn: LabelLoss) -> Tensor:
         """The sum of `loss_fn` over all labels, in the current mode."""
-        ids, mask, labels, decision = (
-            inputs[name] for name in ("input_ids", "attention_mask", "labels", "decision")
-        )
-        rows = ids, mask, labels, decision
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        rows = ids, mask, inputs["labels"], inputs["decision"]
         off = self.sharing_mode == "off"
         batches = [] if off else group_by_prefix(*rows, self.bidirectional_start_ids)
         if batches and not self._compared:

@@ -29,7 +29,7 @@ _QUOTED_NAME = r"[`\"'*“„]{0,2}"
 _NAME = re.compile(rf"{_QUOTED_NAME}([A-Za-z_][\w.-]*)[`\"'*”“]{{0,2}}\s*[:=]\s*")
 _SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and\s+)?|and\s+|\Z)")
 _TYPOGRAPHIC = str.maketrans(dict.fromkeys("“”„‟＂", '"') | dict.fromkeys("‘’‚", "'"))
-_PLACEHOLDER = re.compile(r"\.{2,}|…|\?+|<[^<>]*>|\$\w+|\$?\{\{.*\}\}|%\w+%")
+PLACEHOLDER = re.compile(r"\.{2,}|…|\?+|<[^<>]*>|\$\w+|\$?\{\{.*\}\}|%\w+%")
 _CALL = re.compile(r"(?:call(?:s|ing)?:?\s+)?(?:the\s+)?(?:(?:tool|function)\s+)?", re.IGNORECASE)
 _USING = re.compile(r"\s*[,:]?\s*(?:with|using)\b\s*:?\s*(?:the\s+)?(?:arguments?\b\s*:?\s*)?")
 _UNKNOWN_CALL = re.compile(r"`?([A-Za-z_][\w.-]*)\((?:.*[=:{].*)?\)`?", re.DOTALL)
@@ -268,7 +268,7 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
     value = typed_argument(tool, name, text)
     if value == "None" and is_valid_argument(tool, name, None):
         return None
-    if isinstance(value, str) and _PLACEHOLDER.fullmatch(value):
+    if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
         raise InvalidInputError(
             f'gives "{name}" the placeholder {value}',
             "leave the argument out where the teacher fills it, write {topic} for what the "

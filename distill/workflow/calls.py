@@ -181,8 +181,7 @@ def _brackets(text: str, start: int, tool: Tool) -> tuple[Json, int]:
             _reject_nameless(inner, tool)
         if spaced and not re.match(rf"\s*(?:{{|[`\"']?(?i:{name_pattern(tool)})\b)", inner):
             return {}, start
-        arguments = read_brackets(inner, tool, code=True)
-        return arguments, end
+        return read_brackets(inner, tool, code=True), end
     except InvalidInputError as error:
         raise MisreadError(error, start) from None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from distill.workflow.arguments import stated
+from distill.workflow.arguments import PLACEHOLDER, stated
 from distill.workflow.model import Tool
 from distill.workflow.problems import excerpt
 from distill.workflow.values import InvalidInputError
 
 _STAND_IN = re.compile(
-    r"\.{2,}|…|\?+|-+|_+|<[^<>]*>|\[[^\[\]]*\]|\$\w+|\$?\{\{.*\}\}|%\w+%|x{3,}"
+    rf"{PLACEHOLDER.pattern}|-+|_+|\[[^\[\]]*\]|x{{3,}}"
     r"|t\.?b\.?[ad]\.?|todo|fixme|n/?a"
     r"|none|nil|undefined|unset|empty|not (?:set|given|known|specified)|placeholder"
     r"|(?:your|insert)[ _-].+"

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.order_tools import FIND as FIND_ORDER
 
 from distill.errors import WorkflowError
 from distill.workflow import load_workflow
@@ -276,22 +277,7 @@ def test_any_sentence_is_read_or_refused(text):
     assert then.calls
 
 
-FIND_MORE = Tool(
-    name="find_order",
-    description="Find an order.",
-    parameters={
-        "type": "object",
-        "properties": {
-            "query": {"type": "string"},
-            "limit": {"type": "integer"},
-            "city": {"enum": ["Berlin", "Köln"]},
-            "amount": {"type": "number"},
-            "urgent": {"type": "boolean"},
-        },
-        "required": ["query"],
-    },
-)
-MORE = BY_NAME | {"find_order": FIND_MORE}
+MORE = BY_NAME | {"find_order": FIND_ORDER}
 ONLY_SOMETIMES = [
     *(
         f"Urgent is true {case}"
