@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from distill.records import Json
 from distill.workflow.arguments import add_argument, call_end, name_pattern, read_brackets, stated
+from distill.workflow.beside import find_choice, find_other_case, find_remarks, struck_out
 from distill.workflow.fixed import Fixed, FixedArguments, MisreadError
 from distill.workflow.masks import Read
 from distill.workflow.model import CallSpec, Tool
@@ -23,7 +24,7 @@ from distill.workflow.schema import schema_of
 from distill.workflow.values import InvalidInputError, slots_in
 
 _MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w.-]*)(?=\())"
-_TOOL = re.compile(rf"\s*{_MENTION}", re.IGNORECASE)
+_TOOL = re.compile(rf"\s*(?:both\s+)?{_MENTION}", re.IGNORECASE)
 _ORDER = r"(?:(?:and|then|next|finally|afterwards),?\s+)*"
 _NEXT = re.compile(
     r"((?<!\s)\s*(?:[.,;]?\s*(?:and\s+)?(?:then\s+)?(?:afterwards|followed\s+by|after\s+that)[,:]?|"
@@ -32,13 +33,16 @@ _NEXT = re.compile(
     re.IGNORECASE,
 )
 _UNSURE = re.compile(
-    r"(?i:\b(?:not|never|without|unless|if|when|e\.g\.?|for\s+(?:example|instance)|such\s+as|"
-    r"except|either|both|each|cannot|optionally|sometimes|usually)\b|n['’]t\b)[^,.;\n]*\Z"
+    r"(?i:\b(?:not|never|without|unless|if|when|for\s+(?:example|instance)|such\s+as|except|either|"
+    r"both|each|cannot|optionally|sometimes|usually|rather\s+than|instead\s+of|avoid|formerly|"
+    r"previously|no\s+longer|defaults?\s+(?:value\s+)?(?:for|of|is))\b|n['’]t\b|\be\.?\s?g\b\.?)"
+    r"[^,.;\n]*\Z"
 )
 _CONNECTIVE = (
     r"(?i:\b(?:(?P<then>then|after\s+that|afterwards|next|finally|followed\s+by)|and|also),?\s+"
     r"(?:(?:then|also|afterwards|finally|next|after\s+that|use|run|invoke|trigger),?\s+)*)"
 )
+_HAS_ARGUMENTS = re.compile(r"\s+with\b|\(|\s*(?:\.?\s*\Z|\.\s|\n)")
 _CODE = re.compile(r"(?<!`)(`+)([^`\n]+)\1(?!`)")
 _TERMS = re.compile(r"\s+(?:terms?|words?|phrases?|results?|strings?|keywords?|histor\w+)\b")
 _CLOSED = "\"'`”“»’]}"
@@ -49,10 +53,11 @@ _WAY_OUT = (
 
 
 class Calls(NamedTuple):
-    """The calls, and the offset behind the last thing that was read for them."""
+    """The calls, the offset behind the last thing that was read for them, and what else is said."""
 
     calls: tuple[CallSpec, ...]
     end: int
+    remarks: tuple[str, ...]
 
 
 class _Next(NamedTuple):
@@ -80,7 +85,10 @@ def prepared(text: str, tools: Mapping[str, Tool]) -> str:
 
 def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
     """Every call from `start` on; `text` is `prepared`. Raises InvalidInputError."""
+    if error := struck_out(text) or find_choice(text[start:].partition("\n")[0], tools):
+        raise error
     calls: list[CallSpec] = []
+    every: list[Read] = []
     prose: list[tuple[int, int]] = []
     unreads: list[MisreadError] = []
     listed = text[:start].rstrip(" ").endswith("\n")
@@ -88,7 +96,7 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
     following: _Next | None = _first(text, start, tools)
     while following is not None:
         tool = following.tool
-        begins = following.end
+        tool_start, begins = following.start, following.end
         arguments, end = _brackets(text, begins, tool)
         reads = [_read(begins, end, arguments)] if arguments else []
         reader = FixedArguments(text, tool)
@@ -109,6 +117,7 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
                 following = _next(text, end, tools, listed=listed)
         stop = following.start if following else len(text)
         prose.append((end, stop))
+        every += [Read(tool_start, begins, False), *reads]
         if unread := find_unread(text, (begins, stop), reads, set(arguments), tool):
             unreads.append(MisreadError(*unread))
         calls.append(CallSpec(tool=tool.name, arguments=arguments))
@@ -116,7 +125,12 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
         _check_prose(text[begins:ends], begins, calls, tools)
     for error in unreads:
         raise error
-    return Calls(tuple(calls), end)
+    below = text.find("\n", end)
+    said = text[: below if below >= 0 else None]
+    for call in calls:
+        if other := find_other_case(said, every, call.arguments, tools[call.tool]):
+            raise MisreadError(*other)
+    return Calls(tuple(calls), end, find_remarks(said, [Read(0, start, False), *every]))
 
 
 def _read(start: int, end: int, values: Json) -> Read:
@@ -155,6 +169,8 @@ def _next(text: str, start: int, tools: Mapping[str, Tool], *, listed: bool) -> 
         announced = adjacent or bool(re.search("call|then|after|followed", joint))
         if joint.strip() == "" and not (listed or name not in tools):
             continue
+        if joint.strip(" ,;") == "and" and _HAS_ARGUMENTS.match(text, found.end()):
+            announced = True
         unsure = _UNSURE.search(text[start : found.start()]) if announced else None
         if name in tools and (announced or joint.startswith("\n")) and not unsure:
             return _Next(tools[name], found.start(), found.end())

@@ -11,7 +11,7 @@ from distill.workflow.problems import comma_list, excerpt, truncate
 from distill.workflow.schema import schema_of
 from distill.workflow.values import slots_in
 
-SHOWN = {"examples": 3, "not": 2, "slots": 2, "notes": 2, "reply": 4, "calls": 2}
+SHOWN = {"examples": 3, "not": 2, "slots": 2, "notes": 2, "reply": 4, "calls": 2, "remarks": 3}
 """Entries of each kind on the page of a rule, so that it fits a screen."""
 HEIGHT = 24
 WIDTH = 78
@@ -42,6 +42,7 @@ def _rule(rule: Rule, workflow: Workflow) -> dict[str, Any]:
             "text": then.text,
             "reply": then.reply,
             "calls": [_call(call, workflow.by_name[call.tool]) for call in then.calls],
+            "remarks": list(then.remarks),
         },
         "slots": {name: list(values) for name, values in words.slots.items()},
         "words": {
@@ -95,7 +96,8 @@ def _lines(reading: dict[str, Any]) -> Iterator[str]:
 
 def _then_lines(then: dict[str, Any]) -> Iterator[str]:
     if then["kind"] != "call":
-        yield from _listed(then["kind"], then["reply"].split("\n"), SHOWN["reply"])
+        words = then["reply"] or f"in words that a model finds: {then['text']}"
+        yield from _listed(then["kind"], words.split("\n"), SHOWN["reply"])
         return
     for call in then["calls"][: SHOWN["calls"]]:
         yield f"  call      {call['tool']}"
@@ -111,6 +113,7 @@ def _then_lines(then: dict[str, Any]) -> Iterator[str]:
                 yield f"    {what:<8}{comma_list(names)}"
     if (more := len(then["calls"]) - SHOWN["calls"]) > 0:
         yield f"            and {more} more calls"
+    yield from _listed("says", [f'"{excerpt(each)}"' for each in then["remarks"]], SHOWN["remarks"])
 
 
 def _listed(name: str, entries: list[str], limit: int) -> Iterator[str]:

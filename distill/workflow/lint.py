@@ -10,6 +10,7 @@ from pathlib import Path
 from distill.errors import Problem
 from distill.strict_json import encode
 from distill.workflow.arguments import name_pattern
+from distill.workflow.beside import is_description
 from distill.workflow.cases import unscored_note
 from distill.workflow.contradictions import wrong_defaults
 from distill.workflow.fillable import argument_schemas, gives_values, is_free_text
@@ -105,6 +106,33 @@ def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
                     f"{comma_list(open_names)} of {call.tool}; the grammar teacher cannot know",
                     'give it in Then, as `name` = "{topic}", or add a slot list of that name',
                 )
+
+
+def _remarks_in_then(workflow: Workflow) -> Iterator[Problem]:
+    """What a Then says besides its calls, where it describes nothing that a teacher fills."""
+    for rule in workflow.rules:
+        names = "|".join(name_pattern(workflow.by_name[call.tool]) for call in rule.then.calls)
+        for remark in rule.then.remarks:
+            if not is_description(remark, names):
+                yield Problem(
+                    _place(workflow, rule.line),
+                    f'rule "{rule.id}" says "{excerpt(remark)}" in its Then, which fixes nothing',
+                    "write a value as `name` = value, one more call as: and then call `tool`; what "
+                    "explains the rule belongs below a heading of its own, as ### Notes",
+                )
+
+
+def _unworded_replies(workflow: Workflow) -> Iterator[Problem]:
+    for rule in workflow.rules:
+        then = rule.then
+        if then.kind != "call" and not then.reply:
+            yield Problem(
+                _place(workflow, rule.line),
+                f'rule "{rule.id}" tells how to {then.kind}: a model finds the words, the grammar '
+                "teacher cannot",
+                f"if these are the very words, put them between quotes, as: **Then** {then.kind}: "
+                '"…"',
+            )
 
 
 def _unsaid_arguments(workflow: Workflow) -> Iterator[Problem]:
@@ -228,6 +256,8 @@ CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _values_in_prose,
     _rules_without_examples,
     _open_arguments,
+    _remarks_in_then,
+    _unworded_replies,
     _unsaid_arguments,
     _repeated_examples,
     _claimed_counter_examples,
@@ -285,7 +315,7 @@ def _is_unsaid(value: str, request: str, rule: Rule) -> bool:
 
 def _used_slots(rule: Rule, workflow: Workflow) -> Iterator[str]:
     words, then = rule.words, rule.then
-    yield from slots_in([words.things, words.actions, words.phrases, then.reply])
+    yield from slots_in([words.things, words.actions, words.phrases, then.said])
     for call in then.calls:
         yield from slots_in(call.arguments)
         yield from schema_of(workflow.by_name[call.tool]).properties

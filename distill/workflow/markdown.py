@@ -62,7 +62,7 @@ class Page(NamedTuple):
     path: Path
     front: dict[str, Setting]
     lines: list[str]
-    """All lines; those of the front matter are blank."""
+    """All lines; those of the front matter and of comments are blank."""
     blocks: list[Block]
 
     def source(self, start: int, end: int) -> str:
@@ -98,7 +98,8 @@ def read_page(path: Path) -> Page:
     lines[: front.size] = [""] * front.size
     shown = _without_comments(path, "\n".join(lines))
     root = SyntaxTreeNode(_MARKDOWN.parse(shown))
-    return Page(path, front.settings, lines, list(_blocks(root, shown.split("\n"))))
+    lines = shown.split("\n")
+    return Page(path, front.settings, lines, list(_blocks(root, lines)))
 
 
 def _without_comments(path: Path, text: str) -> str:

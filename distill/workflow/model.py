@@ -54,9 +54,16 @@ class Then(Record):
     kind: TargetKind
     calls: tuple[CallSpec, ...] = ()
     reply: str = ""
-    """For ask, answer and refuse: what to say, or how."""
+    """For ask, answer and refuse: the words to say; empty where `text` tells how to find them."""
     text: str
     """The sentence as the expert wrote it."""
+    remarks: tuple[str, ...] = Field(exclude=True, default=())
+    """What it says besides its calls: only models read it, as part of `text`."""
+
+    @property
+    def said(self) -> str:
+        """For ask, answer and refuse: what may hold slots."""
+        return "" if self.kind == "call" else self.reply or self.text
 
 
 class RuleExample(Record):

@@ -26,7 +26,7 @@ def check_slots(
     """Add a problem for each wrong slot in a rule's Then and in its words."""
     subject = f'rule "{parsed.rule.id}"'
     then = parsed.rule.then
-    for name in slots_in([then.reply, *(call.arguments for call in then.calls)]):
+    for name in slots_in([then.said, *(call.arguments for call in then.calls)]):
         if name != TOPIC and name not in lists.slots:
             problems.add(
                 parsed.then_line,

@@ -11,7 +11,7 @@ from distill.workflow.fixed import MisreadError
 from distill.workflow.markdown import Block, plain_lines
 from distill.workflow.model import Then, Tool
 from distill.workflow.problems import closest_match, excerpt
-from distill.workflow.quotes import CLOSERS, quotation, without_emphasis
+from distill.workflow.replies import sole_quotation, words_to_say
 from distill.workflow.values import InvalidInputError
 
 MAX_LENGTH = 8_000
@@ -21,6 +21,7 @@ USAGE = (
     'start it with call, ask, answer or refuse, as: **Then** call `tool` with `name` = "{topic}"'
 )
 _TOOL = re.compile(r"`([^`\n(]+)[^`\n]*`|(?<![\w.-])([A-Za-z_][\w.-]*)\(")
+_OTHER_CASE = re.compile(r"\n\W*((?:else|otherwise|unless|except|if\s+not)\b[^\n]*)", re.IGNORECASE)
 _VERB = re.compile(r"[\s:*_]*([^\W\d_]+)\**_*\s*[:,]?\s*", re.UNICODE)
 
 
@@ -57,6 +58,12 @@ def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
         raise InvalidInputError(
             f"has a Then of {len(text):,} characters", f"keep it under {MAX_LENGTH:,}"
         )
+    if other := _OTHER_CASE.search(text):
+        error = InvalidInputError(
+            f'goes on with "{excerpt(other[0].strip())}", which is another case',
+            "a rule has one Then: write a rule of its own for the other case",
+        )
+        raise MisreadError(error, other.start(1))
     written = prepared(text, tools)
     verb = _VERB.match(written)
     kind = _kind(verb[1]) if verb else None
@@ -66,35 +73,16 @@ def read_then(text: str, tools: Mapping[str, Tool]) -> Then:
         hint = f'did you mean "{near}"? {USAGE}' if near else USAGE
         raise InvalidInputError(f"has a Then that {first}", hint)
     if kind == "call":
-        calls, end = read_calls(written, verb.end(), tools)
-        return Then(kind=kind, calls=calls, text=_lines(text, 1 + written.count("\n", 0, end)))
+        read = read_calls(written, verb.end(), tools)
+        lines = _lines(text, 1 + written.count("\n", 0, read.end))
+        return Then(kind=kind, calls=read.calls, text=lines, remarks=read.remarks)
     said = _VERB.match(text) or verb
     body = text[said.end() :]
     first, _, below = body.partition("\n")
-    quoted = _sole_quotation(first)
+    quoted = sole_quotation(first)
     _reject_tools(first if quoted is None else first.replace(quoted, ""), below, kind, tools)
-    reply = without_emphasis(body.strip()) if quoted is None else quoted
-    if not reply.strip(" .:"):
-        raise InvalidInputError(
-            f"does not say what to {kind}",
-            f'add the words to say, as: **Then** {kind}: "…"',
-        )
+    reply = words_to_say(kind, body, after_colon=":" in said[0].partition(said[1])[2])
     return Then(kind=kind, reply=reply, text=text if quoted is None else _lines(text, 1))
-
-
-def _sole_quotation(text: str) -> str | None:
-    """The one quotation of a sentence, where it ends the sentence."""
-    for position, character in enumerate(text):
-        if (
-            character in CLOSERS
-            and character != "`"
-            and not text[position - 1 : position].isalnum()
-        ):
-            quoted = quotation(text, position)
-            if quoted is None or text[quoted.end :].strip(" *_") not in ("", ".", "!", "?"):
-                return None
-            return quoted.text.strip()
-    return None
 
 
 def _reject_tools(said: str, below: str, kind: TargetKind, tools: Mapping[str, Tool]) -> None:

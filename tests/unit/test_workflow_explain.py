@@ -84,6 +84,7 @@ def test_all_that_was_read_is_in_the_explanation(rules):
                     "teacher_may": ["note"],
                 }
             ],
+            "remarks": [],
         },
         "slots": {"number": ["7", "8"]},
         "words": {"things": [], "actions": [], "phrases": []},
@@ -103,6 +104,7 @@ def test_all_that_was_read_is_in_the_explanation(rules):
         "text": 'answer: "Well."',
         "reply": "Well.",
         "calls": [],
+        "remarks": [],
     }
 
 

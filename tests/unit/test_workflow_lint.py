@@ -89,6 +89,18 @@ SPOILT = {
         ("rules.md", 'call `find_order` with `order_id` = "{order}"', "call `find_order`",
          "goes into order_id of find_order"),
     ],
+    "_remarks_in_then": [
+        ("rules.md", 'call `find_order` with `order_id` = "{order}"',
+         'call `find_order` with `order_id` = "{order}" twice', 'says "twice" in its Then'),
+        ("rules.md", 'call `find_order` with `order_id` = "{order}"',
+         'call `find_order` with `order_id` = "{order}", as the customer gives it', None),
+    ],
+    "_unworded_replies": [
+        ("rules.md", 'ask: "Which order is it? The number has two letters and four digits."',
+         "ask for the number of the order.", "tells how to ask"),
+        ("rules.md", 'ask: "Which order is it? The number has two letters and four digits."',
+         "ask Which order is it?", None),
+    ],
     "_unsaid_arguments": [
         ("rules.md", "query: rain cover pushchair", "query: an umbrella", '"an umbrella" as query'),
         ("rules.md", "query: rain cover pushchair", "query: pushchairs", None),

@@ -182,21 +182,21 @@ def test_words_of_both_files_are_joined_and_own_slots_win(tmp_path):
 @pytest.mark.parametrize(
     "head",
     [
-        "**When** a.\n\n**Then** ask: b",
-        "**When** a.\n**Then** ask: b",
-        "**When:** a.\n\n**Then:** ask b",
-        "**When**: a.\n\n__Then__: ask: b",
-        "When: a.\n\nThen: ask b",
-        "When: a.\nThen: Asks b",
-        "- **When** a.\n- **Then** ask: b",
-        "* When: a.\n* Then: **ask** b",
-        "### When\na.\n\n### Then\nask b",
-        "**When**\n\na.\n\n**Then**\n\nASK: b",
+        "**When** a.\n\n**Then** ask: B",
+        "**When** a.\n**Then** ask: B",
+        "**When:** a.\n\n**Then:** ask B",
+        "**When**: a.\n\n__Then__: ask: B",
+        "When: a.\n\nThen: ask B",
+        "When: a.\nThen: Asks B",
+        "- **When** a.\n- **Then** ask: B",
+        "* When: a.\n* Then: **ask** B",
+        "### When\na.\n\n### Then\nask B",
+        "**When**\n\na.\n\n**Then**\n\nASK: B",
     ],
 )
 def test_when_and_then_may_be_written_in_many_ways(tmp_path, head):
     (rule,) = load_workflow(write(tmp_path, f"## r: R\n\n{head}\n")).rules
-    assert (rule.when, rule.then.kind, rule.then.reply) == ("a.", "ask", "b")
+    assert (rule.when, rule.then.kind, rule.then.reply) == ("a.", "ask", "B")
 
 
 def test_a_when_may_go_on_in_a_list(tmp_path):

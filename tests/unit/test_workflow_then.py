@@ -227,7 +227,7 @@ REPLIES = {
     "answer «Ouvert.»": "Ouvert.",
     "answer: 'It is open'.": "It is open",
     'answer: say "yes" or "no"': 'say "yes" or "no"',
-    "answer what's known of the customer's order": "what's known of the customer's order",
+    "answer what's known of the customer's order": "",
     "answer:\n> We are open.": "We are open.",
     "answer:\n- We are open.\n- Not on Mondays.": "We are open.\nNot on Mondays.",
     'answer: "Yes."\n\nName no prices.': "Yes.",

@@ -37,6 +37,7 @@ from distill.teachers.grammar.frames import (
 from distill.teachers.grammar.surface import Span, draw_lower_case, realize
 from distill.workflow.fillable import argument_schemas, is_free_text
 from distill.workflow.model import RuleExample
+from distill.workflow.problems import excerpt
 
 VERSION = 2
 
@@ -111,9 +112,17 @@ def write_reply(task: WriteTask) -> Json:
     spans = [s._replace(fixed=s.fixed or bool(said_in(s.text, filler.said))) for s in draft.spans]
     spans += filler.mentions
     user = realize(spans, draft.mark, draft.closer, lower, rng)
-    if task.rule.then.kind == "call":
+    then = task.rule.then
+    if then.kind == "call":
         return {"user": user, "calls": calls}
-    return {"user": user, "reply": filler.fill(task.rule.then.reply or task.rule.then.text)}
+    if not then.reply:
+        raise TeacherError(
+            f'the rule tells how to {then.kind}, as "{excerpt(then.text)}", and not in which words',
+            place=f'rule "{task.rule.id}"',
+            hint=f'give the words between quotes, as: **Then** {then.kind}: "…"; or name another '
+            "teacher, which writes them",
+        )
+    return {"user": user, "reply": filler.fill(then.reply)}
 
 
 def _require_supported(scenario: Scenario) -> None:

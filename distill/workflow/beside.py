@@ -1,0 +1,123 @@
+"""What a call's Then says besides its calls: remarks, which are shown, and other cases.
+
+Nothing of a Then may go unseen: what fixes no argument and adds no call is a remark, which models
+read with the rule. A remark that contradicts what is trained in every row is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from distill.records import Json
+from distill.workflow.masks import FILLED, FIXED, SENTENCE, Read, masked, shown
+from distill.workflow.model import Tool
+from distill.workflow.problems import excerpt
+from distill.workflow.schema import schema_of
+from distill.workflow.values import InvalidInputError
+
+_CASE = re.compile(
+    r"\b(?:if|when|whenever|unless|in\s+case|until|while|on\s+(?:\w+days?|weekends?|holidays?))\b",
+    re.IGNORECASE,
+)
+_REPLIES = re.compile(
+    r"(?:\A|[.,;:(—\n]|\b(?:and|then|but|please|first|also|always|just))\s*"
+    r"(?:ask|answer|refuse|reply|respond|decline|apologi[sz]e)\b",
+    re.IGNORECASE,
+)
+_USES = re.compile(
+    r"\b(?:use|take|give|send|set|choose|pick|pass|make\s+it|prefer|switch|change)\b", re.IGNORECASE
+)
+_JOINTS = (
+    r"(?:and|then|with|calls?|also|where|plus|please|always|next|finally|afterwards|after\s+that|"
+    r"followed\s+by|too|well|namely)"
+)
+_EMPTY = re.compile(
+    rf"(?:{_JOINTS}|as|the|an?|its|set|to|using|is|are|be|for|it|them|this|these|following|tools?|"
+    r"functions?|arguments?|values?|parameters?|fields?|both|exactly|at|in|every|all|cases?|on|of|"
+    r"by|give|send|pass|use|fill|must|should|_|\W)+",
+    re.IGNORECASE,
+)
+_EDGES = re.compile(
+    rf"\A(?:[^\w\"'“„«(]|\b{_JOINTS}\b)+|(?:[^\w\"'”“»)\]!?%…]|\b{_JOINTS}\b)+\Z", re.IGNORECASE
+)
+_DESCRIBES = re.compile(
+    r"\W*(?:the|their|its|his|her|what|which|that|as|whether|because|since|so|from|in|of|for|to|if|"
+    r"named?|given|words?|who|where|when|even)\b",
+    re.IGNORECASE,
+)
+_STRUCK = re.compile(r"~~[^~\n]+~~")
+
+
+def struck_out(text: str) -> InvalidInputError | None:
+    found = _STRUCK.search(text)
+    return found and InvalidInputError(
+        f"holds {excerpt(found[0])}, which is struck out", "take it out, or write it without ~~"
+    )
+
+
+def find_other_case(
+    text: str, reads: Sequence[Read], arguments: Json, tool: Tool
+) -> tuple[InvalidInputError, int] | None:
+    """The first sentence beside the calls that demands something else in some case.
+
+    text: the Then, from its verb on; reads: what was read of it, the tools' names among it.
+    """
+    region = masked(text, reads)
+    schema = schema_of(tool)
+    others = {
+        value: name
+        for name, given in arguments.items()
+        for value in schema.stated_values(schema.properties.get(name, {}))
+        if isinstance(value, str) and len(value) > 2 and value != given
+    }
+    listed = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, others)) or '(?!)'})(?![\w-])")
+    for sentence in SENTENCE.finditer(region):
+        case = _CASE.search(sentence[0])
+        if case and (reply := _REPLIES.search(sentence[0])):
+            return InvalidInputError(
+                f'says "{shown(sentence[0])}" beside its calls, which is another case',
+                "a rule does one thing: write a rule of its own for the case, which asks, answers "
+                "or refuses",
+            ), sentence.start() + reply.start()
+        value = listed.search(sentence[0])
+        if value and (case or (_USES.search(sentence[0]) and FIXED not in sentence[0])):
+            name = others[value[0]]
+            return InvalidInputError(
+                f'says "{shown(sentence[0])}", and "{name}" is fixed as '
+                f'"{excerpt(str(arguments[name]))}"',
+                "a fixed value is fixed in every row: split the rule in two, or leave the value to "
+                "the teacher and describe it in words",
+            ), sentence.start() + value.start()
+    return None
+
+
+def find_remarks(text: str, reads: Sequence[Read]) -> tuple[str, ...]:
+    """The words of a Then that are no part of its calls, piece by piece as they stand there."""
+    region = masked(text, reads, quotes=False)
+    pieces: list[str] = []
+    for sentence in re.finditer(SENTENCE.pattern + r"[.!?]?", region):
+        for piece in re.finditer(rf"[^{FIXED}{FILLED}]+", sentence[0]):
+            start = sentence.start() + piece.start()
+            said = _EDGES.sub("", text[start : start + len(piece[0])])
+            if said and not _EMPTY.fullmatch(said):
+                pieces.append(said.strip())
+    return tuple(pieces)
+
+
+def is_description(remark: str, names: str) -> bool:
+    """Whether a remark only says what the teacher fills; `names` is a pattern of arguments."""
+    named = re.search(rf"(?<![\w-])(?:{names})(?![\w-])", remark, re.IGNORECASE)
+    return bool(named or _DESCRIBES.match(remark)) and not _REPLIES.search(remark)
+
+
+def find_choice(text: str, tools: Mapping[str, Tool]) -> InvalidInputError | None:
+    """A choice between two tools, as: `a` or `b`."""
+    named = "|".join(map(re.escape, tools)) or r"(?!)"
+    found = re.search(
+        rf"\bor\s+(?:else\s+)?(?:call\s+)?(?:the\s+)?`({named})`", text, re.IGNORECASE
+    )
+    return found and InvalidInputError(
+        f'says "{excerpt(found[0])}", a choice between tools, which is not read',
+        "a rule always calls the same tools: write a rule for each case, with its own When",
+    )

@@ -1,0 +1,103 @@
+"""What a call's Then says besides its calls is shown, or refused where it is another case."""
+
+import pytest
+
+from distill.workflow.model import Tool
+from distill.workflow.then import read_then
+from distill.workflow.values import InvalidInputError
+
+TEXT = {"type": "string"}
+
+
+def tool(name, required, **properties):
+    schema = {"type": "object", "properties": properties, "required": [required]}
+    return Tool(name=name, description=name, parameters=schema)
+
+
+TOOLS = {
+    each.name: each
+    for each in (
+        tool("search_faq", "query", query=TEXT, language={"enum": ["de", "en"]}),
+        tool(
+            "book_room", "room_type", room_type={"enum": ["single", "double", "suite"]}, note=TEXT
+        ),
+        tool(
+            "handover", "team", team={"enum": ["claims", "night desk"]}, urgent={"type": "boolean"}
+        ),
+    )
+}
+BOOK = "call `book_room` with `room_type` = suite"
+SUITE = ("book_room", {"room_type": "suite"})
+DESK = ("handover", {"team": "night desk"})
+
+REMARKS = {
+    f'{BOOK}, then answer "It is booked."': 'answer "It is booked."',
+    f"{BOOK}. Before that, ask for the name.": "Before that, ask for the name",
+    "call `search_faq` with `query` = “{topic}” twice.": "twice",
+    f"{BOOK}, and turn notifications on.": "turn notifications on",
+    f"{BOOK}. Reach the guest by phone.": "Reach the guest by phone",
+    f"{BOOK}, because it is the nicest.": "because it is the nicest",
+    'call `handover` with team "claims" or "night desk".': 'team "claims" or "night desk"',
+}
+OTHER_CASES = (
+    f"{BOOK}; if it is full, double.",
+    f"{BOOK}. If full, use double.",
+    f"{BOOK}. Use double when it is full.",
+    f"{BOOK}. Take a double where that is cheaper.",
+    f"{BOOK}. Refuse when the guest is drunk.",
+    f"{BOOK}. If the name is missing, ask for it.",
+    f"{BOOK}. Ask for the name if it is missing.",
+    f"{BOOK}.\n**Else** ask “Which room?”",
+    f"{BOOK} rather than `note` = late.",
+    f"{BOOK}, e.g. `note` = late.",
+    f"{BOOK} instead of `note` = late.",
+    f"{BOOK}. The default for `note` is “late”.",
+    f"{BOOK}, ~~`note` = late~~.",
+    f"{BOOK} or `handover` with `team` = claims.",
+)
+JOINED = {
+    f"{BOOK} and `handover` with `team` = night desk.": [SUITE, DESK],
+    f"{BOOK}, and `handover` with `team` = night desk.": [SUITE, DESK],
+    f"{BOOK}, followed by `handover` with `team` = night desk.": [SUITE, DESK],
+    f"{BOOK} and then `handover` with `team` = night desk.": [SUITE, DESK],
+    "call both `book_room` (`room_type` = suite) and `handover` (`team` = night desk).": [
+        SUITE,
+        DESK,
+    ],
+    "call `search_faq` with the words, and `handover` with the team": [
+        ("search_faq", {}),
+        ("handover", {}),
+    ],
+}
+
+
+@pytest.mark.parametrize("then", REMARKS)
+def test_what_is_no_part_of_the_calls_is_shown(then):
+    assert read_then(then, TOOLS).remarks == (REMARKS[then],)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        BOOK,
+        "call `search_faq` with `query` = “{topic}” and `language` = de.",
+        "Call `book_room`:\n- room_type: suite\n- note: “late”",
+        'call `handover` with {"team": "claims"}',
+        "call handover(team=claims).",
+        *JOINED,
+    ],
+)
+def test_a_plain_call_says_nothing_besides(then):
+    assert set(read_then(then, TOOLS).remarks) <= {"the words", "the team"}
+
+
+@pytest.mark.parametrize("then", OTHER_CASES)
+def test_another_case_is_refused(then):
+    with pytest.raises(InvalidInputError) as caught:
+        read_then(then, TOOLS)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("then", JOINED)
+def test_calls_are_joined_in_any_plain_way(then):
+    assert [(call.tool, call.arguments) for call in read_then(then, TOOLS).calls] == JOINED[then]
