@@ -15,6 +15,10 @@ FORMS = (
     'write {"user_content": "…", "tool_name": "…", "tool_arguments": {…}}'
     ' or {"messages": […], "tools": […]}'
 )
+CALLS_IN_MESSAGES = (
+    'write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "tool_calls": '
+    '[{"function": {"name": "…", "arguments": {…}}}, …]}]}'
+)
 _FORMS = {
     "user_content": ("tool_name", "tool_arguments"),
     "messages": (),

@@ -9,7 +9,8 @@ from typing import Any
 
 from distill import strict_json
 from distill.records import TARGET_KINDS, Case, ExpectedCall, Json, Message, TargetKind, digest
-from distill.workflow.forms import FORMS, form_of, messages_of, system_turn
+from distill.workflow.accord import require_fixed, require_order
+from distill.workflow.forms import CALLS_IN_MESSAGES, FORMS, form_of, messages_of, system_turn
 from distill.workflow.given import require_readable
 from distill.workflow.model import Rule, Tool
 from distill.workflow.problems import Problems, comma_list, did_you_mean
@@ -54,13 +55,15 @@ def read_row(row: Any, known: Known, place: str) -> Case:
     offered = {tool.name: tool for tool in own} if own is not None else known.tools
     rule = _rule(given, known)
     if form == "user_content":
-        messages, expected, unscored = *_from_prompt(given, offered), 0
+        messages, expected, unscored = *_from_prompt(given, offered, rule), 0
     else:
         messages, expected, unscored = _from_turns(
             messages_of(given, form), given, offered, known, rule
         )
     if rule is not None and (expected.calls or messages[-1].role != "tool"):
         _require_accord(rule, expected)
+        require_order(rule, expected.calls, messages)
+        require_fixed(rule, expected.calls, offered)
     fields: dict[str, Any] = {
         "messages": messages,
         "kind": expected.kind,
@@ -121,7 +124,9 @@ def _require_accord(rule: Rule, expected: _Expected) -> None:
     )
 
 
-def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _Expected]:
+def _from_prompt(
+    given: Json, offered: Offered, rule: Rule | None
+) -> tuple[tuple[Message, ...], _Expected]:
     prompt = given["user_content"]
     if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidInputError("has no user message", FORMS)
@@ -129,11 +134,16 @@ def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _E
     name = given.get("tool_name")
     if isinstance(name, str) and not name.strip():
         name = None
+    if isinstance(name, list):
+        raise InvalidInputError(
+            "has a tool_name that is a list", f"name one tool; of several calls {CALLS_IN_MESSAGES}"
+        )
     if name is not None and not isinstance(name, str):
         raise InvalidInputError("has a tool_name that is not text", FORMS)
     messages = (*system_turn(given), Message(role="user", content=prompt))
     if name is None:
-        expected = _Expected(_reply_kind(kind))
+        says = rule.then.kind if rule is not None and rule.then.kind != "call" else None
+        expected = _Expected(_reply_kind(kind or says))
         arguments = expected_call("", given.get("tool_arguments"), None).arguments
         if any(value is not None for value in (arguments or {}).values()):
             raise InvalidInputError("has tool_arguments and names no tool", 'add "tool_name"')
@@ -141,6 +151,11 @@ def _from_prompt(given: Json, offered: Offered) -> tuple[tuple[Message, ...], _E
     if kind not in (None, "call"):
         raise InvalidInputError(
             f'names the tool "{name}" and the target "{kind}"', 'keep one, or set "target": "call"'
+        )
+    if name.casefold() in (*TARGET_KINDS, "none", "null") and name not in (offered or (name,)):
+        raise InvalidInputError(
+            f'names the tool "{name}", which is none',
+            'leave "tool_name" out, and add "target": "ask", "answer" or "refuse"',
         )
     call = expected_call(name, given.get("tool_arguments"), offered)
     require_valid(call, offered)

@@ -31,7 +31,8 @@ def check_slots(
             problems.add(
                 parsed.then_line,
                 f"{subject} needs the slot {{{name}}}, which no list has",
-                _missing_slot_hint(name, lists),
+                _missing_slot_hint(name, lists)
+                + ("; or leave it out of the call: the teacher fills it" if then.calls else ""),
             )
     for call in then.calls:
         for error in _argument_errors(call, lists, tools[call.tool]):

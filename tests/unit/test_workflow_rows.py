@@ -655,6 +655,100 @@ def test_words_without_a_target_are_no_answer_where_no_rule_answers() -> None:
     assert read(row, rules=None).kind == "answer"
 
 
+FIXED: Row = {"order_id": "{topic}", "zone": "eu", "limit": 3}
+TWICE = rule("both", "call", "search", "find_order")
+TWICE = TWICE.model_copy(
+    update={
+        "then": TWICE.then.model_copy(
+            update={
+                "calls": (
+                    CallSpec(tool="search", arguments={"query": "{topic}", "place": None}),
+                    CallSpec(tool="find_order", arguments=FIXED),
+                    CallSpec(tool="find_order", arguments={"zone": "us"}),
+                )
+            }
+        )
+    }
+)
+SEARCHED = said(tool_calls=[{"function": {"name": "search", "arguments": {"query": "A-1"}}}])
+FOUND = {"role": "tool", "content": "found"}
+
+
+def find(**arguments: Any) -> Row:
+    given = {"order_id": "A-1", **arguments}
+    return said(tool_calls=[{"function": {"name": "find_order", "arguments": given}}])
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments"),
+    [
+        ({"user_content": "A-1", "tool_name": "search"}, None),
+        ({"user_content": "A-1", "tool_name": "search", "tool_arguments": {"query": "A-1"}},
+         {"query": "A-1"}),
+        ({"user_content": "A-1", "tool_name": "search",
+          "tool_arguments": {"query": "A-1", "place": None}}, {"query": "A-1"}),
+        (chat(ASKED, SEARCHED, FOUND, find(zone="eu", limit=3)),
+         {"order_id": "A-1", "zone": "eu", "limit": 3}),
+        (chat(ASKED, SEARCHED, FOUND, find(zone="us")), {"order_id": "A-1", "zone": "us"}),
+        (chat(ASKED, SEARCHED, FOUND, said("Sure?"), ASKED, find(zone="us")),
+         {"order_id": "A-1", "zone": "us"}),
+        (chat(ASKED, said(tool_calls=[*find(zone="us")["tool_calls"], *SEARCHED["tool_calls"]])),
+         {"order_id": "A-1", "zone": "us"}),
+    ],
+)  # fmt: skip
+def test_a_row_expects_what_its_rule_fixes(row: Row, arguments: Row | None) -> None:
+    case = read({**row, "rule": "both"}, rules=[TWICE])
+    assert case.calls[0].arguments == arguments
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        (chat(ASKED, SEARCHED, FOUND, find(zone="eu", limit=4)),
+         "always calls find_order with limit = 3, and expects limit = 4"),
+        (chat(ASKED, SEARCHED, FOUND, find(zone="eu")),
+         "always calls find_order with limit = 3, and leaves out limit"),
+        (chat(ASKED, SEARCHED, FOUND, find()), 'with zone = "eu", and leaves out zone'),
+        ({"user_content": "A-1", "tool_name": "search",
+          "tool_arguments": {"query": "A-1", "place": "x"}},
+         'place = null, and expects place = "x"'),
+        ({"user_content": "A-1", "tool_name": "find_order"},
+         'expects a call of find_order, and its rule "both" calls search first'),
+        (chat(ASKED, find(zone="us")), "calls search first"),
+        (chat(ASKED, said("Sure?"), ASKED, find(zone="us")), "calls search first"),
+    ],
+)  # fmt: skip
+def test_a_row_that_expects_other_than_its_rule_fixes_is_an_error(row: Row, cause: str) -> None:
+    assert cause in refused({**row, "rule": "both"}, [TWICE])[0]
+
+
+@pytest.mark.parametrize("name", [{}, {"tool_name": None}, {"tool_name": ""}])
+@pytest.mark.parametrize("said", RULES[1:], ids=lambda rule: rule.id)
+def test_a_prompt_without_a_target_is_what_its_rule_says(name: Row, said: Rule) -> None:
+    row = {"user_content": "hail", "rule": said.id, **name}
+    case = read(row, rules=RULES)
+    assert (case.kind, case.calls) == (said.then.kind, ())
+    refused({**row, "rule": "orders"}, RULES)
+    refused(row)
+
+
+@pytest.mark.parametrize("names", [["search", "find_order"], ["search"], []])
+def test_several_tools_of_a_prompt_are_told_how_to_be_written(names: list[str]) -> None:
+    cause, hint = refused({"user_content": "x", "tool_name": names})
+    assert cause == "the row has a tool_name that is a list"
+    assert '"messages": [' in hint
+    assert '"tool_calls": [{"function": {"name":' in hint
+
+
+@pytest.mark.parametrize("name", ["ask", "answer", "Refuse", "none", "null"])
+def test_a_target_is_no_tool(name: str) -> None:
+    cause, hint = refused({"user_content": "x", "tool_name": name})
+    assert cause == f'the row names the tool "{name}", which is none'
+    assert '"target": "ask"' in hint
+    tools = [FIND.model_copy(update={"name": name})]
+    assert read({"user_content": "x", "tool_name": name}, tools=tools).calls[0].name == name
+
+
 # --- whole conversations ---
 
 WHOLE = chat(ASKED, EARLIER, RESULT, said("Lost."))
