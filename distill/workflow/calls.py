@@ -101,7 +101,7 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
         reads = [_read(begins, end, arguments)] if arguments else []
         reader = FixedArguments(text, tool)
         following = _next(text, end, tools, listed=listed)
-        while found := reader.find(end, following.start if following else len(text)):
+        while found := _find(reader, text, end, following, tool, calls, tools):
             prose.append((end, found.start))
             if text[found.end - 1] not in _CLOSED:  # a bare value, which ends late
                 _check_called_words(
@@ -131,6 +131,33 @@ def read_calls(text: str, start: int, tools: Mapping[str, Tool]) -> Calls:
         if other := find_other_case(said, every, call.arguments, tools[call.tool]):
             raise MisreadError(*other)
     return Calls(tuple(calls), end, find_remarks(said, [Read(0, start, False), *every]))
+
+
+def _find(
+    reader: FixedArguments,
+    text: str,
+    start: int,
+    following: _Next | None,
+    tool: Tool,
+    calls: list[CallSpec],
+    tools: Mapping[str, Tool],
+) -> Fixed | None:
+    try:
+        return reader.find(start, following.start if following else len(text))
+    except MisreadError as error:
+        name = re.compile(r"\W*([\w.-]+)").match(text, error.offset)
+        for call in calls:
+            theirs = schema_of(tools[call.tool]).properties
+            if name and name[1] in theirs and name[1] not in schema_of(tool).properties:
+                raise MisreadError(
+                    InvalidInputError(
+                        f'gives {tool.name} the argument "{name[1]}" of {call.tool}',
+                        f"write each call with its own arguments, as: call `{call.tool}` with "
+                        f"`{name[1]}` = … and then `{tool.name}` with …",
+                    ),
+                    error.offset,
+                ) from None
+        raise
 
 
 def _read(start: int, end: int, values: Json) -> Read:

@@ -101,3 +101,10 @@ def test_another_case_is_refused(then):
 @pytest.mark.parametrize("then", JOINED)
 def test_calls_are_joined_in_any_plain_way(then):
     assert [(call.tool, call.arguments) for call in read_then(then, TOOLS).calls] == JOINED[then]
+
+
+def test_an_argument_of_another_call_is_told_with_how_to_write_the_two():
+    then = "call `book_room` and `handover`, with `room_type` = suite and `team` = claims."
+    with pytest.raises(InvalidInputError, match="of book_room") as caught:
+        read_then(then, TOOLS)
+    assert "and then `handover` with" in caught.value.hint
