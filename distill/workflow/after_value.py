@@ -23,6 +23,12 @@ _REASON = re.compile(
 _AS_WRITTEN = re.compile(
     r"(?:as|without|exactly|unchanged|verbatim|which|word\s+for\s+word)\b", re.IGNORECASE
 )
+# What changes a slot's text, which is trained as it stands.
+REWRITTEN = re.compile(
+    r"(?:in|into)\s+(?:capitals?|caps|(?:lower|upper|title|small|capital)\b|quotes|brackets|"
+    r"[A-Z][a-z]+(?:ish|an|ese|ch)\b)|(?:translated|shortened|summari[sz]ed|converted|rounded|"
+    r"reversed|abbreviated|capitali[sz]ed|(?:lower|upper)cased)\b"
+)
 _JOINT = re.compile(r"(?:and|then|call)\b", re.IGNORECASE)
 _BEFORE_NAME = re.compile(r"(?:(?:plus|with|using|where|the|its)\s+)+", re.IGNORECASE)
 _CONDITION = re.compile(
@@ -82,6 +88,8 @@ def unread_behind(
             listed = mark[0].startswith(",") and not re.match(name, behind[mark.end() :])
             behind = behind[mark.end() :]
             is_value = _VALUE.match(behind) or re.match(rf"`?(?:{value})", behind, re.IGNORECASE)
+            if not is_fixed and REWRITTEN.match(behind):
+                return sentence.strip()
             if not is_fixed and _AS_WRITTEN.match(behind):
                 return None
             if listed and (is_value or (is_text and _is_text(behind))):
@@ -91,6 +99,8 @@ def unread_behind(
                 return sentence.strip()
             if harmless is None:
                 return None
+        if not is_fixed and REWRITTEN.match(behind):
+            return sentence.strip()
         harmless = _HARMLESS.match(behind) or concerned.match(behind)
         if harmless is None:
             passes = not is_fixed or not behind[0].isalnum() or _is_plain(behind)
@@ -105,5 +115,4 @@ def _is_plain(behind: str) -> bool:
 
 def _is_text(behind: str) -> bool:
     """Whether the words behind a comma may belong to the text before it."""
-    joined = _JOINT.match(behind) or _BEFORE_NAME.match(behind)
-    return bool(re.match(r"\w", behind)) and not joined
+    return bool(re.match(r"\w", behind)) and not _JOINT.match(behind)

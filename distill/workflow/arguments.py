@@ -29,6 +29,11 @@ _QUOTED_NAME = r"[`\"'*“„]{0,2}"
 _NAME = re.compile(rf"{_QUOTED_NAME}([A-Za-z_][\w.-]*)[`\"'*”“]{{0,2}}\s*[:=]\s*")
 _SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and\s+)?|and\s+|\Z)")
 _TYPOGRAPHIC = str.maketrans(dict.fromkeys("“”„‟＂", '"') | dict.fromkeys("‘’‚", "'"))
+NOTHING = re.compile(
+    r"none|null|nil|undefined|unset|empty|blank|placeholder|t\.?b\.?[ad]\.?|todo|fixme|n/?a",
+    re.IGNORECASE,
+)
+_GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:\.\d{3})+")
 PLACEHOLDER = re.compile(r"\.{2,}|…|\?+|<[^<>]*>|\$\w+|\$?\{\{.*\}\}|%\w+%")
 _CALL = re.compile(r"(?:call(?:s|ing)?:?\s+)?(?:the\s+)?(?:(?:tool|function)\s+)?", re.IGNORECASE)
 _USING = re.compile(r"\s*[,:]?\s*(?:with|using)\b\s*:?\s*(?:the\s+)?(?:arguments?\b\s*:?\s*)?")
@@ -268,12 +273,9 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
     value = typed_argument(tool, name, text)
     if value == "None" and is_valid_argument(tool, name, None):
         return None
+    require_plain_number(text, value)
     if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
-        raise InvalidInputError(
-            f'gives "{name}" the placeholder {value}',
-            "leave the argument out where the teacher fills it, write {topic} for what the "
-            "request is about, or put a text that is meant so into quotes",
-        )
+        raise placeholder(name, value)
     if (
         code
         and isinstance(value, str)
@@ -285,6 +287,25 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
             f'put a fixed value into quotes, as: {name}="{value}"; leave out what is not fixed',
         )
     return value
+
+
+def placeholder(name: str, text: str) -> InvalidInputError:
+    return InvalidInputError(
+        f'gives "{name}" the placeholder {text}',
+        "leave the argument out where the teacher fills it, write {topic} for what the request is "
+        "about, or put a text that is meant so into quotes",
+    )
+
+
+def require_plain_number(text: str, value: object) -> None:
+    """Raise InvalidInputError for 1.500, which is 1500 in half of the world."""
+    if isinstance(value, float) and _GROUPED.fullmatch(text):
+        digits = text.replace(".", "")
+        fraction = f"{text}0" if f"{value:g}" == text else f"{value:g}"
+        raise InvalidInputError(
+            f"has the number {text}, which may be {digits} or {value:g}",
+            f"write {digits} or {fraction}",
+        )
 
 
 def stated(tool: Tool, name: str, value: object) -> bool:

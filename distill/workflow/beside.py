@@ -39,7 +39,7 @@ _EMPTY = re.compile(
     re.IGNORECASE,
 )
 _EDGES = re.compile(
-    rf"\A(?:[^\w\"'“„«(]|\b{_JOINTS}\b)+|(?:[^\w\"'”“»)\]!?%…]|\b{_JOINTS}\b)+\Z", re.IGNORECASE
+    rf"\A(?:[^\w\"'“„«(`]|\b{_JOINTS}\b)+|(?:[^\w\"'”“»)\]!?%…`]|\b{_JOINTS}\b)+\Z", re.IGNORECASE
 )
 _DESCRIBES = re.compile(
     r"\W*(?:the|their|its|his|her|what|which|that|as|whether|because|since|so|from|in|of|for|to|if|"

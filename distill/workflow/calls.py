@@ -21,6 +21,7 @@ from distill.workflow.problems import closest_match, comma_list, did_you_mean, e
 from distill.workflow.quotes import unquoted
 from distill.workflow.rest import WHERE_GIVEN, find_unread
 from distill.workflow.schema import schema_of
+from distill.workflow.spoken import find_quoted_name
 from distill.workflow.values import InvalidInputError, slots_in
 
 _MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w.-]*)(?=\())"
@@ -257,11 +258,15 @@ def _take(arguments: Json, found: Fixed, tool: Tool, before: str) -> None:
 def _check_prose(prose: str, offset: int, calls: list[CallSpec], tools: Mapping[str, Tool]) -> None:
     """What is not read is prose for the model; it may not look like more of the calls."""
     called = {name for call in calls for name in schema_of(tools[call.tool]).properties}
-    for name in re.findall(r"`([^`]*)`", prose):
-        if name in tools or name in called:
-            raise MisreadError(_goes_on(f"`{name}`"), offset + prose.index(f"`{name}`"))
-    for call in dict.fromkeys(call.tool for call in calls):
-        if looks := FixedArguments(prose, tools[call]).leftover():
+    for found in re.finditer(r"`([^`]*)`", prose):
+        if found[1] in tools:
+            raise MisreadError(_goes_on(found[0]), offset + found.start())
+    own = [tools[name] for name in dict.fromkeys(call.tool for call in calls)]
+    for tool in own:
+        if quoted := find_quoted_name(prose, tool):
+            raise MisreadError(quoted[0], offset + quoted[1])
+    for tool in own:
+        if looks := FixedArguments(prose, tool).leftover():
             raise MisreadError(_goes_on(looks[0]), offset + looks.start())
     named = "|".join(map(re.escape, sorted(tools, key=len, reverse=True)))
     if more := re.search(rf"(?<![\w.-])(?:calls?\s+)(?:{named})(?![\w-])|\b(?:{named})\(", prose):

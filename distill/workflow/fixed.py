@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
-from distill.workflow.after_value import unread_behind
+from distill.workflow.after_value import REWRITTEN, unread_behind
 from distill.workflow.arguments import (
+    NOTHING,
     ParsedValue,
     name_pattern,
     named_argument,
+    placeholder,
     read_object,
+    require_plain_number,
     scan_value,
+    stated,
     typed_value,
 )
 from distill.workflow.model import Tool
@@ -59,6 +63,7 @@ _BRACES = re.compile(r"\{+\s*\w[^{}]*\}+")
 _SLOT = re.compile(r"\{[A-Za-z_]\w*\}")
 _PLUS, _THE = "and|plus|with|also", "with|also|the|their|its|his|her|an?|any|customer['’]s"
 _IN_A_CASE = re.compile(
+    rf"\}}\s+{REWRITTEN.pattern}|"
     r"\s(?:if|unless|when|whenever|except|otherwise|only\s+(?:if|for|on|in|when))\s+\w|"
     r"\}\s+(?:as|which|that|where|exactly|unchanged|verbatim|in\s+(?:lower|upper)|"
     r"(?:from|for|of|in|with|without)\s+(?:the|their|his|her|its|any|an?))\b",
@@ -66,6 +71,9 @@ _IN_A_CASE = re.compile(
 )
 _DESCRIBING = re.compile(
     r"(?:the|their|his|her|its|your|whatever|whichever|what|as)\s+\w", re.IGNORECASE
+)
+_PART = re.compile(
+    r"(?:\.|\[[\"']?|['’]s\s+|[`*_]*\s*->\s*[`*_]*)([A-Za-z_]\w*|\d+)[\"']?\]?[`*_]*\s*[=:](?!/)"
 )
 _SLOTS = re.compile(r"\{[A-Za-z_]\w*\}(?:\s+\w+\s+\{[A-Za-z_]\w*\})*")
 _REASON = re.compile(r"\b(?:because|since)\b[^,.;\n]*\Z", re.IGNORECASE)
@@ -148,6 +156,11 @@ class FixedArguments:
         name = named_argument(self._tool, event[2])
         if name is None:
             return event.end()
+        if inner := _PART.match(self._text, event.end()):
+            raise InvalidInputError(
+                f'gives a part of "{name}", {excerpt(event[0] + inner[0])}, which is not read',
+                f'write the whole value as JSON, as: `{name}` = {{"{inner[1]}": …}}',
+            )
         if sign := _SIGN.match(self._text, event.end()):
             start = sign.end()
             if event[1] and self._text.startswith(f"{event[1]} ", start):  # **name:** value
@@ -159,7 +172,8 @@ class FixedArguments:
             self._check_near(name, words.end())
         if value is None and words:
             self._check_beside(name, words.end())
-        if value is None or self._has_other(name, value.end):
+        is_name = value and isinstance(value.value, str) and named_argument(self._tool, value.value)
+        if value is None or is_name or self._has_other(name, value.end):
             return event.end()
         return Fixed({name: value.value}, event.start(), value.end)
 
@@ -170,6 +184,12 @@ class FixedArguments:
         if not written:
             raise InvalidInputError(f'gives "{name}" no value', "write it behind the sign")
         is_text = isinstance(value.value, str) and written[:1] not in CLOSERS
+        if (
+            is_text
+            and NOTHING.fullmatch(written.strip("`"))
+            and not stated(self._tool, name, value.value)
+        ):
+            raise placeholder(name, written)
         joined = re.search(rf"\s+(?:{_PLUS})(?:\s+(?:{_THE}))*\s+{self._name}|\s+and\Z", written)
         if joined and _SLOT.fullmatch(written[: joined.start()]):
             value, joined = ParsedValue(written[: joined.start()], start + joined.start()), None
@@ -249,6 +269,7 @@ class FixedArguments:
                     return ParsedValue(value, end)
         number = re.compile(r"(?:-?\d+(?:\.\d+)?|true|false)\b", re.IGNORECASE).match(text, start)
         if number and not isinstance(typed_argument(self._tool, name, number[0]), str):
+            require_plain_number(number[0], typed_argument(self._tool, name, number[0]))
             return ParsedValue(typed_argument(self._tool, name, number[0]), number.end())
         return None
 

@@ -17,6 +17,7 @@ from distill.workflow.fillable import argument_schemas, gives_values, is_free_te
 from distill.workflow.model import CallSpec, Rule, Tool, Words, Workflow
 from distill.workflow.problems import comma_list, excerpt
 from distill.workflow.schema import schema_of
+from distill.workflow.stand_ins import is_stand_in
 from distill.workflow.values import slots_in
 
 ENOUGH = {"things": 30, "actions": 15, "examples": 10}
@@ -133,6 +134,21 @@ def _unworded_replies(workflow: Workflow) -> Iterator[Problem]:
                 f"if these are the very words, put them between quotes, as: **Then** {then.kind}: "
                 '"…"',
             )
+
+
+def _stand_ins(workflow: Workflow) -> Iterator[Problem]:
+    """A text in quotes may be meant so, and hardly ever is."""
+    for rule in workflow.rules:
+        for call in rule.then.calls:
+            for name, value in call.arguments.items():
+                if is_stand_in(workflow.by_name[call.tool], name, value):
+                    yield Problem(
+                        _place(workflow, rule.line),
+                        f'rule "{rule.id}" fixes "{name}" of {call.tool} as the text '
+                        f'"{excerpt(str(value))}" in every row',
+                        "write {topic} or a slot for what the request says, or leave the argument "
+                        "out, if the teacher fills it",
+                    )
 
 
 def _unsaid_arguments(workflow: Workflow) -> Iterator[Problem]:
@@ -258,6 +274,7 @@ CHECKS: tuple[Callable[[Workflow], Iterable[Problem]], ...] = (
     _open_arguments,
     _remarks_in_then,
     _unworded_replies,
+    _stand_ins,
     _unsaid_arguments,
     _repeated_examples,
     _claimed_counter_examples,

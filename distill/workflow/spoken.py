@@ -29,6 +29,32 @@ _EMPTY = re.compile(
     r"\b",
     re.IGNORECASE,
 )
+_LEFT_OUT = re.compile(
+    r"\b(?:not|no|never|without|disable\w*|omit\w*|skip\w*|drop\w*|ignore\w*|exclud\w*|except|but|"
+    r"unless|(?:leave|leaving|left)\b.*\b(?:out|off|away|empty)|empty|blank|unset|null)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_BOUND = re.compile(
+    r"\b(?:above|over|below|under|at\s+(?:most|least)|up\s+to|(?:more|less|fewer)\s+than|"
+    r"maximum|minimum|limited\s+to|within)\b(?=.*\d)",
+    re.IGNORECASE,
+)
+_FILLED_BEFORE = re.compile(
+    r"(?:\A|[,(:]|\b(?:with|and|the|their|its|fills?(?:\s+in)?|for|using|plus|also|arguments?|gives?|"
+    r"takes?|sets?|provides?|includes?|adds?|as\s+well\s+as|needs?|optionally))\s*\Z",
+    re.IGNORECASE,
+)
+_DESCRIBED_AS = re.compile(
+    r"\b(?:the|what|their|its|his|her|whether)\s[^,\d\"“”'`]*\bas\s*\Z", re.IGNORECASE
+)
+_FILLED_BEHIND = re.compile(
+    r"\s*(?:\Z|[,)]|and\b|as\s+(?:the|they|he|she|it|given|said|stated|named|asked|in)\b|"
+    r"\(?\s*(?:taken\s+)?from\s+(?:the|their|what)\b|\(?\s*one\s+of\b|\(?\s*(?:if|where|when)\s+"
+    r"(?:any|given|known|named|present|stated|they|it|the)\b|which\b|that\b|of\s+the\b|named\b|given\b|"
+    r"(?:is|are)\s+(?:in|from|what|as|taken|up\s+to)\b|"
+    r"\(\s*(?:the|what|which|as|their)\b)",
+    re.IGNORECASE,
+)
 _ABOUT_LACK = re.compile(
     r"\b(?:if|when|whenever|where|there|has|have|gives?|names?|in\s+case|unless|whether)\b",
     re.IGNORECASE,
@@ -89,17 +115,72 @@ def find_mentions(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
         before = re.split(rf"[.;\n,:(){FIXED}]", region[: found.start()])[-1]
         after = re.split(r"[.;\n,:()]", region[found.end() :], maxsplit=1)[0]
         kind = _kind(tool, name)
+        if region[found.start() - 1 : found.end() + 1] == f"`{found[0]}`" and _is_left_to_fill(
+            region, found.start() - 1, found.end() + 1
+        ):
+            continue
         in_brackets = kind == "number" and _IN_BRACKETS.match(region, found.end())
         if in_brackets or not _is_plain(before, after, kind):
             said = shown(f"{before}{found[0]}{after}".strip(" `*_"))
-            value = {"switch": "true", "number": "3"}.get(kind, '"…"')
-            told = f"whether it is {name}" if kind == "switch" else f"with the {name}"
             error = InvalidInputError(
-                f'says "{said}" of "{name}", which fixes nothing',
-                f"write a fixed value as: `{name}` = {value}; say what the teacher fills as: "
-                f"{told}, as the request says; what is never sent belongs out of the tool",
+                f'says "{said}" of "{name}", which fixes nothing', _way_out(name, said, kind)
             )
             yield error, found.start() - len(before.lstrip())
+
+
+def find_quoted_name(prose: str, tool: Tool) -> _Found | None:
+    """The first argument in backticks that is more than one of what the teacher fills."""
+    for found in re.finditer(r"`([^`]*)`", prose):
+        if found[1] in schema_of(tool).properties and not _is_left_to_fill(prose, *found.span()):
+            said = shown("".join(_around(prose, *found.span(), keep=True)))
+            error = InvalidInputError(
+                f'says "{said}" of `{found[1]}`, which is not understood',
+                _way_out(found[1], said, _kind(tool, found[1])),
+            )
+            return error, found.start()
+    return None
+
+
+def _is_left_to_fill(prose: str, start: int, end: int) -> bool:
+    before, after = _around(prose, start, end)
+    return bool(
+        (_FILLED_BEFORE.search(before) or _DESCRIBED_AS.search(before))
+        and _FILLED_BEHIND.match(after)
+        and not _LEFT_OUT.search(f"{before} {after}")
+    )
+
+
+def _around(prose: str, start: int, end: int, *, keep: bool = False) -> tuple[str, str]:
+    """What a sentence says in front of a place, and behind it; `keep`: the place as well."""
+    before = re.split(r"[.;\n]", prose[:start])[-1]
+    after = re.split(r"[.;\n]", prose[end:], maxsplit=1)[0]
+    return before.lstrip(" ,") + prose[start:end] * keep, after
+
+
+def _way_out(name: str, said: str, kind: str) -> str:
+    lacks = _LEFT_OUT.search(said)
+    if bound := _BOUND.search(said):
+        return (
+            f'a bound ("{bound[0]}") belongs into the schema, as minimum or maximum; write a fixed '
+            f"value as: `{name}` = {(re.findall(r'[0-9]+', said) or ['…'])[0]}"
+        )
+    if kind == "switch":
+        value = "false" if lacks else "true"
+        return (
+            f"write a fixed value as: `{name}` = {value}; say what the teacher fills as: whether "
+            f"it is {name}, as the request says"
+        )
+    if lacks:
+        return (
+            "leave the sentence out: an optional argument is sent only where the request gives it; "
+            f"what is never sent belongs out of the tool's schema, a fixed value is written as: "
+            f"`{name}` = …"
+        )
+    value = "3" if kind == "number" else "…"
+    return (
+        f"write a fixed value as: `{name}` = {value}; say what the teacher fills as: with the "
+        f"{name}, as the request says"
+    )
 
 
 def find_values(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:

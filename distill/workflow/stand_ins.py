@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 
-from distill.workflow.arguments import PLACEHOLDER, stated
+from distill.workflow.arguments import NOTHING, PLACEHOLDER, stated
 from distill.workflow.model import Tool
 from distill.workflow.problems import excerpt
 from distill.workflow.values import InvalidInputError
 
 _STAND_IN = re.compile(
-    rf"{PLACEHOLDER.pattern}|-+|_+|\[[^\[\]]*\]|x{{3,}}"
-    r"|t\.?b\.?[ad]\.?|todo|fixme|n/?a"
-    r"|none|nil|undefined|unset|empty|not (?:set|given|known|specified)|placeholder"
+    rf"{PLACEHOLDER.pattern}|{NOTHING.pattern}|-+|_+|\[[^\[\]]*\]|x{{3,}}"
+    r"|not (?:set|given|known|specified)"
     r"|(?:your|insert)[ _-].+"
     r"|(?:as|see) (?:given|above|below|said|stated|requested|before|asked|in the request|needed)"
     r"|same(?: as above)?|whatever.*",
@@ -25,16 +24,22 @@ _NOUNS = (
 )
 
 
-def require_meant(tool: Tool, name: str, value: object, request: str) -> None:
-    """Raise InvalidInputError where a value describes what belongs there, and is not said."""
-    if not isinstance(value, str) or value.casefold() in request.casefold():
-        return
+def is_stand_in(tool: Tool, name: str, value: object) -> bool:
+    """Whether a text that the schema does not list describes what belongs there."""
+    if not isinstance(value, str) or not value or stated(tool, name, value):
+        return False
     last = re.split(r"[_\W]+", name)[-1]
-    described = rf"{_OWNER} (?:[\w-]+ ){{0,3}}(?:{_NOUNS}|{re.escape(last)})"
-    is_stand_in = _STAND_IN.fullmatch(value) or re.fullmatch(described, value, re.IGNORECASE)
-    if is_stand_in and value and not stated(tool, name, value):
+    own = r"[\s_-]+".join(map(re.escape, re.split(r"[_\W]+", name)))
+    described = rf"{_OWNER} (?:[\w-]+ ){{0,3}}(?:{_NOUNS}|{re.escape(last)})|{own} (?:{_NOUNS})"
+    return bool(_STAND_IN.fullmatch(value) or re.fullmatch(described, value, re.IGNORECASE))
+
+
+def require_meant(tool: Tool, name: str, value: object, request: str) -> None:
+    """Raise InvalidInputError where a value is a stand-in, and the request does not say it."""
+    if is_stand_in(tool, name, value) and str(value).casefold() not in request.casefold():
         raise InvalidInputError(
-            f'gives "{name}" the text "{excerpt(value)}", which stands for a value and is none',
+            f'gives "{name}" the text "{excerpt(str(value))}", which stands for a value and is '
+            "none",
             "write the value that this request has, or leave the arguments out: the teacher gives "
             "them",
         )

@@ -12,10 +12,10 @@ from jsonschema.exceptions import ValidationError
 from distill import strict_json
 from distill.records import Json
 from distill.strict_json import JsonError
-from distill.workflow.formats import FORMAT_EXAMPLES
 from distill.workflow.model import Tool
 from distill.workflow.problems import did_you_mean, truncate
 from distill.workflow.schema import path_text, schema_of
+from distill.workflow.wanted import way_out
 
 # Characters of a value that a message quotes.
 MAX_QUOTED = 200
@@ -109,17 +109,25 @@ def _input_errors(tool: Tool, error: ValidationError) -> Iterator[InvalidInputEr
         cause = f'leaves out "{missing}", which {tool.name} needs'
         yield InvalidInputError(cause, f'add it, as: {missing}: "…"')
         return
+    if (number := _number(error)) is not None:  # text that is a number: is it wrong as one?
+        refused = schema_of(tool).errors({str(error.path[0]): number}, partial=True)
+        if refused:
+            yield from (inner for each in refused for inner in _input_errors(tool, each))
+            return
     subject = f'"{path_text(error.path)}"' if error.path else "the arguments"
     yield InvalidInputError(
         f"has a wrong value for {subject} of {tool.name}: {truncate(error.message, MAX_QUOTED)}",
-        f"write it as: {FORMAT_EXAMPLES[str(error.validator_value)]}"
-        if error.validator == "format"
-        else f"the schema wants {_wanted(error.schema)}",
+        way_out(error),
     )
 
 
-def _wanted(schema: Any) -> str:
-    if not isinstance(schema, Mapping):
-        return "nothing here"
-    keep = {key: value for key, value in schema.items() if key not in ("description", "title")}
-    return truncate(strict_json.encode(keep), MAX_QUOTED)
+def _number(error: ValidationError) -> int | float | None:
+    text = error.instance
+    if error.validator != "type" or len(error.path) != 1 or not isinstance(text, str):
+        return None
+    try:
+        number = strict_json.decode(text)
+    except JsonError:
+        return None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return number if is_number else None

@@ -153,7 +153,7 @@ SLIPS = {
     "arguments list": (row(tool_arguments="[1]"), "no JSON object", "{"),
     "arguments missing": (row(tool_arguments={}), 'leaves out "order_id"', "order_id"),
     "arguments empty": (row(tool_arguments=""), 'leaves out "order_id"', "order_id"),
-    "arguments type": (row(tool_arguments={"order_id": 1}), 'wrong value for "order_id"', "string"),
+    "arguments type": (row(tool_arguments={"order_id": 1}), 'wrong value for "order_id"', "text"),
     "arguments unknown": (
         row(tool_arguments={"order_id": "1", "x": 1}), 'unknown argument "x"', "order_id"),
     "messages": ({"messages": 3}, "no list of messages", "messages"),

@@ -116,7 +116,7 @@ SLIPS = {
         "rules.md:5", 'gives refund_order the unknown argument "oder_id"', '"order_id"?'),
     "argument type": (
         REFUNDS.replace('`order_id` = "{topic}"', "`amount` = lots"),
-        "rules.md:5", 'wrong value for "amount" of refund_order', '"integer"'),
+        "rules.md:5", 'wrong value for "amount" of refund_order', "a whole number"),
     "argument twice": (
         REFUNDS.replace('"{topic}"', "1 and `order_id` = 2"),
         "rules.md:5", 'gives "order_id" to refund_order twice', "one"),
@@ -154,10 +154,10 @@ SLIPS = {
         "rules.md:8", 'example "a" leaves out "amount", which refund_order needs', "amount: "),
     "example argument type": (
         REFUNDS + "### Examples\n- a → order_id: 1, amount: few\n",
-        "rules.md:8", 'wrong value for "amount" of refund_order', "integer"),
+        "rules.md:8", 'wrong value for "amount" of refund_order', "a whole number"),
     "example enum": (
         REFUNDS + "### Examples\n- a → order_id: 1, amount: 1, reason: lost\n",
-        "rules.md:8", 'wrong value for "reason"', '["late", "broken"]'),
+        "rules.md:8", 'wrong value for "reason"', "one of late, broken"),
     "example argument twice": (
         REFUNDS + "### Examples\n- a → amount: 1, amount: 2\n", "rules.md:8", "twice", "keep"),
     "example argument no name": (

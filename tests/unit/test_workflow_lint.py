@@ -66,6 +66,7 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 NEW_TOOL = json.dumps({"name": "wave", "description": "Wave."})
+NEW_RULE = '## x: X\n\n**When** x.\n\n**Then** call `search_products` with `query` = "{}".\n'
 SPOILT = {
     "_thin_tools": [
         ("tools.json", "[\n  {", f"[\n  {NEW_TOOL},\n  {{", 'no rule calls the tool "wave"'),
@@ -100,6 +101,13 @@ SPOILT = {
          "ask for the number of the order.", "tells how to ask"),
         ("rules.md", 'ask: "Which order is it? The number has two letters and four digits."',
          "ask Which order is it?", None),
+    ],
+    "_stand_ins": [
+        ("rules.md", "## order-status", f"{NEW_RULE.format('<query>')}\n## order-status",
+         'as the text "<query>"'),
+        ("rules.md", "## order-status", f"{NEW_RULE.format('the search words')}\n## order-status",
+         "in every row"),
+        ("rules.md", "## order-status", f"{NEW_RULE.format('rain')}\n## order-status", None),
     ],
     "_unsaid_arguments": [
         ("rules.md", "query: rain cover pushchair", "query: an umbrella", '"an umbrella" as query'),
