@@ -15,9 +15,7 @@ from distill.workflow.values import (
     slots_in,
     typed_argument,
 )
-from distill.workflow.words import WordLists
-
-TOPIC = "topic"
+from distill.workflow.words import TOPIC, WordLists
 
 
 def check_slots(
@@ -49,6 +47,10 @@ def check_slots(
 
 
 def _missing_slot_hint(name: str, lists: WordLists) -> str:
+    if name == TOPIC:
+        return (
+            "{topic} stands in Then; a phrase has its topic in brackets, as: who wrote [the plan]"
+        )
     if lists.slots:
         hint = did_you_mean(name, lists.slots, "slots")
         if hint.startswith("did"):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from distill.workflow.examples import ARROW
 from distill.workflow.markdown import (
     Block,
     Part,
@@ -23,6 +24,13 @@ from distill.workflow.values import slots_in
 
 LISTS = ("things", "actions", "phrases", "slots")
 SHARED = "shared"
+TOPIC = "topic"
+"""The slot of what a request is about, which is no list."""
+# Marks that hold an entry together; none is also an apostrophe, and none opens within a word.
+_QUOTED = r"(?<!\w)\"[^\"]*\"|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|»[^«»]*«"
+_BETWEEN_DIGITS = re.compile(r"\d+(?:,\d+)+")
+_THOUSANDS = r"(?<!\d)(?<!\d,)\d{1,3}(?:,\d{3})+(?!\d|,\d)"
+_ARTICLES = ("a", "an", "the", "my", "our", "your", "some")
 _SLOT_LINE = re.compile(r"`?\{?([^\W\d]\w*)\}?`?\s*:\s*(.*)", re.DOTALL)
 
 
@@ -85,6 +93,9 @@ def read_list(name: str, blocks: Iterable[Block], into: WordLists, problems: Pro
             entries = getattr(into, name)
             for item in _entries(block, problems.path, ";"):
                 _check_marks(item, problems, is_phrase=name == "phrases")
+                _check_arrow(item, problems)
+                if name != "phrases":
+                    _advise_on_commas(item, problems)
                 entries.append(item)
 
 
@@ -180,19 +191,80 @@ def _read_slot(block: Block, into: WordLists, problems: Problems) -> None:
             "write its name, then its values, as: - project: Chimera, Atlas, Orion",
         )
         return
-    values = _entries(block._replace(text=found[2]), problems.path, ";" if ";" in found[2] else ",")
+    separator = ";" if ";" in found[2] else ","
+    values = _entries(block._replace(text=found[2]), problems.path, separator)
     if not values:
         problems.add(
             block.line, f'the slot "{found[1]}" has no values', "list them after the colon"
         )
+    if found[1] == TOPIC:
+        problems.add(
+            block.line,
+            f'the slot list is named "{TOPIC}", and {{{TOPIC}}} stands for what a request is about',
+            "give it another name, and write that in braces",
+        )
+    if separator == ",":
+        _check_numbers(found[1], join_lines(found[2]), block.line, problems)
+    for item in values:
+        _check_arrow(item, problems)
     into.slots.setdefault(found[1], []).extend(values)
 
 
 def _entries(block: Block, path: Path, separator: str) -> list[Item]:
-    # A separator between straight quotes separates nothing.
-    split = re.compile(rf'(?:"[^"]*"|[^"{separator}]|")+')
-    parts = (part.strip() for part in split.findall(join_lines(block.text)))
-    return [Item(part, path, block.line) for part in parts if part]
+    """The entries of a bullet. A separator within quotes separates nothing.
+
+    Nor does a comma within 1,000 where others have a blank behind them.
+    Quotes are taken off where they hold a separator, or stand around every entry: else they are
+    the entry's own, as people type them.
+    """
+    line = join_lines(block.text)
+    number = _THOUSANDS if re.search(r",\s", line) else r"(?!)"
+    split = re.compile(rf"(?:{_QUOTED}|{number}|[^{separator}])+")
+    texts = [text for part in split.findall(line) if (text := part.strip())]
+    inner = [text[1:-1].strip() if re.fullmatch(_QUOTED, text) else None for text in texts]
+    if all(inner) or any(separator in text for text in inner if text):
+        texts = [inside or text for inside, text in zip(inner, texts, strict=True)]
+    return [Item(text, path, block.line) for text in texts]
+
+
+def _check_numbers(name: str, text: str, line: int, problems: Problems) -> None:
+    """Add a problem for commas between digits that may be within a number, or between two."""
+    bare = re.sub(_QUOTED, "", text)
+    is_spaced = re.search(r",\s", bare) is not None
+    bare = re.sub(_THOUSANDS, "", bare) if is_spaced else bare
+    found = _BETWEEN_DIGITS.search(bare)
+    if found and (is_spaced or re.search(r",0\d\d\b", found[0])):
+        problems.add(
+            line,
+            f'the slot "{name}" has "{excerpt(found[0])}", which may be one number or several',
+            'write ", " between entries, or "; " where they have commas',
+        )
+
+
+def _check_arrow(item: Item, problems: Problems) -> None:
+    """An arrow with something on both sides belongs to Examples and Not."""
+    text = item.text
+    if any(text[: a.start()].strip() and text[a.end() :].strip() for a in ARROW.finditer(text)):
+        problems.add(
+            item.line,
+            f'"{excerpt(item.text)}" has an arrow, which words do not need',
+            "leave it out with what follows it: arguments stand under Examples in rules.md",
+        )
+
+
+def _advise_on_commas(item: Item, problems: Problems) -> None:
+    """Things and actions that are separated by commas are one entry."""
+    pieces = [piece.split() for piece in re.sub(_QUOTED, "…", item.text).split(",")]
+    if len(pieces) < 2 or not all(pieces):
+        return
+    alike = len({words[0].casefold() for words in pieces} | {*_ARTICLES}) == len(_ARTICLES)
+    short = len(pieces) > 2 and all(len(words) < 4 for words in pieces)
+    if (alike or short) and pieces[-1][0].casefold() not in ("and", "or"):
+        problems.of(item.path).advise(
+            item.line,
+            f'"{excerpt(item.text)}" is read as one entry',
+            "write one a bullet, or separate them by semicolons",
+        )
 
 
 def _check_marks(item: Item, problems: Problems, *, is_phrase: bool) -> None:

@@ -52,3 +52,83 @@ def test_a_slot_that_no_list_has_may_as_well_be_the_teachers(tmp_path):
     assert "needs the slot {town}" in problem.cause
     assert "add a list under Slots" in problem.hint
     assert "leave it out of the call: the teacher fills it" in problem.hint
+
+
+SLOTS = {
+    "Bonn, Köln, Ulm": ["Bonn", "Köln", "Ulm"],
+    "Bonn; Frankfurt, Oder": ["Bonn", "Frankfurt, Oder"],
+    '"Frankfurt, Oder", Bonn': ["Frankfurt, Oder", "Bonn"],
+    'Bonn, "Frankfurt, Oder", "Ulm"': ["Bonn", "Frankfurt, Oder", "Ulm"],
+    "“Frankfurt, Oder”, „Bonn, Rhein“, «Ulm»": ["Frankfurt, Oder", "Bonn, Rhein", "Ulm"],
+    '"Bonn", "Ulm"': ["Bonn", "Ulm"],
+    '"race condition", deadlock': ['"race condition"', "deadlock"],
+    'a 5" pipe, a 6" pipe': ['a 5" pipe', 'a 6" pipe'],
+    "1,000, 2,000": ["1,000", "2,000"],
+    "50, $1,200,000 net, 9.99, 75000": ["50", "$1,200,000 net", "9.99", "75000"],
+    "1,2,3": ["1", "2", "3"],
+    "100,200,300": ["100", "200", "300"],
+    "1,000; 2,000": ["1,000", "2,000"],
+    "1,5; 2,5": ["1,5", "2,5"],
+    '"1,5", "2,5"': ["1,5", "2,5"],
+}
+
+
+@pytest.mark.parametrize("written", SLOTS)
+@pytest.mark.parametrize("section", ["stay", "Shared"])
+def test_entries_are_what_stands_between_their_separators(tmp_path, written, section):
+    words, advice = load(tmp_path, f"## {section}\n### Slots\n- nights: {written}")
+    assert words.slots == {"nights": tuple(SLOTS[written])}
+    assert not advice
+
+
+ENTRIES = {
+    '"a room; and breakfast"; a bed': ["a room; and breakfast", "a bed"],
+    '"a room"': ["a room"],
+    'the "quiet; dark" room; a bed': ['the "quiet; dark" room', "a bed"],
+    "the guests' room; the dog's bed": ["the guests' room", "the dog's bed"],
+    "a room in Bonn, Germany": ["a room in Bonn, Germany"],
+    "a room, and breakfast": ["a room, and breakfast"],
+    "a->b": ["a->b"],
+}
+
+
+@pytest.mark.parametrize("written", ENTRIES)
+@pytest.mark.parametrize("part", ["Things", "Actions", "Phrases"])
+def test_words_are_separated_by_semicolons(tmp_path, written, part):
+    words, advice = load(tmp_path, f"## stay\n### {part}\n- {written}")
+    assert getattr(words, part.lower()) == tuple(ENTRIES[written])
+    assert not advice
+
+
+AMBIGUOUS = {
+    "### Slots\n- nights: 1,5, 2,5": "may be one number or several",
+    "### Slots\n- nights: 1,2, 3": "may be one number or several",
+    "### Slots\n- nights: 1,000": "may be one number or several",
+    "### Slots\n- nights: 1,000,2,000": "may be one number or several",
+    "### Slots\n- topic: a, b": "stands for what a request is about",
+    "### Slots\n- city: Bonn → stay": "has an arrow",
+    "### Things\n1. a car → fast": "has an arrow",
+    "### Actions\n- book a room -> city: Bonn": "has an arrow",
+    "### Phrases\n- a [room] in Bonn => city: Bonn": "has an arrow",
+    "### Phrases\n- a [room] for {topic}": "needs the slot {topic}",
+}
+
+
+@pytest.mark.parametrize("words", AMBIGUOUS)
+def test_words_that_may_mean_two_things_are_refused(tmp_path, words):
+    problem = refused(tmp_path, f"## stay\n{words}")
+    assert problem.place == f"{tmp_path / 'words.md'}:5"
+    assert AMBIGUOUS[words] in problem.cause
+    assert "- topic:" not in problem.hint
+
+
+@pytest.mark.parametrize("part", ["Things", "Actions"])
+@pytest.mark.parametrize(
+    "written", ["a car, a van, a bus", "the room, the bed", "red wine, beer, gin", "My car, my van"]
+)
+def test_words_separated_by_commas_are_said_to_be_one_entry(tmp_path, part, written):
+    words, (advice,) = load(tmp_path, f"## stay\n### {part}\n- {written}")
+    assert getattr(words, part.lower()) == (written,)
+    assert advice.place == f"{tmp_path / 'words.md'}:5"
+    assert "is read as one entry" in advice.cause
+    assert "semicolons" in advice.hint
