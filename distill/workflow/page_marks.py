@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from distill.workflow.problems import excerpt
 from distill.workflow.quotes import quotation
-from distill.workflow.values import InvalidInputError
+from distill.workflow.values import InvalidInputError, slots_in
 
 _CHECKBOX = re.compile(r"\[[ xX]?\]\s+")
 _SPEAKERS = "User|Customer|Client|Caller|Human|Guest|Visitor|Q"
@@ -66,6 +66,11 @@ def without_marks(request: str) -> Bare:
     if _BREAK.search(text):
         taken.append("<br>")
         text = " ".join(_BREAK.sub(" ", text).split())
+    if slot := next(slots_in(text), None):
+        raise InvalidInputError(
+            f"holds the slot {{{slot}}}, which examples do not fill",
+            f"write what people type, with a value; {QUOTE_IT}",
+        )
     if left := _LEFT.search(text):
         raise InvalidInputError(
             f"holds the markup {excerpt(left[0], 30)}, which students would learn as it stands",

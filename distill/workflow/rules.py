@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from distill.workflow.examples import ARROW, is_quoted, read_example, split_arrow
 from distill.workflow.markdown import (
     Block,
     Page,
@@ -18,13 +17,11 @@ from distill.workflow.markdown import (
     preamble,
     sections,
 )
-from distill.workflow.model import CounterExample, Rule, RuleExample, Then, Tool
-from distill.workflow.page_marks import Bare, without_marks, without_prefix
-from distill.workflow.problems import Problems, closest_match, did_you_mean, excerpt, slug
-from distill.workflow.quotes import unquoted
-from distill.workflow.strays import check_preamble, check_request, check_strays
+from distill.workflow.model import Rule, Then, Tool
+from distill.workflow.problems import Problems, closest_match, slug
+from distill.workflow.requests import check_winners, read_counter_examples, read_examples
+from distill.workflow.strays import NO_SLIPS, check_preamble, check_strays
 from distill.workflow.then import USAGE, ThenError, read_then_part
-from distill.workflow.values import InvalidInputError
 from distill.workflow.words import (
     LISTS,
     WordLists,
@@ -67,7 +64,7 @@ def read_rules(page: Page, tools: Mapping[str, Tool], problems: Problems) -> lis
         _read_rule(page, section, rule_id, tools, problems)
         for section, rule_id in zip(rule_sections, ids, strict=True)
     ]
-    _check_winners(rule_sections, ids, problems)
+    check_winners(rule_sections, ids, problems)
     return [rule for rule in parsed if rule is not None]
 
 
@@ -120,8 +117,8 @@ def _read_rule(
         title=_id_and_title(section)[1],
         when=when,
         then=then,
-        examples=tuple(_examples(rule_id, then, rule_parts, tools, problems)),
-        counter_examples=tuple(_counter_examples(rule_id, rule_parts, problems)),
+        examples=tuple(read_examples(rule_id, then, rule_parts, tools, problems)),
+        counter_examples=tuple(read_counter_examples(rule_id, rule_parts, problems)),
         text=_text_without_words(page, section, rule_parts, word_parts),
         line=section.line,
         notes=tuple(_notes(rule_parts, word_parts, then)),
@@ -154,7 +151,8 @@ def _read_word_parts(
 def _check_heading(rule_id: str, part: Part, problems: Problems) -> None:
     """Report a heading that looks like a misspelled part; any other is a note to the reader."""
     names = [*_TEXT_PARTS, "words"]
-    if part.name and part.name not in names and (close := closest_match(part.name, names, 0.8)):
+    is_own = not part.name or part.name in (*names, *NO_SLIPS)
+    if not is_own and (close := closest_match(part.name, names, 0.8)):
         problems.add(
             part.line,
             f'rule "{rule_id}" has the unknown part "{part.title}"',
@@ -211,99 +209,6 @@ def _only_part(rule_id: str, name: str, rule_parts: list[Part], problems: Proble
             "join the two, or make it two rules",
         )
     return named[0] if named else None
-
-
-def _list_items(name: str, rule_parts: list[Part], problems: Problems) -> list[Block]:
-    """The list items of the parts called `name`.
-
-    Other content there is reported, except for a paragraph that introduces the list by a colon.
-    """
-    items = []
-    for block in (block for part in rule_parts if part.name == name for block in part.blocks):
-        introduces = block.kind == "paragraph" and block.text.rstrip().endswith(":")
-        if block.kind == "item" and block.text.strip():
-            items.append(block._replace(text=join_lines(block.text)))
-        elif block.text.strip() and not introduces:
-            problems.add(
-                block.line,
-                f'"{excerpt(block.text)}" is not understood in {name.title()}',
-                "write each request as one bullet, without bullets inside of it",
-            )
-    return items
-
-
-def _examples(
-    rule_id: str, then: Then, rule_parts: list[Part], tools: Mapping[str, Tool], problems: Problems
-) -> list[RuleExample]:
-    examples = []
-    for item in _list_items("examples", rule_parts, problems):
-        try:
-            read = read_example(item.text, then, tools)
-        except InvalidInputError as error:
-            request = ARROW.split(item.text, maxsplit=1)[0].strip()
-            subject = f'rule "{rule_id}", example "{excerpt(request)}"'
-            problems.add(item.line, f"{subject} {error.cause}", error.hint)
-        else:
-            check_request(read.request, read.taken, item.line, problems)
-            examples.append(
-                RuleExample(text=read.request, arguments=read.arguments, line=item.line)
-            )
-    return examples
-
-
-def _counter_examples(
-    rule_id: str, rule_parts: list[Part], problems: Problems
-) -> list[CounterExample]:
-    examples = []
-    for item in _list_items("not", rule_parts, problems):
-        try:
-            text, winner, taken = _counter_example(item.text)
-        except InvalidInputError as error:
-            problems.add(
-                item.line, f'rule "{rule_id}", "{excerpt(item.text)}" {error.cause}', error.hint
-            )
-            continue
-        if not winner or not text:
-            problems.add(
-                item.line,
-                f'rule "{rule_id}" does not say which rule wins for "{excerpt(text)}"',
-                "write: - the request → id-of-the-other-rule",
-            )
-        else:
-            check_request(text, taken, item.line, problems)
-            examples.append(
-                CounterExample(
-                    text=text, winner=unquoted(winner.rstrip(". ")).strip("*"), line=item.line
-                )
-            )
-    return examples
-
-
-def _counter_example(item: str) -> tuple[str, str | None, tuple[str, ...]]:
-    """The request, the rule that wins, and the page markup that was taken off."""
-    start = without_prefix(item)
-    text, winner = split_arrow(start.text, last=True)
-    bare = Bare(text) if is_quoted(start.text) else without_marks(text)
-    return bare.text, winner, (*start.taken, *bare.taken)
-
-
-def _check_winners(rule_sections: list[Section], ids: Collection[str], problems: Problems) -> None:
-    # Read again from the sections, as rules whose Then is wrong are not among the parsed rules.
-    discarded = Problems(problems.path)
-    for section, rule_id in zip(rule_sections, ids, strict=True):
-        for example in _counter_examples(rule_id, parts(section), discarded):
-            if example.winner not in ids:
-                hint = did_you_mean(example.winner, ids, "rules")
-            elif example.winner == rule_id:
-                hint = "name the other rule, or move the request to Examples"
-            else:
-                continue
-            what = "itself" if example.winner == rule_id else f'unknown rule "{example.winner}"'
-            problems.add(
-                example.line,
-                f'rule "{rule_id}" names {what} as the winner for "{excerpt(example.text)}"',
-                hint,
-            )
 
 
 def _notes(rule_parts: list[Part], word_parts: set[int], then: Then) -> Iterator[str]:

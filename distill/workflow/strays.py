@@ -17,11 +17,12 @@ _LABEL = re.compile(
 _BOLD = re.compile(r"(\*\*|__)[^*_]{1,60}\1\s*:?")
 _GLUED = re.compile(r"#{2,6}[^\s#]|#{1,6}\s+\S")
 _MARKUP = re.compile(
-    r"\[[^\[\]]*\]\([^()]*\)|\[\^[^\[\]]+\]|\*\*[^*]+\*\*|~~[^~]+~~|</?[a-z]+[^<>]*>|^\[[ xX]\]"
+    r"\[[^\[\]]*\]\([^()]*\)|(?<!\w)\[[^\[\]]{2,}\]|\*\*[^*]+\*\*|~~[^~]+~~|</?[a-z]+[^<>]*>"
+    r"|^\[[ xX]\]|\{[A-Za-z_]\w*\}"
 )
 MAX_LABEL = 200
 """Characters of a line that may be a label."""
-_NO_SLIPS = ("note", "notes", "thus", "wordy")
+NO_SLIPS = ("note", "notes", "thus", "wordy")
 _LISTS = ("examples", "not", "things", "actions", "phrases", "slots")
 _NAMES = (*PARTS, *ALIASES)
 
@@ -116,7 +117,7 @@ def _check_lines(subject: str, block: Block, problems: Problems) -> None:
             )
         elif found := _LABEL.match(line):
             name = (found[2] or found[3]).casefold()
-            near = None if name in _NO_SLIPS else closest_match(name, _NAMES, 0.8)
+            near = None if name in NO_SLIPS else closest_match(name, _NAMES, 0.8)
             if near and name not in _NAMES:
                 problems.add(
                     place,

@@ -70,10 +70,10 @@ THEN = {
 }
 
 
-def load(folder, then, items, part="Examples"):
+def load(folder, then, items, part="Examples", text=""):
     rules = f"## one: One\n\n**When** it is.\n\n**Then** {THEN[then]}\n\n### {part}\n"
-    rules += "".join(f"- {item}\n" for item in items)
-    rules += '\n## two: Two\n\n**When** not.\n\n**Then** answer: "No."\n'
+    rules += text or "".join(f"- {item}\n" for item in items)
+    rules += '\n\n## two: Two\n\n**When** not.\n\n**Then** answer: "No."\n'
     (folder / "rules.md").write_text(rules, encoding="utf-8")
     (folder / "tools.json").write_text(json.dumps(TOOLS), encoding="utf-8")
     return load_workflow(folder / "rules.md").rules[0]
@@ -252,6 +252,66 @@ def test_what_is_neither_arguments_nor_a_call_is_refused(tmp_path, item):
     assert problem.place.endswith("rules.md:9")
     assert cause in problem.cause
     assert hint in problem.hint
+
+
+UNREAD = {
+    ("Examples", "- where is {query}"): (8, "holds the slot {query}", "into quotes"),
+    ("Examples", "- is it 6 → query: 6\n- fine\n- Is it  6 → limit: 3, query: 6"): (
+        10,
+        'gives "Is it 6" other arguments than in line 8',
+        "keep the one",
+    ),
+    ("Examples", "- fine\n\n**Note** it is late."): (10, "**Note**", "### Notes"),
+    ("Examples", "- fine\n\n**Never** when rude."): (10, "**Never**", "a heading of its own"),
+    ("Not", "- bye {topic} → two"): (8, "holds the slot {topic}", "into quotes"),
+    ("Not", "when the user says goodbye."): (8, "is not understood in Not", "belongs to When"),
+    ("Not", "- requests for a taxi"): (8, "which rule wins", "belongs to When"),
+    ("Not", "- bye → two\n- thanks → two\n- Bye → three"): (
+        10,
+        'gives "Bye" to "three", and to "two" in line 8',
+        "keep the one",
+    ),
+    **{
+        ("Not", f"- bye → {winner}"): (8, "names unknown rule", "write only the id of the one rule")
+        for winner in ("rule two", "two (a farewell)", "two, or one", "the rule `two`", "two: Two")
+    },
+    ("Not", "- bye → tow"): (8, 'names unknown rule "tow"', 'did you mean "two"?'),
+}
+
+
+@pytest.mark.parametrize(("part", "text"), UNREAD)
+def test_what_stands_among_requests_and_is_none_is_told(tmp_path, part, text):
+    line, cause, hint = UNREAD[part, text]
+    with pytest.raises(WorkflowError) as caught:
+        load(tmp_path, "find", [], part, text)
+    problem = caught.value.problems[0]
+    assert problem.place.endswith(f"rules.md:{line}")
+    assert cause in problem.cause
+    assert hint in problem.hint
+
+
+def test_the_same_request_may_stand_with_its_arguments_and_without(tmp_path):
+    items = ["is it 6", "is it 6 → query: 6", "Is it 6 → find_order(query='6')"]
+    rule = load(tmp_path, "find", items)
+    assert [each.arguments for each in rule.examples] == [None, {"query": "6"}, {"query": "6"}]
+
+
+@pytest.mark.parametrize("heading", ["Note", "Notes", "note"])
+def test_a_heading_of_the_authors_own_is_a_note(tmp_path, heading):
+    rule = load(tmp_path, "find", ["fine", f"fine too\n\n### {heading}\n\nAs it is."])
+    assert [each.text for each in rule.examples] == ["fine", "fine too"]
+    assert rule.notes == (f"{heading}: As it is.",)
+
+
+@pytest.mark.parametrize(
+    "request_", ["damage on [P-1]", '"damage on {topic}"', '"damage on [P-1]"', "[URGENT] where"]
+)
+@pytest.mark.parametrize(("part", "arrow"), [("Examples", ""), ("Not", " → two")])
+def test_marks_that_mean_something_elsewhere_are_advised_on(tmp_path, request_, part, arrow):
+    load(tmp_path, "find", [request_ + arrow], part)
+    (advice,) = load_workflow(tmp_path / "rules.md").remarks
+    assert advice.place.endswith("rules.md:8")
+    assert "holds the markup" in advice.cause
 
 
 FORMATS = {
