@@ -44,7 +44,7 @@ _MAGNITUDE = re.compile(r"\s*(?:[%‰½+]|k\b|and\s+a\s+half\b)")
 _PERSON = r"(?:customer|user|caller|client|request|person)"
 _NAMED = r"(?:(?:they|he|she|the\s+\w+)\s+\w+|named|given|mentioned|concerned|in\s+question)"
 # What a number counts; "3 thousands" and "3 percents" are other numbers.
-_UNIT = re.compile(
+UNIT = re.compile(
     r"\s+(?!(?:thousand|million|hundred|dozen|percent|time|plu|minu|le|alway|sometime|perhap|"
     r"afterward|upward|onward|weekend|thi|doe|unle|acro|ye|versu|it|ha|wa|"
     r"(?:mon|tue|wedne|thur|fri|satur|sun|holi)(?:s?day))s+\b)"
@@ -69,7 +69,7 @@ def unread_behind(
     """
     if is_number and (part := _MAGNITUDE.match(rest)):
         return part[0].strip()
-    if is_number and (unit := _UNIT.match(rest)):
+    if is_number and (unit := UNIT.match(rest)):
         rest = rest[unit.end() :]
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0]
     if re.match(r"[-–/:.,]\d", sentence):

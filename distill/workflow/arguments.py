@@ -11,6 +11,7 @@ import yaml
 from distill import strict_json
 from distill.records import Json
 from distill.strict_json import JsonError
+from distill.workflow.after_value import UNIT
 from distill.workflow.model import Tool
 from distill.workflow.problems import did_you_mean, excerpt, truncate
 from distill.workflow.quotes import CLOSERS, quotation, unquoted, without_emphasis
@@ -271,6 +272,8 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
     if plain != text and (text[0] == "*" or not is_valid_argument(tool, name, text)):
         text = plain
     value = typed_argument(tool, name, text)
+    if isinstance(value, str) and not is_valid_argument(tool, name, value):
+        value = _as_spoken(tool, name, value)
     if value == "None" and is_valid_argument(tool, name, None):
         return None
     require_plain_number(text, value)
@@ -287,6 +290,21 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
             f'put a fixed value into quotes, as: {name}="{value}"; leave out what is not fixed',
         )
     return value
+
+
+def _as_spoken(tool: Tool, name: str, text: str) -> Any:
+    """`Suite` as the listed value suite, `200 euros` as 200; other text as it is."""
+    listed = {value for value in _stated(tool, name) if isinstance(value, str)}
+    same = [value for value in listed if value.casefold() == text.casefold()]
+    if len(same) == 1 and is_valid_argument(tool, name, same[0]):
+        return same[0]
+    number = re.match(r"-?\d+(?:\.\d+)?(?=\s)", text)
+    unit = UNIT.fullmatch(text, number.end()) if number else None
+    counted = typed_argument(tool, name, number[0]) if number and unit else text
+    if number and counted is not text and not isinstance(counted, str):
+        require_plain_number(number[0], counted)
+        return counted
+    return text
 
 
 def placeholder(name: str, text: str) -> InvalidInputError:
@@ -310,8 +328,12 @@ def require_plain_number(text: str, value: object) -> None:
 
 def stated(tool: Tool, name: str, value: object) -> bool:
     """Whether the argument's schema lists the value."""
+    return value in _stated(tool, name)
+
+
+def _stated(tool: Tool, name: str) -> list[Any]:
     schema = schema_of(tool)
-    return value in schema.stated_values(schema.properties.get(name, {}))
+    return [*schema.stated_values(schema.properties.get(name, {}))]
 
 
 def _json_value(text: str, start: int) -> ParsedValue:

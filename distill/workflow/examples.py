@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from distill.records import Json
-from distill.workflow.arguments import name_pattern, read_arguments, read_call, stated
+from distill.workflow.arguments import (
+    name_pattern,
+    named_argument,
+    read_arguments,
+    read_call,
+    stated,
+)
 from distill.workflow.model import Then, Tool
 from distill.workflow.page_marks import Bare, without_marks, without_prefix
 from distill.workflow.problems import excerpt
@@ -16,7 +22,12 @@ from distill.workflow.schema import json_equal, leaves
 from distill.workflow.stand_ins import require_meant
 from distill.workflow.strict import drop_nulls
 from distill.workflow.tails import split_tail
-from distill.workflow.values import InvalidInputError, argument_errors, slots_in
+from distill.workflow.values import (
+    InvalidInputError,
+    argument_errors,
+    is_valid_argument,
+    slots_in,
+)
 
 _SIGN = r"(?:[→⟶⇒⟹➔➜➝➞➡⇨↦⟼]\ufe0f?|[-=–—]{1,3}(?:>|&gt;)|&(?:rarr|rArr|#8594|#x2192);)"
 ARROW = re.compile(rf"(?:^|(?<=\s)){_SIGN}(?=\s|$)")
@@ -41,6 +52,8 @@ class Example(NamedTuple):
     arguments: Json | None
     taken: tuple[str, ...] = ()
     """What stood around words of the request, and was taken off."""
+    left_out: tuple[str, ...] = ()
+    """Arguments that the item says are not set."""
 
 
 def split_arrow(text: str, *, last: bool = False, target: str = r"(?!)") -> Arrow:
@@ -93,7 +106,8 @@ def read_example(text: str, then: Then, tools: Mapping[str, Tool]) -> Example:
             f"gives arguments, and the rule says {then.kind}, not call",
             f"remove the arrow and what follows; {IN_QUOTES}",
         )
-    return Example(bare.text, _arguments(bare.text, written, then, tools), taken)
+    arguments, left_out = _arguments(bare.text, written, then, tools)
+    return Example(bare.text, arguments, taken, left_out)
 
 
 def is_quoted(item: str) -> bool:
@@ -104,8 +118,10 @@ def is_quoted(item: str) -> bool:
     )
 
 
-def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]) -> Json:
-    """The first call's arguments: the constants of the rule and those of the example."""
+def _arguments(
+    request: str, written: str, then: Then, tools: Mapping[str, Tool]
+) -> tuple[Json, tuple[str, ...]]:
+    """The first call's arguments, of the rule and of the example, and which are not set."""
     spec = then.calls[0]
     tool = tools[spec.tool]
     called = read_call(written, tools)
@@ -126,6 +142,7 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
             _check_value(name, value, request, written, tools, tool)
         for leaf in leaves(value):
             require_meant(tool, name, leaf.value, request)
+    nulls = [name for name, value in from_example.items() if value is None]
     from_example = drop_nulls(tool, from_example)
     constants = {name: value for name, value in spec.arguments.items() if not any(slots_in(value))}
     for name, value in constants.items():
@@ -136,7 +153,7 @@ def _arguments(request: str, written: str, then: Then, tools: Mapping[str, Tool]
     arguments = {**constants, **from_example}
     for error in argument_errors(tool, arguments):
         raise error
-    return arguments
+    return arguments, tuple(name for name in nulls if name not in arguments)
 
 
 def _is_null(tool: Tool, name: str, value: object, written: str) -> bool:
@@ -192,6 +209,27 @@ def _check_value(
             'write: name: "value", other: 3, or the whole call; put a value that is meant so in '
             "quotes",
         )
+    if not is_quoted:
+        _check_pieces(name, value, request, tool)
+
+
+def _check_pieces(name: str, value: str, request: str, tool: Tool) -> None:
+    """Raise where text behind a comma may be an argument: a switch, a part of one, or a pair."""
+    for found in re.finditer(r"[,;]\s*(?:and\s+)?([^,;]+)", value):
+        piece = found[1].strip()
+        pair = re.match(r"[A-Za-z_][\w.]*\s*(?:=|:(?=\s))", piece)
+        switch = re.fullmatch(rf"(no|not|without)?\s*({name_pattern(tool)})", piece, re.IGNORECASE)
+        named = named_argument(tool, switch[2]) if switch else None
+        is_switch = named is not None and is_valid_argument(tool, named, True)
+        if is_switch or (pair and piece.casefold() not in request.casefold()):
+            as_pair = f"{named}: {'false' if switch and switch[1] else 'true'}" if is_switch else (
+                'name: value, or name: {"part": value} for a part of an object'
+            )  # fmt: skip
+            raise InvalidInputError(
+                f'has "{excerpt(piece)}" behind a comma in the value of {name}, which may be an '
+                "argument of its own",
+                f"write it as {as_pair}; put a text that is meant so into quotes",
+            )
 
 
 def _check_words(request: str, value: str) -> None:

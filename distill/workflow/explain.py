@@ -51,7 +51,13 @@ def _rule(rule: Rule, workflow: Workflow) -> dict[str, Any]:
             "phrases": list(words.phrases),
         },
         "examples": [
-            {"line": e.line, "request": e.text, "arguments": e.arguments} for e in rule.examples
+            {
+                "line": e.line,
+                "request": e.text,
+                "arguments": e.arguments,
+                "left_out": list(e.left_out),
+            }
+            for e in rule.examples
         ],
         "not": [
             {"line": e.line, "request": e.text, "winner": e.winner} for e in rule.counter_examples
@@ -85,7 +91,7 @@ def _lines(reading: dict[str, Any]) -> Iterator[str]:
     words = reading["words"].items()
     yield f"  words     {', '.join(f'{len(texts)} {name}' for name, texts in words)}"
     examples = [
-        f'"{excerpt(each["request"])}"{_arguments(each["arguments"])}'
+        f'"{excerpt(each["request"])}"{_arguments(each["arguments"], each["left_out"])}'
         for each in reading["examples"]
     ]
     yield from _listed("examples", examples, SHOWN["examples"])
@@ -124,10 +130,11 @@ def _listed(name: str, entries: list[str], limit: int) -> Iterator[str]:
         yield f"            and {len(entries) - limit} more"
 
 
-def _arguments(arguments: dict[str, Any] | None) -> str:
+def _arguments(arguments: dict[str, Any] | None, left_out: list[str]) -> str:
     if arguments is None:
         return ""
-    return "\n  → " + ", ".join(f"{name}: {_json(value)}" for name, value in arguments.items())
+    given = [f"{name}: {_json(value)}" for name, value in arguments.items()]
+    return "\n  → " + ", ".join([*given, *(f"no {name}" for name in left_out)])
 
 
 def _json(value: object) -> str:

@@ -321,11 +321,17 @@ def _unfilled_arguments(rule: Rule, call: CallSpec, tool: Tool) -> list[str]:
 def _is_unsaid(value: str, request: str, rule: Rule) -> bool:
     """Whether most longer words and numbers of a value are neither said nor listed for the rule."""
     listed = [*rule.words.things, *(v for values in rule.words.slots.values() for v in values)]
-    if re.fullmatch(r"[\d:./TZ+-]+", value) or _folded(value) in map(_folded, listed):
+    if re.fullmatch(r"[\d:./TZ+-]+", value) and not re.fullmatch(r"\d{5,}", value):
+        return False
+    if _folded(value) in map(_folded, listed):
         return False
     said = _folded(request)
-    words = [word for word in _folded(value).split() if len(word) > 3]
     squeezed = said.replace(" ", "")
+    codes = re.findall(r"(?<!\S)[^\W\d]\S*\d\S*|\d{5,}", value)
+    if any(_folded(code).replace(" ", "") not in squeezed for code in codes):
+        return True  # P-2, INV2024, 4711007: nobody says such a name in other words
+    folded = _folded(value).split()
+    words = [word for word in folded if len(word) > 3] or folded
     missing = [w for w in words if w[:4] not in said and w not in squeezed]
     return 2 * len(missing) > len(words)
 

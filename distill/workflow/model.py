@@ -72,6 +72,8 @@ class RuleExample(Record):
     text: str
     arguments: Json | None = None
     line: int = Field(exclude=True, default=0)
+    left_out: tuple[str, ...] = Field(exclude=True, default=())
+    """Arguments that the example says are not set, as `name: null`."""
 
 
 class CounterExample(Record):

@@ -57,7 +57,12 @@ def read_examples(
         else:
             check_request(read.request, read.taken, item.line, problems)
             examples.append(
-                RuleExample(text=read.request, arguments=read.arguments, line=item.line)
+                RuleExample(
+                    text=read.request,
+                    arguments=read.arguments,
+                    line=item.line,
+                    left_out=read.left_out,
+                )
             )
     _reject_second(rule_id, examples, problems)
     return examples

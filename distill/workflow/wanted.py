@@ -81,6 +81,8 @@ def _type_text(name: str, schema: Mapping[str, Any]) -> str:
 def _rewritten(text: str, schema: Any) -> str:
     """What was probably meant by a text where the schema takes none."""
     types = schema.get("type") if isinstance(schema, Mapping) else None
+    if isinstance(types, list) and len(other := [each for each in types if each != "null"]) == 1:
+        (types,) = other
     if types == "boolean":
         return "true" if _YES.fullmatch(text) else "false" if _NO.fullmatch(text) else ""
     if types in ("integer", "number") and (grouped := _GROUPED.fullmatch(text)):

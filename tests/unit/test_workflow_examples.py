@@ -314,6 +314,77 @@ def test_marks_that_mean_something_elsewhere_are_advised_on(tmp_path, request_, 
     assert "holds the markup" in advice.cause
 
 
+ROOM = Tool(
+    name="room",
+    description="Book a room.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "note": {"type": "string"},
+            "kind": {"enum": ["single", "suite"], "default": "suite"},
+            "price": {"type": ["number", "null"]},
+            "nights": {"type": "integer"},
+            "breakfast": {"type": "boolean"},
+            "contact": {"type": "object", "properties": {"channel": {"type": "string"}}},
+        },
+    },
+)
+SPOKEN = {
+    "kind: Suite": {"kind": "suite"},
+    "kind: SUITE, price: 200 euros": {"kind": "suite", "price": 200},
+    "price: 19.5 EUR, nights: 2 nights": {"price": 19.5, "nights": 2},
+    "nights: 3 people": {"nights": 3},
+    "note: Suite, 200 euros": {"note": "Suite, 200 euros"},
+    "note: urgent: late, kind: suite": {"note": "urgent: late", "kind": "suite"},
+    "note: a room, breakfast at six": {"note": "a room, breakfast at six"},
+    "note: a room, kind": {"note": "a room, kind"},
+    'note: "a room, breakfast"': {"note": "a room, breakfast"},
+    'note: "a room, size: big"': {"note": "a room, size: big"},
+    "note: so, size: big": {"note": "so, size: big"},
+}
+
+
+@pytest.mark.parametrize("written", SPOKEN)
+def test_a_value_is_read_as_then_reads_it(written):
+    tools = {"room": ROOM}
+    request = "a room, breakfast at six, so, size: big"
+    example = read_example(f'"{request}" → {written}', read_then("call `room`", tools), tools)
+    assert example.arguments == SPOKEN[written]
+
+
+def test_what_an_example_says_is_not_set_is_shown():
+    tools = {"room": ROOM}
+    example = read_example(
+        "a room → nights: 2, price: null", read_then("call `room`", tools), tools
+    )
+    assert (example.arguments, example.left_out) == ({"nights": 2}, ("price",))
+
+
+MEANT = {
+    "note: late, breakfast": ('"breakfast" behind a comma', "breakfast: true"),
+    "note: late; and breakfast": ('"breakfast" behind a comma', "breakfast: true"),
+    "kind: suite, no breakfast": ('"no breakfast" behind a comma', "breakfast: false"),
+    "note: late, channel: phone": ('"channel: phone" behind a comma', "part of an object"),
+    "note: late, contact.channel: phone": ('"contact.channel: phone" behind', "part of an object"),
+    "note: late, size = big": ('"size = big" behind a comma', "name: value"),
+    "breakfast: yes": ("wrong value", "write true"),
+    "price: 1,200": ("wrong value", "write 1200"),
+    "kind: suites": ("wrong value", "one of single, suite"),
+    "price: 200 thousands": ("wrong value", "a number"),
+    "price: 1.200 euros": ("may be 1200 or 1.2", "write 1200"),
+}
+
+
+@pytest.mark.parametrize("written", MEANT)
+def test_what_may_be_an_argument_is_told_how_to_be_written(written):
+    tools = {"room": ROOM}
+    with pytest.raises(InvalidInputError) as caught:
+        read_example(f"late with breakfast → {written}", read_then("call `room`", tools), tools)
+    cause, hint = MEANT[written]
+    assert cause in caught.value.cause
+    assert hint in caught.value.hint
+
+
 FORMATS = {
     "date": (["2026-12-31"], ["31.12.2026", "2026-02-30", "2026-12-31T09:00", "tomorrow"]),
     "date-time": (

@@ -114,6 +114,10 @@ SPOILT = {
         ("rules.md", "query: rain cover pushchair", "query: pushchairs", None),
         ("rules.md", "query: rain cover pushchair", "query: waterproof shelters",
          'has "waterproof shelters" as query'),
+        ("rules.md", "query: rain cover pushchair", "query: P-2", 'has "P-2" as query'),
+        ("rules.md", "query: rain cover pushchair", "query: pushchair P-2", "P-2"),
+        ("rules.md", "query: rain cover pushchair", "query: 4711007", 'has "4711007" as query'),
+        ("rules.md", "query: rain cover pushchair", "query: Ulm", 'has "Ulm" as query'),
     ],
     "_repeated_examples": [
         ("rules.md", "- are you open today", "- where is my PARCEL",
