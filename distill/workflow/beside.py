@@ -13,6 +13,7 @@ from distill.records import Json
 from distill.workflow.masks import FILLED, FIXED, SENTENCE, Read, masked, shown
 from distill.workflow.model import Tool
 from distill.workflow.problems import excerpt
+from distill.workflow.rest import WHERE_GIVEN
 from distill.workflow.schema import schema_of
 from distill.workflow.values import InvalidInputError
 
@@ -41,11 +42,12 @@ _EMPTY = re.compile(
 _EDGES = re.compile(
     rf"\A(?:[^\w\"'“„«(`]|\b{_JOINTS}\b)+|(?:[^\w\"'”“»)\]!?%…`]|\b{_JOINTS}\b)+\Z", re.IGNORECASE
 )
-_DESCRIBES = re.compile(
-    r"\W*(?:the|their|its|his|her|what|which|that|as|whether|because|since|so|from|in|of|for|to|if|"
-    r"named?|given|words?|who|where|when|even)\b",
+_STEP = re.compile(
+    r"\b(?:twice|thrice|\w+\s+times|(?:turn|switch)\b.*\b(?:on|off)|enable|disable|activate|"
+    r"deactivate|(?:always|exactly|at\s+(?:most|least)|up\s+to)\s+\d+)\b",
     re.IGNORECASE,
 )
+_ALWAYS = re.compile(r"\b(?:even|no\s+matter)\s*\Z", re.IGNORECASE)
 _STRUCK = re.compile(r"~~[^~\n]+~~")
 
 
@@ -105,10 +107,11 @@ def find_remarks(text: str, reads: Sequence[Read]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def is_description(remark: str, names: str) -> bool:
-    """Whether a remark only says what the teacher fills; `names` is a pattern of arguments."""
-    named = re.search(rf"(?<![\w-])(?:{names})(?![\w-])", remark, re.IGNORECASE)
-    return bool(named or _DESCRIBES.match(remark)) and not _REPLIES.search(remark)
+def demands_more(remark: str) -> bool:
+    """Whether a remark demands a step, a value or another case, rather than to explain."""
+    remark = WHERE_GIVEN.sub("", remark)
+    cases = (not _ALWAYS.search(remark[: case.start()]) for case in _CASE.finditer(remark))
+    return bool(_REPLIES.search(remark) or _STEP.search(remark)) or any(cases)
 
 
 def find_choice(text: str, tools: Mapping[str, Tool]) -> InvalidInputError | None:

@@ -267,7 +267,7 @@ def _check_prose(prose: str, offset: int, calls: list[CallSpec], tools: Mapping[
             raise MisreadError(quoted[0], offset + quoted[1])
     for tool in own:
         if looks := FixedArguments(prose, tool).leftover():
-            raise MisreadError(_goes_on(looks[0]), offset + looks.start())
+            raise MisreadError(_goes_on(looks[0][0], looks[1]), offset + looks[0].start())
     named = "|".join(map(re.escape, sorted(tools, key=len, reverse=True)))
     if more := re.search(rf"(?<![\w.-])(?:calls?\s+)(?:{named})(?![\w-])|\b(?:{named})\(", prose):
         raise MisreadError(_goes_on(more[0]), offset + more.start())
@@ -310,9 +310,10 @@ def _check_called_words(
         raise MisreadError(error, offset + found.start("tool"))
 
 
-def _goes_on(what: str) -> InvalidInputError:
+def _goes_on(what: str, way_out: str = "") -> InvalidInputError:
     return InvalidInputError(
-        f"goes on with {excerpt(what)} after its calls, which is not understood", _WAY_OUT
+        f"goes on with {excerpt(what.strip(' ,'))} after its calls, which is not understood",
+        way_out or _WAY_OUT,
     )
 
 

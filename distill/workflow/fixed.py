@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
@@ -129,16 +128,19 @@ class FixedArguments:
             position = max(found, event.end())
         return None
 
-    def leftover(self) -> re.Match[str] | None:
-        """The first place where the text still looks like it fixes an argument."""
+    def leftover(self) -> tuple[re.Match[str], str] | None:
+        """The first place where the text still looks like it fixes an argument, and a way out."""
         signed = re.search(rf"{self._name}\s*(?:[=:＝：|]|!=|≠)|\|\s*{self._name}", self._text)
         if signed:
-            return signed
+            return signed, ""
         for clause in re.finditer(r"[^.;\n]+", self._text):
             for named in re.finditer(self._name, clause[0]):
                 name = named_argument(self._tool, named[2])
-                if name and sum(self._mentions(clause[0], name)) == 1:
-                    return clause
+                values = self._mentioned(clause[0], name) if name else []
+                if len(values) == 1:
+                    denied = re.search(r"\b(?:not|no|never|without|but)\b|n['’]t\b", clause[0])
+                    plain = f"write a fixed value as: `{name}` = {values[0]}"
+                    return clause, "" if denied else plain
         return None
 
     def _read(self, event: re.Match[str], *, adjacent: bool) -> Fixed | int:
@@ -350,7 +352,9 @@ class FixedArguments:
         values = schema.stated_values(schema.properties.get(name, {}))
         return [value for value in values if isinstance(value, str) and value]
 
-    def _mentions(self, clause: str, name: str) -> Iterator[bool]:
-        for value in set(self._listed(name)):
-            pattern = rf"(?<![\w-]){re.escape(value)}(?![\w-])"
-            yield bool(re.search(pattern, clause, re.IGNORECASE))
+    def _mentioned(self, clause: str, name: str) -> list[str]:
+        return [
+            value
+            for value in dict.fromkeys(self._listed(name))
+            if re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", clause, re.IGNORECASE)
+        ]

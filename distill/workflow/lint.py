@@ -10,7 +10,7 @@ from pathlib import Path
 from distill.errors import Problem
 from distill.strict_json import encode
 from distill.workflow.arguments import name_pattern
-from distill.workflow.beside import is_description
+from distill.workflow.beside import demands_more
 from distill.workflow.cases import unscored_note
 from distill.workflow.contradictions import wrong_defaults
 from distill.workflow.fillable import argument_schemas, gives_values, is_free_text
@@ -110,16 +110,16 @@ def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
 
 
 def _remarks_in_then(workflow: Workflow) -> Iterator[Problem]:
-    """What a Then says besides its calls, where it describes nothing that a teacher fills."""
+    """What a Then demands besides its calls: only models read it, and nothing is held to it."""
     for rule in workflow.rules:
-        names = "|".join(name_pattern(workflow.by_name[call.tool]) for call in rule.then.calls)
         for remark in rule.then.remarks:
-            if not is_description(remark, names):
+            if demands_more(remark):
                 yield Problem(
                     _place(workflow, rule.line),
-                    f'rule "{rule.id}" says "{excerpt(remark)}" in its Then, which fixes nothing',
-                    "write a value as `name` = value, one more call as: and then call `tool`; what "
-                    "explains the rule belongs below a heading of its own, as ### Notes",
+                    f'rule "{rule.id}" says "{excerpt(remark)}" in its Then; no row is held to it',
+                    "write a value as `name` = value, one more call as: and then call `tool`, "
+                    "another case as a rule of its own; what only explains the rule belongs below "
+                    "a heading of its own, as ### Notes",
                 )
 
 

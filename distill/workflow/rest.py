@@ -19,7 +19,7 @@ from distill.workflow.values import InvalidInputError
 
 WHERE_GIVEN = re.compile(
     r"(?:if|when|where|as\s+far\s+as|in\s+case)\s+(?:any|given|known|needed|present|available|named|"
-    r"stated|mentioned|there\s+(?:is|are)\s+(?:one|any|some)|"
+    r"stated|mentioned|there\s+(?:is|are)\s+(?:one|any|some)|(?:one|any)\s+(?:is|are)\s+\w+|"
     r"(?:they|you|it\s+is|the\s+\w+|he|she)\s+\w+(?:\s+(?:one|it|any|so))?(?=\s*(?:[,.;)\n]|\Z|and\b)))",
     re.IGNORECASE,
 )
@@ -130,6 +130,7 @@ class _Clause(NamedTuple):
     before: bool  # a fixed value follows in its sentence
     adjacent: bool  # it stands right behind what was read
     closes: bool  # it stands right before a fixed value
+    joined: bool  # "and" joins it to what stands before
 
 
 def find_unread(
@@ -169,7 +170,8 @@ def _clauses(sentence: str) -> Iterator[_Clause]:
             behind = re.sub(r"(?:[][\s,:()—–*|-]|\band\b)+\Z", "", sentence[:start])
             adjacent = behind.endswith((FIXED, FILLED))
             closes = sentence.startswith(FIXED, end)
-            yield _Clause(words, end - len(words), is_first, start < last, adjacent, closes)
+            joined = bool(re.search(r"\band[\s,]*\Z", sentence[: end - len(words)]))
+            yield _Clause(words, end - len(words), is_first, start < last, adjacent, closes, joined)
         is_first = is_first and not words.strip() and start == 0
 
 
@@ -203,7 +205,10 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
 
     if begins(r"(?:otherwise|else)\b"):
         return "another case"
-    if not (clause.is_first or clause.adjacent) and WHERE_GIVEN.fullmatch(clause.words.strip()):
+    is_given = WHERE_GIVEN.fullmatch(clause.words.strip())
+    if is_given and (clause.joined or not (clause.is_first or clause.adjacent)):
+        return ""
+    if clause.closes and re.fullmatch(r"(?:in|for|at)\s*", clause.words, re.IGNORECASE):
         return ""
     if is_call and number == 0 and not clause.adjacent and begins(_CALL_CONDITION):
         return "the call"

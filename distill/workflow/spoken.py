@@ -72,7 +72,7 @@ _DEGREE = (
 _TO_A_DEGREE = re.compile(rf"\b{_DEGREE}\s+[`*_]*\Z|\A[`*_]*\s+{_DEGREE}\b", re.IGNORECASE)
 _TOLD = re.compile(
     r"[`*_]*\s*(?:as|if|when|whenever|where|that|which|depending|according|from|of|flag|field|"
-    r"argument|parameter|setting|option|value|or\s+not|is\s+(?:up|what|whether|as|left|filled)|"
+    r"argument|parameter|setting|option|value|or\s+not|means|is\s+(?:up|what|whether|as|left|filled)|"
     r"(?:they|the\s+\w+|he|she)\s+\w+)\b",
     re.IGNORECASE,
 )

@@ -22,7 +22,10 @@ USAGE = (
 )
 _TOOL = re.compile(r"`([^`\n(]+)[^`\n]*`|(?<![\w.-])([A-Za-z_][\w.-]*)\(")
 _OTHER_CASE = re.compile(r"\n\W*((?:else|otherwise|unless|except|if\s+not)\b[^\n]*)", re.IGNORECASE)
-_VERB = re.compile(r"[\s:*_]*([^\W\d_]+)\**_*\s*[:,]?\s*", re.UNICODE)
+_VERB = re.compile(
+    r"[\s:*_]*(?:(?:first|always|please|immediately|just|now)[\s:*_,]+(?=\w))?"
+    r"([^\W\d_]+)\**_*\s*[:,]?\s*"
+)
 
 
 class ThenError(Exception):

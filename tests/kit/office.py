@@ -70,7 +70,7 @@ RULES = (
         ),
     ),
     _rule("vague", Then(kind="ask", reply="Which one?", text="ask which one")),
-    _rule("thanks", Then(kind="answer", reply="", text="answer kindly")),
+    _rule("thanks", Then(kind="answer", reply="You are welcome.", text="answer kindly")),
     _rule("secrets", Then(kind="refuse", reply="I cannot.", text="refuse")),
 )
 OFFICE = Workflow(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from distill.workflow.beside import demands_more
 from distill.workflow.model import Tool
 from distill.workflow.then import read_then
 from distill.workflow.values import InvalidInputError
@@ -89,6 +90,44 @@ def test_what_is_no_part_of_the_calls_is_shown(then):
 )
 def test_a_plain_call_says_nothing_besides(then):
     assert set(read_then(then, TOOLS).remarks) <= {"the words", "the team"}
+
+
+DEMANDS = (
+    "answer “Yes”",
+    "Before that, ask for it",
+    "twice",
+    "turn it on",
+    "One night unless told",
+)
+EXPLAINS = (
+    "because it is the nicest",
+    "the priority, if one is named",
+    "even if the customer is angry",
+    "Dates are written as 2026-12-31",
+    "Never guess the answer",
+    "(internal tool)",
+)
+
+
+def test_a_remark_that_demands_a_step_is_told_from_one_that_explains():
+    assert [remark for remark in DEMANDS + EXPLAINS if demands_more(remark)] == list(DEMANDS)
+
+
+HONEST = (
+    f"{BOOK} and, if the guest names it, the name of the guest.",
+    "call `search_faq` with `query` = “{topic}” in `language` = de.",
+    "First call `search_faq`, then `handover` with `team` = claims.",
+    "Please call `search_faq` (internal tool) with `query` = “{topic}”. Never guess the answer.",
+    f"{BOOK}. Dates are written as 2026-12-31.",
+    f"{BOOK}, even if the guest is alone.",
+)
+
+
+@pytest.mark.parametrize("then", HONEST)
+def test_what_explains_a_call_is_no_fault(then):
+    read = read_then(then, TOOLS)
+    assert read.calls
+    assert not any(map(demands_more, read.remarks))
 
 
 @pytest.mark.parametrize("then", OTHER_CASES)
