@@ -181,7 +181,8 @@ REFUSED = {
     'call `set_status` without status = "closed"': (5, "without", "plainly"),
     "call `set_status`, for example with status = closed": (5, "for example", "plainly"),
     "call `set_status` with status != closed": (5, "status !=", "with `a` = 1"),
-    "call `set_status` where status becomes quickly closed": (5, "not understood", "`status` = closed"),
+    "call `set_status` where status becomes quickly closed": (
+        5, "not understood", "`status` = closed"),
     "call `set_status` with ticket = <the ticket>": (5, "placeholder", "{topic}"),
     "call `set_status` with ticket = ...": (5, "placeholder", "{topic}"),
     'call `set_status` with ticket = "{{topic}}"': (5, "braces", "single braces"),
