@@ -10,6 +10,7 @@ from distill.workflow.given import decoded, require_known_keys
 from distill.workflow.markup import CALL_FORM
 from distill.workflow.problems import comma_list
 from distill.workflow.values import InvalidInputError
+from distill.workflow.vendors import in_openai_form
 
 FORMS = (
     'write {"user_content": "…", "tool_name": "…", "tool_arguments": {…}}'
@@ -85,7 +86,10 @@ def form_of(given: Json) -> str:
 
 def system_turn(given: Json) -> list[Message]:
     """The system message that stands beside the others; none where there is none."""
-    text = given.get("system", "")
+    text: Any = given.get("system", "")
+    if isinstance(text, list):  # parts, as Anthropic and Bedrock have them
+        parts: list[Any] = [p.get("text") if isinstance(p, dict) else p for p in text]
+        text = "".join(parts) if all(isinstance(part, str) for part in parts) else text
     if not isinstance(text, str):
         raise InvalidInputError("has a system that is not text", "give the system turn's text")
     return [Message(role="system", content=text)] if text.strip() else []
@@ -98,6 +102,7 @@ def messages_of(given: Json, form: str) -> list[Any]:
         value += _listed(given.get("completion"), "completion")
     if form == "conversations":
         value = [_from_share_gpt(turn) for turn in value]
+    value = in_openai_form(value)
     system = system_turn(given)
     if system and any(isinstance(turn, dict) and turn.get("role") in _SYSTEM for turn in value):
         raise InvalidInputError("gives a system beside a system message", "keep one of the two")

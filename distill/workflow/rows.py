@@ -24,6 +24,7 @@ from distill.workflow.turns import (
     require_valid,
 )
 from distill.workflow.values import InvalidInputError
+from distill.workflow.vendors import row_of_messages
 
 _SAID: dict[TargetKind, str] = {
     "call": "calls", "ask": "asks", "answer": "answers", "refuse": "refuses"
@@ -49,7 +50,7 @@ def read_row(row: Any, known: Known, place: str) -> Case:
     if not isinstance(row, dict):
         raise InvalidInputError("is not a JSON object", FORMS)
     require_readable(row)
-    given = {key: value for key, value in row.items() if value is not None}
+    given = row_of_messages({key: value for key, value in row.items() if value is not None})
     form = form_of(given)
     own = _own_tools(given)
     offered = {tool.name: tool for tool in own} if own is not None else known.tools

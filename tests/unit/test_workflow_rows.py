@@ -478,7 +478,7 @@ FOREIGN_FORMS: list[Row] = [
     {"query": "x", "answers": "[]", "tools": "[]"},
     {"question": "x", "function": []},
     {"text": "<|user|>x"},
-    {"contents": [{"role": "user", "parts": [{"text": "x"}]}]},
+    {"content": [{"role": "user", "parts": [{"text": "x"}]}]},
     {"prompt": "x", "completion": "y"},
     {"prompt": "x", "chosen": "y", "rejected": "z"},
     {"id": "x", "messages": [ASKED], "kind": "call", "calls": []},
