@@ -84,7 +84,7 @@ def _lines(reading: dict[str, Any]) -> Iterator[str]:
     yield f"  when      {excerpt(reading['when'], WIDTH - 12)}"
     yield from _then_lines(reading["then"])
     values = [
-        f"{name}: {excerpt(comma_list(values), WIDTH - 20)}"
+        f"{name}: {excerpt(comma_list(map(_apart, values)), WIDTH - 20)}"
         for name, values in reading["slots"].items()
     ]
     yield from _listed("slots", values, SHOWN["slots"])
@@ -135,6 +135,11 @@ def _arguments(arguments: dict[str, Any] | None, left_out: list[str]) -> str:
         return ""
     given = [f"{name}: {_json(value)}" for name, value in arguments.items()]
     return "\n  → " + ", ".join([*given, *(f"no {name}" for name in left_out)])
+
+
+def _apart(value: str) -> str:
+    """A value of a slot as one of a list by commas."""
+    return f'"{value}"' if "," in value else value
 
 
 def _json(value: object) -> str:

@@ -8,6 +8,7 @@ from distill.records import Json
 from distill.workflow.model import CallSpec, Tool
 from distill.workflow.problems import Problems, did_you_mean, excerpt
 from distill.workflow.rules import ParsedRule
+from distill.workflow.schema import schema_of
 from distill.workflow.values import (
     InvalidInputError,
     argument_errors,
@@ -15,7 +16,7 @@ from distill.workflow.values import (
     slots_in,
     typed_argument,
 )
-from distill.workflow.words import TOPIC, WordLists
+from distill.workflow.words import TOPIC, Item, WordLists
 
 
 def check_slots(
@@ -35,6 +36,12 @@ def check_slots(
     for call in then.calls:
         for error in _argument_errors(call, lists, tools[call.tool]):
             problems.add(parsed.then_line, f"{subject} {error.cause}", error.hint)
+        for item, cause in _invalid_by_name(call, lists, tools[call.tool]):
+            problems.of(item.path).advise(
+                item.line,
+                f"{subject} {cause}",
+                "the grammar teacher fills it from there: correct the list, or name it otherwise",
+            )
     for item in lists.texts():
         for name in slots_in(item.text):
             if name not in lists.slots:
@@ -66,10 +73,26 @@ def _argument_errors(call: CallSpec, lists: WordLists, tool: Tool) -> Iterator[I
             constants[name] = value
         elif value == f"{{{slots[0]}}}" and slots[0] in lists.slots:
             for item in lists.slots[slots[0]]:
-                if not is_valid_argument(tool, name, typed_argument(tool, name, item.text)):
+                if not _is_valid(item, tool, name):
                     yield InvalidInputError(
                         f'fills "{name}" of {tool.name} from the slot {value}, '
                         f'whose "{item.text}" is not valid there',
                         f"correct the list at {item.path}:{item.line}, or the tool's schema",
                     )
     yield from argument_errors(tool, constants, partial=True)
+
+
+def _invalid_by_name(call: CallSpec, lists: WordLists, tool: Tool) -> Iterator[tuple[Item, str]]:
+    """A wrong value of each list that is named as an argument which the rule leaves out."""
+    for name in schema_of(tool).required:
+        items = lists.slots.get(name, []) if name not in call.arguments else []
+        for item in [item for item in items if not _is_valid(item, tool, name)][:1]:
+            value = excerpt(item.text)
+            yield (
+                item,
+                f'has "{value}" in the slot list "{name}", which is no {name} of {tool.name}',
+            )
+
+
+def _is_valid(item: Item, tool: Tool, name: str) -> bool:
+    return is_valid_argument(tool, name, typed_argument(tool, name, item.text))

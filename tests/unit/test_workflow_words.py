@@ -8,6 +8,7 @@ import pytest
 
 from distill.errors import WorkflowError
 from distill.workflow import load_workflow
+from distill.workflow.explain import explain, explanation_page
 
 TOOL = {
     "name": "book",
@@ -120,6 +121,23 @@ def test_words_that_may_mean_two_things_are_refused(tmp_path, words):
     assert problem.place == f"{tmp_path / 'words.md'}:5"
     assert AMBIGUOUS[words] in problem.cause
     assert "- topic:" not in problem.hint
+
+
+def test_a_list_named_as_an_argument_has_values_for_it(tmp_path, monkeypatch):
+    properties = {"city": {"type": "string"}, "nights": {"type": "integer"}}
+    parameters = {**TOOL["parameters"], "properties": properties, "required": ["city", "nights"]}
+    monkeypatch.setitem(TOOL, "parameters", parameters)
+    _, advice = load(tmp_path, "## stay\n### Slots\n- nights: 1,000, 2")
+    assert [problem.place for problem in advice] == [f"{tmp_path / 'words.md'}:5"]
+    assert 'has "1,000" in the slot list "nights"' in advice[0].cause
+    _, advice = load(tmp_path, "## stay\n### Slots\n- nights: 1, 2")
+    assert not advice
+
+
+def test_a_value_with_a_comma_is_shown_as_one(tmp_path):
+    load(tmp_path, '## stay\n### Slots\n- nights: "one, or two", three')
+    (reading,) = explain(load_workflow(tmp_path / "rules.md"))
+    assert '  slots     nights: "one, or two", three' in explanation_page(reading)
 
 
 @pytest.mark.parametrize("part", ["Things", "Actions"])
