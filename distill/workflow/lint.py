@@ -188,15 +188,19 @@ def _repeated_examples(workflow: Workflow) -> Iterator[Problem]:
 
 
 def _claimed_counter_examples(workflow: Workflow) -> Iterator[Problem]:
-    owners = {_folded(e.text): rule.id for rule in workflow.rules for e in rule.examples}
+    owners = {
+        _folded(e.text): (rule.id, f'is an example of "{rule.id}"')
+        for rule in workflow.rules
+        for e in rule.examples
+    }
     for rule in workflow.rules:
         for example in rule.counter_examples:
-            owner = owners.get(_folded(example.text), example.winner)
+            given = (example.winner, f'goes to "{example.winner}" in the Not of "{rule.id}"')
+            owner, what = owners.setdefault(_folded(example.text), given)
             if owner != example.winner:
                 yield Problem(
                     _place(workflow, example.line),
-                    f'"{excerpt(example.text)}" goes to "{example.winner}" here, and is an '
-                    f'example of "{owner}"',
+                    f'"{excerpt(example.text)}" goes to "{example.winner}" here, and {what}',
                     "decide for one of the two",
                 )
 

@@ -126,6 +126,9 @@ SPOILT = {
     "_claimed_counter_examples": [
         ("rules.md", "- tents under 200 euros → product-under-price",
          "- Tell me a joke → product-under-price", 'example of "other-requests"'),
+        ("rules.md", "- I want to return my tent → which-order",
+         "- Where is the sleeping bag that I ordered → order-status",
+         'goes to "order-status" in the Not of "return-items"'),
     ],
     "_unwon_counter_examples": [
         ("rules.md", "- which gas stoves do you sell → find-product",
