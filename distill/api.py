@@ -24,13 +24,14 @@ from distill.records import Case, Example, digest
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
 from distill.run.manifest import StageStatus
-from distill.sources import load_settings, personal_tables, set_by
+from distill.sources import found_file, load_settings, personal_tables, set_by
 from distill.stages import evaluate, pipeline, train
 from distill.stages.stage import Stage
 from distill.stages.watcher import LogWatcher, Watcher, progress_watcher
 from distill.teachers.make import make_teacher
 from distill.workflow.load import load_workflow as read_workflow
 from distill.workflow.model import Workflow
+from distill.workflow.own_rows import with_rows
 from distill.workflow.scaffold import scaffold
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def make_data(
     with locked(run.path, create=True), _watched(progress) as watcher:
         if note := teacher_note(run, settings):
             watcher.notice(note)
-        begun = RunFolder.create(run.path, workflow, run.config, anew=redo)
+        begun = RunFolder.create(run.path, run.workflow, run.config, anew=redo)
         pipeline.make_data(begun, watcher)
     return Run(begun)
 
@@ -256,7 +257,15 @@ def planned_run(
 ) -> RunFolder:
     """The run that the settings name, with nothing of it written."""
     given = None if config is None else given_path(config, "config")
-    loaded = load_settings(given, _settings_file(workflow), settings)
+    loaded = load_settings(given, found_file(workflow.sources[:1]), settings)
+    if loaded.data.rows is not None:
+        workflow = with_rows(workflow, loaded.data.rows)
+    elif loaded.data.target == 0:
+        raise UsageError(
+            "is 0, and there are no rows of your own: nothing would be made",
+            place="data.target",
+            hint="give rows with --rows FILE, or a target",
+        )
     return RunFolder.of(run_path(workflow, out), workflow, loaded)
 
 
@@ -347,7 +356,8 @@ def _named_cases(data: PathLike | Rows, workflow: Workflow) -> tuple[str, tuple[
 
 def teacher_note(run: RunFolder, settings: Settings) -> str | None:
     """What the embedded teacher cannot do, for somebody who did not choose it."""
-    if run.config.teacher.kind != "grammar" or settings.get("teacher", {}).get("kind"):
+    kind = run.config.teacher.kind
+    if kind != "grammar" or settings.get("teacher", {}).get("kind") or not run.config.data.target:
         return None
     from distill.teachers.grammar.teacher import LIMITS
 
@@ -356,6 +366,8 @@ def teacher_note(run: RunFolder, settings: Settings) -> str | None:
 
 def require_teacher(run: RunFolder) -> None:
     """A teacher or a budget that cannot be is said before anything of a run is written."""
+    if not run.config.data.target:
+        return
     make_teacher(run.config.teacher)
     Budget.of(run.config.teacher, spending(run))
 
@@ -381,10 +393,3 @@ def _watched(progress: bool | Watcher | None) -> Iterator[Watcher]:
             yield watcher
     else:
         yield LogWatcher()
-
-
-def _settings_file(workflow: Workflow) -> Path | None:
-    """distill.toml beside the rules, or distill.toml here."""
-    places = [source.parent for source in workflow.sources[:1]]
-    candidates = [place / "distill.toml" for place in (*places, Path())]
-    return next((path for path in candidates if path.is_file()), None)

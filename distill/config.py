@@ -88,7 +88,18 @@ def redacted_url(url: str) -> str:
 class DataConfig(Section):
     """[data]: what is generated, and how it is sieved."""
 
-    target: int = Field(2000, ge=1, le=1_000_000, description="accepted examples over all rules")
+    target: int = Field(
+        2000,
+        ge=0,
+        le=1_000_000,
+        description="accepted examples over all rules, your own rows among them; 0: nothing is "
+        "generated beside those",
+    )
+    rows: Path | None = operational(
+        None,
+        "your own labelled rows, JSON Lines in gold's forms; in a file, relative to its folder",
+        "what it holds is part of the workflow",
+    )
     seed: int = Field(
         0, ge=0, le=MAX_SEED, description="seed of the plan, the teacher and the split"
     )
@@ -285,7 +296,7 @@ class Config(Section):
         beneath: valid tables that the file and the flags win over
         Raises UsageError naming the file, or the setting, and what was expected.
         """
-        file = read_toml(path) if path else {}
+        file = _beside(path, read_toml(path)) if path else {}
         given = {name: {k: v for k, v in t.items() if v is not None} for name, t in _all(flags)}
         try:
             return cls.model_validate(overlaid(beneath or {}, file, given))
@@ -313,6 +324,14 @@ class Config(Section):
             table = getattr(made, section).model_copy(update={name: other.value((section, name))})
             made = made.model_copy(update={section: table})
         return made
+
+
+def _beside(path: Path, tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a file, with the file that one of them names found from its folder."""
+    rows = tables.get("data", {}).get("rows")
+    if not isinstance(rows, str):
+        return tables
+    return overlaid(tables, {"data": {"rows": str(path.parent / rows)}})
 
 
 def overlaid(*layers: Tables) -> dict[str, dict[str, Any]]:

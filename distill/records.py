@@ -19,6 +19,10 @@ from distill import strict_json
 Json = dict[str, JsonValue]
 TargetKind = Literal["call", "ask", "answer", "refuse"]
 TARGET_KINDS: tuple[TargetKind, ...] = ("call", "ask", "answer", "refuse")
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+OWN = "rows"
+"""The name, in place of a teacher's, of who wrote the team's own rows."""
 
 
 def canonical_json(value: Any) -> str:
@@ -137,7 +141,7 @@ class Cell(NamedTuple):
     target: TargetKind
 
     def __str__(self) -> str:
-        return f"{self.rule}/{self.target}"
+        return f"{self.rule or 'no rule'}/{self.target}"
 
 
 class Scenario(Record):
@@ -153,7 +157,10 @@ class Scenario(Record):
     language: str = "en"
     difficulty: Literal["plain"] = "plain"
     topic: str
-    """What the request is about: one of the rule's own things, actions, phrases or examples."""
+    """What the request is about: one of the rule's own things, actions, phrases or examples.
+
+    Of an own row, all that is said in it.
+    """
     seed: int
 
     @classmethod
@@ -173,7 +180,7 @@ class Scenario(Record):
 
 
 class Candidate(Record):
-    """What the teacher wrote for a scenario."""
+    """What the teacher wrote for a scenario, or one of the team's own rows."""
 
     id: str
     scenario: Scenario
@@ -181,19 +188,48 @@ class Candidate(Record):
     """The conversation up to, and without, the turn that the target describes."""
     target: Target
     teacher: str
+    """The name of the teacher that wrote it; `rows` of the team's own rows."""
+    tools: tuple[Json, ...] | None = None
+    """An own row's own tools, as OpenAI function schemas; None means the workflow's."""
+    split: Split | None = None
+    """Where an own row belongs, if it says so."""
+    place: str = ""
+    """Where an own row stands, as file:line; empty for what a teacher wrote."""
 
     @classmethod
     def of(
-        cls, scenario: Scenario, messages: tuple[Message, ...], target: Target, teacher: str
+        cls,
+        scenario: Scenario,
+        messages: tuple[Message, ...],
+        target: Target,
+        teacher: str,
+        *,
+        tools: tuple[Json, ...] | None = None,
+        split: Split | None = None,
+        place: str = "",
     ) -> Self:
-        """A candidate whose id is the digest of its scenario, conversation and target."""
+        """A candidate whose id is the digest of scenario, conversation, target and own tools."""
         said = [message.model_dump() for message in messages]
-        name = digest([scenario.id, said, target.model_dump()])
-        return cls(id=name, scenario=scenario, messages=messages, target=target, teacher=teacher)
+        own = [] if tools is None else [list(tools)]
+        return cls(
+            id=digest([scenario.id, said, target.model_dump(), *own]),
+            scenario=scenario,
+            messages=messages,
+            target=target,
+            teacher=teacher,
+            tools=tools,
+            split=split,
+            place=place,
+        )
 
     @property
     def conversation(self) -> Conversation:
         return Conversation(messages=self.messages)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of the team's own rows, whose label no plan decided."""
+        return self.teacher == OWN
 
 
 class Example(Candidate):
@@ -230,6 +266,11 @@ class Rejection(Record):
     reason: Reason
     detail: str
     item: Candidate
+
+    @property
+    def told(self) -> str:
+        """The detail, behind the place of an own row."""
+        return f"{self.item.place}: {self.detail}" if self.item.place else self.detail
 
 
 class FailureReason(StrEnum):
@@ -302,6 +343,8 @@ class Case(Record):
     """Where it came from, as file:line."""
     unscored: int = Field(exclude=True, default=0)
     """How many turns of its row come after the one that is scored."""
+    reply: str = Field(exclude=True, default="")
+    """The words that its row expects, where it has them; they are not scored."""
 
     @property
     def conversation(self) -> Conversation:

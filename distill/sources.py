@@ -29,6 +29,12 @@ def user_file() -> Path:
     return Path(click.get_app_dir("distill")) / FILE
 
 
+def found_file(rules: Iterable[Path]) -> Path | None:
+    """The distill.toml beside the rules, or the one here."""
+    candidates = [place / FILE for place in (*(path.parent for path in rules), Path())]
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def load_settings(config: Path | None, found: Path | None, flags: Tables) -> Config:
     """The settings of `config`, or else of a file that was found, under `flags`.
 
@@ -91,7 +97,7 @@ def _user_tables() -> Tables:
     tables = read_toml(path)
     for section, name in set_by(tables):
         table = getattr(Config(), section)
-        if name in table.identity():
+        if name in table.identity() or (section, name) == ("data", "rows"):
             raise UsageError(
                 f"{section}.{name} decides what is made, and is no matter of who makes it",
                 place=path,

@@ -162,7 +162,9 @@ def _one_type(kind: Any) -> str:
         return f"array of {_one_type(get_args(kind)[0])}s"
     if get_origin(kind) is dict:
         return f"table of {_one_type(get_args(kind)[1])} by name"
-    return {int: "integer", float: "number", str: "string"}.get(kind, f"`{kind.__name__}`")
+    return {int: "integer", float: "number", str: "string", Path: "path"}.get(
+        kind, f"`{kind.__name__}`"
+    )
 
 
 def _limits(field: FieldInfo) -> str:

@@ -22,16 +22,24 @@ def dataset_card(
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     fields = _front_matter(workflow, parts)
     front_matter = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-    teachers = sorted({e.teacher for part in parts.values() for e in part})
+    rows = [example for part in parts.values() for example in part]
+    teachers = sorted({e.teacher for e in rows if not e.is_own})
+    own = {name: sum(e.is_own for e in part) for name, part in parts.items()}
+    counted = ", ".join(f"{count} in {name}" for name, count in own.items())
+    note = OWN_ROWS.format(counted=counted) if any(own.values()) else ""
+    only_own = bool(note) and not teachers
+    limits = (*(() if only_own else GENERATED), *LIMITS, *splits.notes)
     sections = [
         f"---\n{front_matter}---\n\n# {as_markdown(workflow.title)}",
-        f"Synthetic routing conversations for the workflow `{workflow.name}`: which tool a request "
-        "must reach, with which arguments, or whether to ask, to answer or to refuse.",
+        f"{'R' if note else 'Synthetic r'}outing conversations for the workflow "
+        f"`{workflow.name}`: which tool a request must reach, with which arguments, or whether to "
+        "ask, to answer or to refuse.",
         "## Counts\n\n" + _counts(parts),
+        *([note] if note else []),
         *(["## What was sieved out\n\n" + _funnel(funnel)] if funnel else []),
         "## How it was made\n\n" + _provenance(workflow, config, teachers),
         FIELDS,
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*LIMITS, *splits.notes)),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -44,25 +52,34 @@ FIELDS = """## Fields
 | `scenario` | what was asked for: rule, target kind, tools, style, language, topic, seed |
 | `messages` | the conversation, up to the turn that the target describes |
 | `target` | the right action: `kind` is call, ask, answer or refuse; then `calls` or `reply` |
-| `teacher` | who wrote it |"""
+| `teacher` | who wrote it; `rows` of the team's own rows |
+| `tools`, `split`, `place` | of an own row: its own tools, the split that it says, file:line |"""
 
-LIMITS = (
+OWN_ROWS = (
+    "Of these, {counted} are the team's own labelled rows, whose teacher is `rows`: their labels "
+    "were read, not decided by a plan; what follows of generated rows is not said of them."
+)
+GENERATED = (
     "The label was decided by the plan before the text was written; no human has read the rows.",
     "The requests are the teacher's idea of how people write. The test split has the same origin: "
     "it measures agreement with the teacher, human-written cases measure use.",
-    "Splits are by family: no topic, and no exact or near duplicate, stands in two of them.",
 )
+LIMITS = ("Splits are by family: no topic, and no exact or near duplicate, stands in two of them.",)
 
 
 def _front_matter(workflow: Workflow, parts: Mapping[str, Sequence[Example]]) -> dict[str, object]:
     hub = {"train": "train", "dev": "validation", "test": "test"}
     files = [{"split": hub[n], "path": f"{n}.jsonl"} for n, part in parts.items() if part]
-    languages = sorted({e.scenario.language for part in parts.values() for e in part})
+    rows = [example for part in parts.values() for example in part]
+    # Of own rows nobody said the language.
+    generated = [example for example in rows if not example.is_own]
+    languages = sorted({example.scenario.language for example in generated})
+    synthetic = ["synthetic"] if generated or not rows else []
     return {
         "pretty_name": workflow.title,
-        "language": languages,
+        **({"language": languages} if generated or not rows else {}),
         "task_categories": ["text-generation"],
-        "tags": ["function-calling", "tool-routing", "synthetic"],
+        "tags": ["function-calling", "tool-routing", *synthetic],
         "configs": [{"config_name": "default", "data_files": files}],
     }
 
@@ -73,7 +90,7 @@ def _counts(parts: Mapping[str, Sequence[Example]]) -> str:
     rows = ["| rule | target | train | dev | test |", "|---|---|--:|--:|--:|"]
     for cell in cells:
         numbers = " | ".join(str(counts[name][cell]) for name in parts)
-        rows.append(f"| {cell.rule} | {cell.target} | {numbers} |")
+        rows.append(f"| {cell.rule or '(none)'} | {cell.target} | {numbers} |")
     totals = " | ".join(str(len(part)) for part in parts.values())
     return "\n".join([*rows, f"| all | | {totals} |"])
 

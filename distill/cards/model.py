@@ -181,7 +181,7 @@ def _scores(run: RunFolder, kind: Kind) -> str:
             lines.append(f"| {dataset} | {arm} | {' | '.join(cells)} |")
     return "\n".join(lines) + (
         "\n\nShares in percent with 95% Wilson intervals; – where an arm has none. *test* is held "
-        "out from the generated rows, *gold* was written by people. Decoded before the export."
+        "out from the training data, *gold* was written by people. Decoded before the export."
     )
 
 
@@ -201,10 +201,12 @@ def current_scores(run: RunFolder) -> dict[str, Mapping[str, Scores]]:
 
 def _provenance(run: RunFolder) -> str:
     data = run.digests([*layout.SPLITS.values()])
+    teacher = without_path(run.config.teacher.model) or run.config.teacher.kind
     facts: Json = {
         "workflow": run.workflow.fingerprint,
         "data": digest(data),
-        "teacher": without_path(run.config.teacher.model) or run.config.teacher.kind,
+        "teacher": teacher if run.config.data.target else "none",
+        **({"own rows": len(run.workflow.rows)} if run.workflow.rows else {}),
         "distill": run.settings.distill,
         **dict(_settings(run)),
     }

@@ -18,11 +18,13 @@ from distill.cli.options import (
     json_option,
     redo_option,
     run_argument,
+    setting,
     workflow_options,
 )
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
 from distill.workflow import explain, explanation_page, lint, scaffold
+from distill.workflow.own_rows import own_rows_line
 
 
 @click.command()
@@ -36,6 +38,7 @@ def init(folder: Path) -> None:
 
 @click.command()
 @workflow_options
+@setting("data", "rows")
 @click.option("--explain", "explained", is_flag=True, help="Show each rule as distill reads it.")
 @json_option
 def check(
@@ -43,11 +46,13 @@ def check(
     tools: Path | None,
     gold: Path | None,
     no_python: bool,
+    data__rows: Path | None,
     explained: bool,
     as_json: bool,
 ) -> None:
     """Read a workflow, report every error with its line, and advise on what is thin."""
     workflow = shared.load_workflow(rules, tools, gold, no_python)
+    workflow = shared.with_configured_rows(workflow, data__rows)
     advice = lint(workflow)
     readings = explain(workflow) if explained else []
     if as_json:
@@ -59,6 +64,7 @@ def check(
                 "rules": [rule.id for rule in workflow.rules],
                 "tools": [tool.name for tool in workflow.tools],
                 "gold": len(workflow.gold),
+                "rows": len(workflow.rows),
                 "advice": [problem._asdict() for problem in advice],
                 **explanation,
             }
@@ -72,9 +78,10 @@ def check(
         terminal.out.print()
     for problem in advice:
         terminal.out.print(f"advice: {problem}", markup=False)
+    own = f", {own_rows_line(workflow)}" if workflow.rows else ""
     terminal.out.print(
         f"{workflow.title}: {len(workflow.rules)} rules, {len(workflow.tools)} tools, "
-        f"{len(workflow.gold)} gold cases; no errors",
+        f"{len(workflow.gold)} gold cases{own}; no errors",
         markup=False,
     )
 

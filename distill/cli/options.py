@@ -42,6 +42,8 @@ def _sentence(text: str) -> str:
 def _click_type(annotation: Any) -> Any:
     """What click makes of a flag's word; the annotation may be one type or `type | None`."""
     kinds = [annotation, *get_args(annotation)]
+    if Path in kinds:
+        return PATH
     choices = [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
     if choices:
         return click.Choice(choices)
@@ -81,6 +83,7 @@ vllm_options = options(
 )
 data_options = options(
     click.option("--out", type=PATH, help="The run folder. [default: runs/WORKFLOW]"),
+    setting("data", "rows"),
     setting("data", "target"),
     setting("data", "seed"),
     setting("teacher", "kind", "--teacher"),

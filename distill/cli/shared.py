@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from distill import api
 from distill.cli import terminal
+from distill.config import Config
 from distill.ledger.prices import spending_line
 from distill.ledger.replies import ReplyStore
 from distill.run import layout
 from distill.run.folder import RunFolder, locked
+from distill.sources import found_file
 from distill.teachers.make import offline_teacher
 from distill.workflow.load import load_workflow as read_workflow
 from distill.workflow.model import Workflow
+from distill.workflow.own_rows import with_rows
 
 if TYPE_CHECKING:
     from distill.stages.forecast import Forecast
@@ -29,6 +32,14 @@ def load_workflow(rules: Path, tools: Path | None, gold: Path | None, no_python:
         python=not no_python,
         notice=lambda text: terminal.err.print(f"note: {text}", markup=False),
     )
+
+
+def with_configured_rows(workflow: Workflow, rows: Path | None) -> Workflow:
+    """The workflow with the own rows of the flag, or of the distill.toml that gen would take."""
+    found = found_file(workflow.sources[:1])
+    beneath = Config.load(found) if found is not None and rows is None else Config()
+    path = beneath.data.rows if rows is None else rows
+    return workflow if path is None else with_rows(workflow, path)
 
 
 def generate(

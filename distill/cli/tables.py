@@ -14,6 +14,7 @@ from distill.evaluate.tables import CellFormat, sorted_arms
 from distill.ledger.prices import format_usd
 from distill.run.folder import RunFolder
 from distill.stages.forecast import Forecast
+from distill.workflow.own_rows import own_rows_line
 
 CELLS = CellFormat(interval="[{:.1f}, {:.1f}]")
 NONE = CELLS.missing
@@ -74,6 +75,8 @@ def forecast_notes(run: RunFolder, found: Forecast) -> list[str]:
     from distill.stages.forecast import ASSUMED_LATENCY, CHARS_PER_TOKEN
 
     notes = [f"{found.planned:,} scenarios in the first round, {found.kept:,} answered already"]
+    if run.workflow.rows:
+        notes.insert(0, f"{own_rows_line(run.workflow)}; what they leave is generated")
     if found.gate:
         notes.append(f"before that, the teacher routes gold: {found.gate:,} requests")
     probe = found.probe

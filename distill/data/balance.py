@@ -11,13 +11,17 @@ from distill.records import Cell, Example, Reason, Rejection, Sifted, digest
 def balance(examples: Iterable[Example], quotas: Mapping[Cell, int], seed: int) -> Sifted[Example]:
     """Keep min(quota, available) examples of each cell, spread over its families and styles.
 
-    A cell without a quota keeps none. What a quota keeps, every larger quota keeps too.
+    A cell without a quota keeps none. What a quota keeps, every larger quota keeps too. The team's
+    own rows are kept beside the quotas.
     Both lists are sorted by id; the order of `examples` does not matter.
     """
     by_cell: dict[Cell, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_cell[example.scenario.cell].append(example)
     sifted: Sifted[Example] = Sifted([], [])
+    for example in examples:
+        if example.is_own:
+            sifted.kept.append(example)
+        else:
+            by_cell[example.scenario.cell].append(example)
     for cell, members in sorted(by_cell.items()):
         quota = quotas.get(cell, 0)
         ordered = list(_round_robin(members, seed))

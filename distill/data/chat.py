@@ -8,14 +8,15 @@ from distill.workflow.model import Workflow
 
 def chat_row(example: Example, workflow: Workflow) -> Json:
     """A row of id, rule, target, messages (with the label) and tools, in OpenAI's chat format."""
-    target = example.target
+    target, own = example.target, example.tools
+    usual = (workflow.by_name[name].openai() for name in example.scenario.tools)
     label = Message(role="assistant", content=target.reply, tool_calls=target.calls)
     return {
         "id": example.id,
         "rule": example.scenario.rule,
         "target": target.kind,
         "messages": [chat_message(message) for message in (*example.messages, label)],
-        "tools": [workflow.by_name[name].openai() for name in example.scenario.tools],
+        "tools": [*(usual if own is None else own)],
     }
 
 

@@ -34,10 +34,14 @@ Check = Callable[[Candidate, Workflow, DataConfig], Verdict]
 def validate(
     candidates: Iterable[Candidate], workflow: Workflow, data: DataConfig
 ) -> Sifted[Example]:
-    """Keep the candidates that pass every check; both lists come back in the order of ids."""
+    """Keep the candidates that pass every check; both lists come back in the order of ids.
+
+    The label of the team's own rows is theirs: it is not held to a plan, nor to what was said.
+    """
     sifted: Sifted[Example] = Sifted([], [])
     for candidate in sorted(candidates, key=lambda c: c.id):
-        verdicts = (check(candidate, workflow, data) for check in CHECKS)
+        checks = (each for each in CHECKS if not (candidate.is_own and each in OF_PLANNED))
+        verdicts = (check(candidate, workflow, data) for check in checks)
         verdict = next(filter(None, verdicts), None)
         if verdict is None:
             sifted.kept.append(Example.promote(candidate))
@@ -88,7 +92,7 @@ def _bad_characters(candidate: Candidate, workflow: Workflow, data: DataConfig) 
 
 def _unknown_tool(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
     for call in candidate.target.calls:
-        if call.name not in workflow.by_name:
+        if candidate.tools is None and call.name not in workflow.by_name:
             return Reason.UNKNOWN_TOOL, f"the workflow has no tool {call.name}"
         if call.name not in candidate.scenario.tools:
             return Reason.UNKNOWN_TOOL, f"the conversation does not offer {call.name}"
@@ -117,8 +121,11 @@ def _wrong_target(candidate: Candidate, workflow: Workflow, data: DataConfig) ->
 
 
 def _invalid_arguments(candidate: Candidate, workflow: Workflow, data: DataConfig) -> Verdict:
+    tools = workflow.by_name
+    if candidate.tools is not None:
+        tools = {tool.name: tool for tool in map(Tool.of_openai, candidate.tools)}
     for call in candidate.target.calls:
-        problem = argument_problem(call, workflow.by_name[call.name])
+        problem = argument_problem(call, tools[call.name])
         if problem:
             return Reason.INVALID_ARGUMENTS, f"{call.name}: {problem}"
     return None
@@ -228,3 +235,4 @@ CHECKS: tuple[Check, ...] = (
     _invalid_arguments,
     _ungrounded_argument,
 )
+OF_PLANNED = frozenset({_wrong_target, _ungrounded_argument})

@@ -24,8 +24,10 @@ MAX_MISS = 1e-4
 
 
 def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -> Sifted[Example]:
-    """Keep the lowest id of prompts that are exact or near duplicates; none that is in gold.
+    """Keep the first of prompts that are exact or near duplicates; none that is in gold.
 
+    The team's own rows come first, and of them those held out by their own word; then the lowest
+    id does. System turns are not compared: they say little of a request, in many words.
     Both lists are sorted by id; the order of `examples` does not matter.
     """
     gold_index = PromptIndex(data.near_duplicate)
@@ -33,14 +35,21 @@ def dedup(examples: Iterable[Example], gold: Sequence[Case], data: DataConfig) -
         gold_index.add(case.conversation.without_system().key)
     index = PromptIndex(data.near_duplicate)
     sifted: Sifted[Example] = Sifted([], [])
-    for example in sorted(examples, key=lambda e: e.id):
+    for example in sorted(examples, key=_precedence):
         rejection = _in_gold(example, gold, gold_index) or _duplicate(example, sifted.kept, index)
         if rejection:
             sifted.rejected.append(rejection)
         else:
-            index.add(example.conversation.key)
+            index.add(example.conversation.without_system().key)
             sifted.kept.append(example)
+    sifted.kept.sort(key=lambda example: (example.id, example.place))
+    sifted.rejected.sort(key=lambda rejection: (rejection.item.id, rejection.item.place))
     return sifted
+
+
+def _precedence(example: Example) -> tuple[bool, int, str, str]:
+    held_out = ("test", "dev").index(example.split) if example.split in ("test", "dev") else 2
+    return (not example.is_own, held_out, example.id, example.place)
 
 
 class PromptIndex:
@@ -149,15 +158,16 @@ def _in_gold(example: Example, gold: Sequence[Case], index: PromptIndex) -> Reje
 
 
 def _duplicate(example: Example, kept: Sequence[Example], index: PromptIndex) -> Rejection | None:
-    position = index.exact(example.conversation.key)
+    key = example.conversation.without_system().key
+    position = index.exact(key)
     reason, relation = Reason.EXACT_DUPLICATE, "the same prompt as"
     if position is None:
-        near = index.near(example.conversation.key)
+        near = index.near(key)
         if not near:
             return None
         position, reason, relation = near[0], Reason.NEAR_DUPLICATE, "nearly the prompt of"
     first = kept[position]
-    detail = f"{relation} {first.id}: {_quoted(first.conversation.last_user)}"
+    detail = f"{relation} {first.place or first.id}: {_quoted(first.conversation.last_user)}"
     if _labels_differ(example.target, first.target, exact=reason is Reason.EXACT_DUPLICATE):
         detail += f"; the labels disagree: {_label(first.target)} there, "
         detail += f"{_label(example.target)} here"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 
 from distill.config import DataConfig
-from distill.records import Cell, Scenario, digest
+from distill.records import Candidate, Cell, Scenario, digest
 from distill.workflow.model import Rule, Workflow
 
 
@@ -16,6 +17,17 @@ def quotas(workflow: Workflow, target: int) -> dict[Cell, int]:
     """The number of accepted examples per cell: `target` split evenly, remainder to the first."""
     share, extra = divmod(target, len(workflow.rules))
     return {rule.cell: share + (position < extra) for position, rule in enumerate(workflow.rules)}
+
+
+def open_quotas(workflow: Workflow, target: int, own: Iterable[Candidate]) -> dict[Cell, int]:
+    """What is to be generated of each cell beside the team's own rows, so as to reach the quotas.
+
+    Own rows that name no rule count to the target alone: what they leave of it is split evenly.
+    """
+    had = Counter(row.scenario.cell for row in own)
+    loose = sum(count for cell, count in had.items() if cell.rule not in workflow.by_id)
+    wanted = quotas(workflow, max(0, target - loose))
+    return {cell: max(0, quota - had[cell]) for cell, quota in wanted.items()}
 
 
 def scenarios(

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from distill.config import DataConfig
 from distill.data.dedup import near_duplicate_pairs
-from distill.records import Cell, Example, digest
+from distill.records import Cell, Example, Split, digest
+
+_HELD_OUT_FIRST: tuple[Split, ...] = ("test", "dev", "train")
 
 
 class Splits(NamedTuple):
@@ -32,27 +34,36 @@ def split(examples: Iterable[Example], data: DataConfig) -> Splits:
 
     Families with near-duplicate prompts are merged first, so that none leaks across the splits.
     A cell whose families are too few or too large for its shares stays in train, with a note.
+    A row that says its split is in it, its family with it, and counts to the shares.
     The order of `examples` does not matter.
     """
     ordered = sorted(examples, key=lambda example: example.id)
     cells: dict[Cell, list[list[Example]]] = defaultdict(list)
+    told: dict[Cell, Counter[str]] = defaultdict(Counter)
+    parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
     for group in _merge_near_duplicates(ordered, data.near_duplicate):
         # Merged families may span cells; the group counts as its most frequent cell.
         counts = Counter(example.scenario.cell for example in group)
-        cells[min(counts, key=lambda cell: (-counts[cell], cell))].append(group)
-    parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
-    for groups in cells.values():
-        for name, members in _assign_parts(groups, data):
+        cell = min(counts, key=lambda cell: (-counts[cell], cell))
+        rest = min((e.split for e in group if e.split), key=_HELD_OUT_FIRST.index, default=None)
+        if rest is None:
+            cells[cell].append(group)
+            continue
+        for example in group:
+            parts[example.split or rest].append(example)
+            told[cell][example.split or rest] += 1
+    for cell, groups in cells.items():
+        for name, members in _assign_parts(groups, data, told[cell]):
             parts[name].extend(members)
     for part in parts.values():
-        part.sort(key=lambda example: example.id)
+        part.sort(key=lambda example: (example.id, example.place))
     return Splits(**parts, notes=tuple(_missing_parts(ordered, parts)))
 
 
 def leaks(a: Sequence[Example], b: Sequence[Example], threshold: float) -> list[Leak]:
     """Every exact or near duplicate of an example of `a` in `b`."""
     examples = [*a, *b]
-    pairs = near_duplicate_pairs([example.conversation.key for example in examples], threshold)
+    pairs = near_duplicate_pairs(_keys(examples), threshold)
     return [Leak(examples[i], examples[j]) for i, j in pairs if i < len(a) <= j]
 
 
@@ -65,7 +76,7 @@ def _merge_near_duplicates(examples: Sequence[Example], threshold: float) -> lis
             parent[family] = family = parent[parent[family]]
         return family
 
-    for i, j in near_duplicate_pairs([example.conversation.key for example in examples], threshold):
+    for i, j in near_duplicate_pairs(_keys(examples), threshold):
         one, other = root(examples[i].scenario.family), root(examples[j].scenario.family)
         parent[max(one, other)] = min(one, other)
     groups: dict[str, list[Example]] = defaultdict(list)
@@ -74,15 +85,23 @@ def _merge_near_duplicates(examples: Sequence[Example], threshold: float) -> lis
     return list(groups.values())
 
 
-def _assign_parts(groups: list[list[Example]], data: DataConfig) -> list[tuple[str, list[Example]]]:
+def _keys(examples: Iterable[Example]) -> list[str]:
+    return [example.conversation.without_system().key for example in examples]
+
+
+def _assign_parts(
+    groups: list[list[Example]], data: DataConfig, told: Mapping[str, int]
+) -> list[tuple[str, list[Example]]]:
     """(part, group) of each group: held out where that brings the part closer to its share.
 
+    told: how many more examples each part has
     The largest group always goes to train.
     """
     shuffled = sorted(groups, key=lambda g: digest([data.seed, g[0].scenario.family]))
     largest = max(shuffled, key=len)
-    total = sum(map(len, groups))
-    remaining = {"test": data.test_share * total, "dev": data.dev_share * total}
+    total = sum(map(len, groups)) + sum(told.values())
+    shares = {"test": data.test_share, "dev": data.dev_share}
+    remaining = {name: share * total - told.get(name, 0) for name, share in shares.items()}
     assigned = []
     for group in shuffled:
         part = max(remaining, key=lambda name: remaining[name])
@@ -99,6 +118,7 @@ def _missing_parts(
 ) -> list[str]:
     """A note for each cell that has no examples in one of the parts."""
     families: dict[Cell, set[str]] = defaultdict(set)
+    untold = {example.scenario.cell for example in examples if not example.split}
     for example in examples:
         families[example.scenario.cell].add(example.scenario.family)
     cells = {name: {e.scenario.cell for e in part} for name, part in parts.items()}
@@ -107,8 +127,8 @@ def _missing_parts(
         missing = [part for part in ("train", "dev", "test") if cell not in cells[part]]
         if missing:
             number = "1 family" if len(names) == 1 else f"{len(names)} families"
-            notes.append(
-                f"{cell} has no examples in {' and '.join(missing)}: "
-                f"its {number} cannot be parted so as to meet the shares"
-            )
+            reason = f"its {number} cannot be parted so as to meet the shares"
+            if cell not in untold:
+                reason = "each of its rows says its split"
+            notes.append(f"{cell} has no examples in {' and '.join(missing)}: {reason}")
     return notes

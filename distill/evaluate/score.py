@@ -85,7 +85,8 @@ def cases_of(examples: Sequence[Example]) -> tuple[Case, ...]:
                 ExpectedCall(name=call.name, arguments=call.arguments)
                 for call in example.target.calls
             ),
-            rule=example.scenario.rule,
+            rule=example.scenario.rule or None,
+            tools=example.tools,
         )
         for example in examples
     )

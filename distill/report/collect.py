@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from distill.config import TeacherConfig
-from distill.data.plan import quotas
+from distill.data.plan import open_quotas
 from distill.evaluate.score import Scores, score
 from distill.evaluate.statistics import mcnemar
 from distill.files import json_lines, read_records
@@ -54,21 +54,28 @@ def collect(path: Path) -> Report:
     run = RunFolder.open(path)
     done = run.manifest.stages
     predictions = _predictions(path / layout.EVALUATE, done)
+    splits = _splits(path) if "split" in done else {}
     return Report(
         title=run.workflow.title,
         workflow=run.workflow.name,
         fingerprint=run.workflow.fingerprint,
         distill=run.settings.distill,
         settings={name: done[name].settings for name in STAGES if name in done},
-        teacher=_teacher(run.config.teacher),
+        teacher=_teacher(run.config.teacher) if run.config.data.target else NO_TEACHER,
         funnel=_funnel(run, done),
-        splits=_splits(path) if "split" in done else {},
+        splits={name: len(rows) for name, rows in splits.items()},
+        own={name: sum(r.is_own for r in rows) for name, rows in splits.items()}
+        if run.workflow.rows
+        else {},
         training=_training(path, done["train"]) if "train" in done else None,
         evaluations={name: _scores(arms) for name, arms in predictions.items()},
         comparisons=tuple(_comparisons(predictions)),
         worst=tuple(_worst(predictions))[:MAX_WORST_CASES],
         missing=tuple(stage for stage in STAGES if stage not in done),
     )
+
+
+NO_TEACHER = TeacherNote(name="none", limits="Every row is one of the team's own.")
 
 
 def _teacher(settings: TeacherConfig) -> TeacherNote:
@@ -93,7 +100,9 @@ def _funnel(run: RunFolder, done: dict[str, StageEntry]) -> Funnel:
     if "generate" in done:
         failures = read_records(run.path / layout.FAILURES, Failure)
         written = read_records(run.path / layout.CANDIDATES, Candidate)
-        stages.append(StageCount.of("generate", len(written), failures))
+        own = sum(candidate.is_own for candidate in written)
+        stages.append(StageCount.of("generate", len(written) - own, failures))
+        stages += [StageCount.of("own rows", own, [])] * bool(own)
     for stage in layout.SIEVES:
         if stage in done:
             accepted = read_records(run.path / layout.EXAMPLES[stage], Example)
@@ -115,22 +124,26 @@ def _cells(
     rejections: Sequence[Rejection],
     accepted: Iterable[Example],
 ) -> Iterator[CellCount]:
-    wanted = quotas(run.workflow, run.config.data.target)
+    accepted, own = list(accepted), _by_cell(run.workflow.rows)
+    kept_own = [row for row in accepted if row.is_own] if accepted else run.workflow.rows
+    wanted = open_quotas(run.workflow, run.config.data.target, kept_own)
+    quotas = Counter(wanted) + _by_cell(kept_own)
     asked = Counter(scenario.cell for scenario in scenarios)
     failed = Counter(failure.scenario.cell for failure in failures)
     over = _by_cell(r.item for r in rejections if r.reason is Reason.OVER_QUOTA)
     rejected = _by_cell(r.item for r in rejections if r.reason is not Reason.OVER_QUOTA)
     kept = _by_cell(accepted)
-    for cell in dict.fromkeys([*wanted, *sorted(asked)]):
+    for cell in dict.fromkeys([*wanted, *sorted({*asked, *own})]):
         yield CellCount(
             rule=cell.rule,
             target=cell.target,
-            quota=wanted.get(cell, 0),
+            quota=quotas[cell],
             asked=asked[cell],
             failed=failed[cell],
             rejected=rejected[cell],
             over_quota=over[cell],
             accepted=kept[cell],
+            own=own[cell],
         )
 
 
@@ -146,13 +159,13 @@ def _first_of_each_reason(rejections: Iterable[Rejection]) -> Iterator[Rejection
             yield RejectionExample(
                 stage=rejection.stage,
                 reason=rejection.reason,
-                detail=rejection.detail,
+                detail=rejection.told,
                 prompt=rejection.item.conversation.last_user,
             )
 
 
-def _splits(path: Path) -> dict[str, int]:
-    return {name: len(read_records(path / file, Example)) for name, file in layout.SPLITS.items()}
+def _splits(path: Path) -> dict[str, list[Example]]:
+    return {name: read_records(path / file, Example) for name, file in layout.SPLITS.items()}
 
 
 def _training(path: Path, entry: StageEntry) -> Training:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from distill.evaluate.score import Scores
 from distill.evaluate.tables import CellFormat, sorted_arms
 from distill.records import canonical_json
-from distill.report.model import Funnel, Report, Training, WorstCase
+from distill.report.model import Report, Training, WorstCase
 from distill.report.verdict import verdict
 from distill.run import layout
 from distill.workflow.problems import as_markdown
@@ -28,7 +28,7 @@ def render(report: Report) -> str:
         f"Not run yet: {', '.join(report.missing)}." if report.missing else "",
         *_evaluations(report),
         _worst(report),
-        *_data(report.funnel, report.splits),
+        *_data(report),
         *_training(report.training),
         _not_measured(report),
         *_provenance(report),
@@ -57,16 +57,19 @@ def _evaluations(report: Report) -> Iterator[str]:
     yield "## Scores"
     yield "Shares in percent with 95% Wilson intervals; - where an arm has none."
     for dataset, arms in report.evaluations.items():
-        yield f"### {as_markdown(dataset)}: {_origin(dataset)}"
+        yield f"### {as_markdown(dataset)}: {_origin(dataset, report.own.get('test', 0))}"
         yield _scores(arms)
         yield _calibration(arms)
         yield from _by_rule(arms)
         yield _outcomes(arms)
 
 
-def _origin(dataset: str) -> str:
+def _origin(dataset: str, own: int) -> str:
+    """own: how many rows of the test split are the team's own"""
     if dataset == "gold":
         return "prompts written by people"
+    if dataset == "test" and own:
+        return f"held out, {own} of them from the team's own rows"
     return "held out from the teacher's own data" if dataset == "test" else "a file"
 
 
@@ -141,7 +144,8 @@ def _excerpt(text: str) -> str:
     return f"{as_markdown(text[:MAX_CHARS])} … and {len(text) - MAX_CHARS} more characters"
 
 
-def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
+def _data(report: Report) -> Iterator[str]:
+    funnel = report.funnel
     if not funnel.stages:
         return
     yield "## Data"
@@ -152,15 +156,18 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
             for count in funnel.stages
         ],
     )
-    if splits:
-        yield f"Splits, by family: {', '.join(f'{name} {n}' for name, n in splits.items())}."
+    if report.splits:
+        yield f"Splits, by family: {_counts(report.splits)}."
+    if report.own:
+        yield f"Of them the team's own rows: {_counts(report.own)}."
+    names = [name for name in _CELL_FIELDS if name != "own" or any(c.own for c in funnel.cells)]
     yield table(
-        ["rule", "target", *(f">{name.replace('_', ' ')}" for name in _CELL_FIELDS)],
+        ["rule", "target", *(f">{name.replace('_', ' ')}" for name in names)],
         [
             [
-                as_markdown(cell.rule),
+                as_markdown(cell.rule) or "(none)",
                 cell.target,
-                *(str(getattr(cell, name)) for name in _CELL_FIELDS),
+                *(str(getattr(cell, name)) for name in names),
             ]
             for cell in funnel.cells
         ],
@@ -181,7 +188,11 @@ def _data(funnel: Funnel, splits: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-_CELL_FIELDS = ("quota", "asked", "failed", "rejected", "over_quota", "accepted")
+def _counts(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in splits.items())
+
+
+_CELL_FIELDS = ("quota", "own", "asked", "failed", "rejected", "over_quota", "accepted")
 
 
 def _reason_counts(counts: Mapping[str, int]) -> str:
@@ -222,15 +233,15 @@ def _downsample(values: Sequence[float], size: int = 60) -> list[float]:
 
 def _not_measured(report: Report) -> str:
     notes = [
-        "Agreement of the labels with a second opinion: the label is the plan's, and no judge has "
-        "voted on it.",
+        "Agreement of the labels with a second opinion: the label is the plan's, "
+        f"{'or that of your own rows, ' * bool(report.own)}and no judge has voted on it.",
         "Use: nobody has sent real requests to the student, and latency was not taken.",
     ]
     if "gold" not in report.evaluations:
         notes.insert(0, "Prompts written by people: there is no gold set, or it was not evaluated.")
     elif "teacher" not in report.evaluations["gold"]:
         notes.insert(0, "The teacher on gold: it was not asked to route the prompts itself.")
-    if "test" in report.evaluations:
+    if "test" in report.evaluations and not report.own.get("test"):
         notes.append(
             "The test split is the teacher's own: it shows agreement with the teacher, not use."
         )

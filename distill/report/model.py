@@ -14,9 +14,10 @@ class TeacherNote(Record):
 
 
 class CellCount(Record):
-    """The counts of one cell of the plan: asked = failed + rejected + over_quota + accepted."""
+    """The counts of one cell: asked + own = failed + rejected + over_quota + accepted."""
 
     rule: str
+    """Empty for own rows that name none."""
     target: TargetKind
     quota: int
     asked: int
@@ -24,6 +25,8 @@ class CellCount(Record):
     rejected: int
     over_quota: int
     accepted: int
+    own: int = 0
+    """Rows of the team's own that came in."""
 
 
 class RejectionExample(Record):
@@ -109,6 +112,8 @@ class Report(Record):
     teacher: TeacherNote
     funnel: Funnel = Funnel()
     splits: dict[str, int] = {}
+    own: dict[str, int] = {}
+    """Of each split, the team's own rows; empty for a run without any."""
     training: Training | None = None
     evaluations: dict[str, dict[str, Scores]] = {}
     """Scores by data set and arm; gold first, then test, then files."""

@@ -46,8 +46,9 @@ def _examples(run: RunFolder) -> Iterator[Row]:
     for split, name in layout.SPLITS.items():
         path = run.path / name
         for example in read_records(path, Example) if path.exists() else ():
+            why = f"{split}, {example.place}" if example.place else split
             yield Row(
-                example.scenario.rule, str(example.conversation), _target(example.target), split
+                example.scenario.rule, str(example.conversation), _target(example.target), why
             )
 
 
@@ -56,7 +57,7 @@ def _rejected(run: RunFolder) -> Iterator[Row]:
         path = run.path / name
         for rejection in read_records(path, Rejection) if path.exists() else ():
             item = rejection.item
-            why = f"{rejection.stage}: {rejection.reason}: {rejection.detail}"
+            why = f"{rejection.stage}: {rejection.reason}: {rejection.told}"
             yield Row(item.scenario.rule, str(item.conversation), _target(item.target), why)
 
 

@@ -312,6 +312,8 @@ def _workflow_parts(workflow: Workflow) -> Json:
         f'tool "{tool.name}"': digest(tool.model_dump(mode="json")) for tool in workflow.tools
     }
     parts["the gold set"] = digest([case.id for case in workflow.gold])
+    if workflow.rows:
+        parts["the file of own rows"] = digest([r.model_dump(mode="json") for r in workflow.rows])
     return parts
 
 

@@ -20,7 +20,7 @@ from distill.asking.writing import batch_request, write_request
 from distill.config import TeacherConfig
 from distill.data.checks import validate
 from distill.data.generate import WORKERS_PER_SLOT, generate
-from distill.data.plan import quotas
+from distill.data.plan import open_quotas
 from distill.data.plan import scenarios as planned_scenarios
 from distill.errors import RunError, TeacherError
 from distill.evaluate.statistics import wilson
@@ -51,6 +51,9 @@ class RequestCost(Record):
     cached_tokens: float
     completion_tokens: float
     seconds: float
+
+
+NOTHING = RequestCost(prompt_tokens=0, cached_tokens=0, completion_tokens=0, seconds=0)
 
 
 class PassRate(Record):
@@ -105,7 +108,7 @@ def forecast(
     planned = sum(first_round(run).values())
     there = count_answered(run, teacher, replies, _planned(run))
     routed = _gate_requests(run, teacher, replies)
-    each = probe.each if probe else _estimated_cost(run)
+    each = probe.each if probe else _estimated_cost(run) if planned else NOTHING
     amounts = [
         _amount_for(run.config.teacher, each, max(needed - there, 0), routed)
         for needed in _scenarios_needed(run, probe)
@@ -137,6 +140,12 @@ def probe(
         await generate(scenarios, run.workflow, teacher, session.replies, settings, settle)
 
     chosen = list(_evenly_spaced(run, count))
+    if not chosen:
+        raise RunError(
+            "nothing is to be generated beside your own rows: there is nothing to measure",
+            place=run.path,
+            hint="raise --target, or leave --probe out",
+        )
     # The first one opens connections or starts a server: its time is not that of the others.
     session.wait(ask(chosen[:1]))
     session.wait(ask(chosen[1:]))
@@ -257,7 +266,7 @@ def _scenarios_needed(run: RunFolder, probe: Probe | None) -> tuple[int, int]:
 
 def _scenarios_over_rounds(run: RunFolder, share: Callable[[Cell], float]) -> int:
     """Scenarios that are asked for in all when `share` of each cell passes."""
-    wanted = quotas(run.workflow, run.config.data.target)
+    wanted = open_quotas(run.workflow, run.config.data.target, run.workflow.rows)
     asked = first_round(run)
     for _ in range(run.config.data.max_rounds - 1):
         passing = {cell: int(count * share(cell)) for cell, count in asked.items()}

@@ -9,9 +9,10 @@ from distill.stages.stage import Context, Stage
 
 
 def is_due(run: RunFolder) -> bool:
-    """Whether the teacher has to pass: where there is gold, and it is one that can route."""
+    """Whether the teacher has to pass: where there is gold, and it can route and is to write."""
     settings = run.config.teacher
-    return settings.gate > 0 and settings.kind != "grammar" and bool(run.workflow.gold)
+    can_route = settings.gate > 0 and settings.kind != "grammar"
+    return can_route and run.config.data.target > 0 and bool(run.workflow.gold)
 
 
 def work(context: Context) -> Json:

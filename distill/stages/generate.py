@@ -1,12 +1,16 @@
-"""generate: the teacher writes for each scenario; what it never answered is owed."""
+"""generate: the teacher writes for each scenario; what it never answered is owed.
+
+The team's own rows join here: from now on they are candidates like any other.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
-from distill.data.generate import generate
+from distill.data.generate import OnResult, generate
 from distill.errors import DistillError
-from distill.files import iter_records, write_lines
+from distill.files import iter_records, record_line, write_lines
 from distill.ledger.replies import ReplyStore
 from distill.records import Candidate, Failure, Json, Scenario
 from distill.run import layout
@@ -23,32 +27,40 @@ FILES: tuple[tuple[type[Candidate] | type[Failure], str], ...] = (
 
 
 def work(context: Context) -> Json:
-    run, session = context.run, context.teacher
+    run = context.run
     total = run.manifest.stages["plan"].counts["scenarios"]
     assert isinstance(total, int)
-    reasons = Counter[str]()
+    reasons, own = Counter[str](), list(map(record_line, run.workflow.rows))
     with Spool(run.path / layout.OUTCOMES) as outcomes:
 
         def settle(number: int, outcome: Candidate | Failure) -> None:
             if isinstance(outcome, Failure):
                 reasons[outcome.reason.value] += 1
             outcomes.put(type(outcome).__name__, number, outcome)
-            context.watcher.progress(outcomes.counts.total(), total, session.note())
+            context.watcher.progress(outcomes.counts.total(), total, context.teacher.note())
 
-        session.wait(
-            generate(
-                context.each(layout.SCENARIOS, Scenario),
-                run.workflow,
-                session.metered("generate"),
-                session.replies,
-                run.config.teacher,
-                settle,
-            )
-        )
+        if total:
+            _ask(context, settle)
         for kind, name in FILES:
-            write_lines(run.path / name, outcomes.lines(kind.__name__))
+            rows = own if kind is Candidate else ()
+            write_lines(run.path / name, chain(rows, outcomes.lines(kind.__name__)))
         written = outcomes.counts[Candidate.__name__]
-    return {"in": total, "candidates": written, "failures": dict(sorted(reasons.items()))}
+    counts: Json = {"in": total, "candidates": written, "failures": dict(sorted(reasons.items()))}
+    return {**counts, "own": len(own)} if own else counts
+
+
+def _ask(context: Context, settle: OnResult) -> None:
+    run, session = context.run, context.teacher
+    session.wait(
+        generate(
+            context.each(layout.SCENARIOS, Scenario),
+            run.workflow,
+            session.metered("generate"),
+            session.replies,
+            run.config.teacher,
+            settle,
+        )
+    )
 
 
 def progress(run: RunFolder) -> str:

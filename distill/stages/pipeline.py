@@ -12,11 +12,12 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from itertools import dropwhile, takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from distill.data.balance import deficits
-from distill.data.plan import quotas
+from distill.data.plan import open_quotas
 from distill.errors import AlteredRunError, GateError, RunError, StaleRunError
-from distill.files import iter_records
+from distill.files import iter_records, read_records
 from distill.records import Cell, Example, Failure, Rejection
 from distill.run import layout
 from distill.run.folder import RunFolder
@@ -57,21 +58,25 @@ def make_data(run: RunFolder, watcher: Watcher) -> None:
     teacher's replies are kept: what a killed run leaves behind can then never depend on where it
     was killed. Raises GateError when the teacher routes too badly to write, or when the quotas
     cannot be met; the data that there is stays, and what the teacher owes is asked for next time.
+    Also raises GateError when nothing was generated and none of the team's own rows is kept.
     """
-    wanted = quotas(run.workflow, run.config.data.target)
-    if _ready(run, DATA):
-        short = _short(run, wanted)
-        if not short:
-            return
-        if not _owed(run):
-            raise _short_of(wanted, short, run)
-    with TeacherSession(run, watcher.notice) as session:
-        context = Context(run, watcher, session=session)
-        _pass_gate(context)
-        short = _rounds(context, wanted)
-    _run(split.STAGE, context)
-    if short:
-        raise _short_of(wanted, short, run)
+    if not _ready(run, DATA) or (_missing(run).short and _owed(run)):
+        with TeacherSession(run, watcher.notice) as session:
+            context = Context(run, watcher, session=session)
+            _pass_gate(context)
+            _rounds(context)
+        _run(split.STAGE, context)
+        if note := own_rows_note(run):
+            watcher.notice(note)
+    found = _missing(run)
+    if found.short:
+        raise _short_of(found.wanted, found.short, run)
+    if not found.kept:
+        raise GateError(
+            f"no example was accepted: {own_rows_note(run)}",
+            place=run.path,
+            hint="correct the rows, or have some generated with --target",
+        )
 
 
 def _pass_gate(context: Context) -> None:
@@ -86,30 +91,57 @@ def _pass_gate(context: Context) -> None:
     require_gate(read_gate(run), run.config.teacher.gate, run.path)
 
 
-def _rounds(context: Context, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
-    """Ask and sieve until the quotas are met; what is missing in the end."""
+def _rounds(context: Context) -> None:
+    """Ask and sieve until the quotas are met, or nothing more can be asked for."""
     run = context.run
     requested = first_round(run)
     for _ in range(run.config.data.max_rounds):
         for stage in ROUND:
             _run(stage, replace(context, requested=requested))
-        short = _short(run, wanted)
-        if not short:
-            break
-        before, requested = requested, ask_more(requested, wanted, short)
+        found = _missing(run)
+        before, requested = requested, ask_more(requested, found.wanted, found.short)
         if requested == before:
             break
-    return short
 
 
 def first_round(run: RunFolder) -> dict[Cell, int]:
-    """Scenarios of each cell that are asked for at first: the quota and a reserve."""
-    wanted = quotas(run.workflow, run.config.data.target)
+    """Scenarios of each cell that are asked for at first: what own rows leave, and a reserve."""
+    wanted = open_quotas(run.workflow, run.config.data.target, run.workflow.rows)
     return {cell: math.ceil(count * (1 + RESERVE)) for cell, count in wanted.items()}
 
 
-def _short(run: RunFolder, wanted: Mapping[Cell, int]) -> dict[Cell, int]:
-    return deficits(iter_records(run.path / layout.EXAMPLES["balance"], Example), wanted)
+class _Missing(NamedTuple):
+    wanted: dict[Cell, int]
+    """Of each cell, the examples to generate beside the own rows that were kept."""
+    short: dict[Cell, int]
+    kept: int
+
+
+def _missing(run: RunFolder) -> _Missing:
+    kept = read_records(run.path / layout.EXAMPLES["balance"], Example)
+    own = [example for example in kept if example.is_own]
+    wanted = open_quotas(run.workflow, run.config.data.target, own)
+    generated = (example for example in kept if not example.is_own)
+    return _Missing(wanted, deficits(generated, wanted), len(kept))
+
+
+def own_rows_note(run: RunFolder) -> str:
+    """How many of the team's own rows were kept, and why the others were not; empty without any."""
+    rows = len(run.workflow.rows)
+    lost = [
+        each
+        for path in layout.REJECTED.values()
+        for each in iter_records(run.path / path, Rejection)
+        if each.item.is_own
+    ]
+    if not rows or not lost:
+        return f"all {rows} own rows were kept" if rows else ""
+    reasons = Counter(each.reason.replace("_", " ") for each in lost)
+    counts = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common())
+    return (
+        f"{rows - len(lost)} of {rows} own rows were kept; of the others: {counts}, as "
+        f"{lost[0].told}; {_why(run)}"
+    )
 
 
 def _owed(run: RunFolder) -> bool:
@@ -274,9 +306,13 @@ def _short_of(wanted: Mapping[Cell, int], short: Mapping[Cell, int], run: RunFol
     return GateError(
         f"{got} of {total} examples were accepted: {cells}{reasons}",
         place=run.path,
-        hint="give those rules more words or examples, or lower --target; why rows were rejected: "
-        f"distill show {run.path} --rejected; to train on what is there: distill train {run.path}",
+        hint=f"give those rules more words or examples, or lower --target; {_why(run)}; "
+        f"to train on what is there: distill train {run.path}",
     )
+
+
+def _why(run: RunFolder) -> str:
+    return f"why rows were rejected: distill show {run.path} --rejected"
 
 
 def _reasons(run: RunFolder, cells: Container[Cell]) -> str:

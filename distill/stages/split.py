@@ -27,7 +27,9 @@ def _funnel(context: Context) -> list[StageCount]:
     """What went into each stage up to the split, and what came out."""
     candidates = context.read(layout.CANDIDATES, Candidate)
     failures = context.read(layout.FAILURES, Failure)
-    counts = [StageCount.of("generate", len(candidates), failures)]
+    own = sum(candidate.is_own for candidate in candidates)
+    counts = [StageCount.of("generate", len(candidates) - own, failures)]
+    counts += [StageCount.of("own rows", own, [])] * bool(own)
     for sieve in layout.SIEVES:
         kept = context.read(layout.EXAMPLES[sieve], Example)
         rejected = context.read(layout.REJECTED[sieve], Rejection)

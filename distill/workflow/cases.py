@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill import strict_json
 from distill.errors import InputFileError, Problem, WorkflowError
@@ -17,6 +17,7 @@ from distill.workflow.problems import Problems, excerpt
 from distill.workflow.rows import Known, read_row
 from distill.workflow.values import InvalidInputError
 
+R = TypeVar("R")
 MAX_ROW = 1_000_000
 """Characters of a row; a longer one is no request, and would take minutes to compare."""
 
@@ -29,6 +30,15 @@ def read_cases(
     Raises InputFileError for a file that cannot be read, WorkflowError with every wrong row.
     """
     return _cases(_file_rows(path), path, tools, rules)
+
+
+def read_rows(path: Path, read: Callable[[Any, str], R]) -> tuple[R, ...]:
+    """What `read` makes of each row of a JSON Lines file and its place, as file:line.
+
+    Raises InputFileError for a file that cannot be read, WorkflowError with every row of which
+    `read` raises InvalidInputError.
+    """
+    return _each(_file_rows(path), path, lambda row, line: read(row, f"{path.name}:{line}"))
 
 
 def cases_of_rows(
@@ -62,29 +72,35 @@ def _cases(
     *,
     in_python: bool = False,
 ) -> tuple[Case, ...]:
-    problems = Problems(path)
     known = Known(
         {tool.name: tool for tool in tools} if tools is not None else None,
         {rule.id: rule for rule in rules} if rules is not None else None,
     )
-    cases: list[Case] = []
     first: dict[str, int] = {}
-    count = 0
+
+    def read(row: Any, line: int) -> Case:
+        case = read_row(_as_json(row) if in_python else row, known, f"{path.name}:{line}")
+        _reject_repeat(case, line, first)
+        return case
+
+    return _each(rows, path, read)
+
+
+def _each(
+    rows: Iterable[tuple[int, Any]], path: Path, read: Callable[[Any, int], R]
+) -> tuple[R, ...]:
+    problems, found, count = Problems(path), list[R](), 0
     for line, row in rows:
         count += 1
         try:
-            row = _as_json(row) if in_python else row
-            case = read_row(row, known, f"{path.name}:{line}")
-            _reject_repeat(case, line, first)
+            found.append(read(row, line))
         except InvalidInputError as fault:
             problems.add(line, f"the row {fault.cause}", fault.hint)
-        else:
-            cases.append(case)
     if not count:
         problems.add(1, "holds no rows", FORMS)
     if problems.found:
         raise WorkflowError.of(problems.found)
-    return tuple(cases)
+    return tuple(found)
 
 
 def _file_rows(path: Path) -> Iterator[tuple[int, Any]]:

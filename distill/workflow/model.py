@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field
 
 from distill.errors import Problem
-from distill.records import Case, Cell, Json, Record, TargetKind, digest
+from distill.records import Candidate, Case, Cell, Json, Record, TargetKind, digest
 
 
 class Tool(Record):
@@ -28,6 +28,11 @@ class Tool(Record):
             "parameters": self.parameters,
         }
         return {"type": "function", "function": function}
+
+    @classmethod
+    def of_openai(cls, tool: Json) -> Self:
+        """The tool of what `openai` gives."""
+        return cls.model_validate(tool["function"])
 
 
 class ToolDefinition(NamedTuple):
@@ -121,7 +126,7 @@ class Rule(Record):
 
 
 class Workflow(Record):
-    """Rules, tools and an optional gold set.
+    """Rules, tools, an optional gold set and optional labelled rows of the team's own.
 
     Line numbers are excluded from dumps, so that moving a rule down the page changes no identity.
     """
@@ -133,6 +138,8 @@ class Workflow(Record):
     rules: tuple[Rule, ...]
     tools: tuple[Tool, ...]
     gold: tuple[Case, ...] = ()
+    rows: tuple[Candidate, ...] = ()
+    """The team's own labelled rows: trained on, as generated ones are."""
     sources: tuple[Path, ...] = Field(exclude=True, default=())
     """The files that it was read from, rules.md first."""
     remarks: tuple[Problem, ...] = Field(exclude=True, default=())
@@ -149,4 +156,5 @@ class Workflow(Record):
     @cached_property
     def fingerprint(self) -> str:
         """The identity of all that data is made from; gold counts, as data is kept off it."""
-        return digest(self.model_dump(mode="json"))
+        # Without rows of one's own it is what it was before there could be any.
+        return digest(self.model_dump(mode="json", exclude=None if self.rows else {"rows"}))

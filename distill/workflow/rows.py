@@ -43,6 +43,7 @@ class Known:
 class _Expected:
     kind: TargetKind
     calls: tuple[ExpectedCall, ...] = ()
+    reply: str = ""
 
 
 def read_row(row: Any, known: Known, place: str) -> Case:
@@ -75,7 +76,8 @@ def read_row(row: Any, known: Known, place: str) -> Case:
     draft = Case(id="", **fields)
     content = draft.model_dump(mode="json", exclude={"id"})
     require_readable(content)  # what was text within the row is in it
-    return draft.model_copy(update={"id": digest(content), "place": place, "unscored": unscored})
+    rest = {"place": place, "unscored": unscored, "reply": expected.reply}
+    return draft.model_copy(update={"id": digest(content), **rest})
 
 
 def _own_tools(given: Json) -> tuple[Tool, ...] | None:
@@ -222,7 +224,7 @@ def _expected_turn(
         for call in turn.calls:
             require_valid(call, offered)
         return _Expected("call", turn.calls)
-    return _Expected(_reply_kind(kind or _implied_kind(known, rule)))
+    return _Expected(_reply_kind(kind or _implied_kind(known, rule)), reply=turn.content)
 
 
 def _implied_kind(known: Known, rule: Rule | None) -> TargetKind:

@@ -39,7 +39,7 @@ def test_every_setting_is_identity_or_operational_with_a_reason(section: type[Se
 @pytest.mark.parametrize(
     ("text", "cause", "hint"),
     [
-        ("[data]\ntarget = 0\n", "data.target", "0"),
+        ("[data]\ntarget = -1\n", "data.target", "-1"),
         ("[data]\ntagret = 5\n", "unknown setting data.tagret", 'did you mean "target"?'),
         ("[dta]\ntarget = 5\n", "unknown setting dta", 'did you mean "data"?'),
         ("target = 5\n", "outside of a table", "[data]"),
@@ -59,7 +59,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, cause: str, hint: s
 @pytest.mark.parametrize(
     ("tables", "place", "cause"),
     [
-        ({"data": {"target": -1}}, "data.target", "must be greater than or equal to 1"),
+        ({"data": {"target": -1}}, "data.target", "must be greater than or equal to 0"),
         ({"data": {1: 2}}, "data.1", "Keys should be strings"),
         ({"data": {"styles": "question"}}, "data.styles", "must be a valid tuple"),
         ({"data": {"seed": 99999999999}}, "data.seed", "must be less than or equal to 4294967295"),

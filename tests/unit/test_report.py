@@ -319,6 +319,7 @@ def test_the_funnel_is_counted_from_the_files(tmp_path: Path) -> None:
         "rejected": 2,
         "over_quota": 2,
         "accepted": 1,
+        "own": 0,
     }
     for cell in found.funnel.cells:
         assert cell.asked == cell.failed + cell.rejected + cell.over_quota + cell.accepted
