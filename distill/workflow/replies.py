@@ -24,6 +24,12 @@ _CASE_BEHIND = re.compile(
     r"\x02\W{0,4}(?:if|when|whenever|while|during|until|on\s+\w+days?|at\s+(?:night|weekends?))\b",
     re.IGNORECASE,
 )
+# What may follow the words without changing them.
+_ENDING = re.compile(
+    r"[\s*_]*(?:\([^()]*\)|[,–—-]*\s*(?:and\s+)?(?:nothing\s+(?:else|more)|always|exactly|verbatim|"
+    r"word\s+for\s+word|as\s+it\s+(?:is|stands)))?[\s*_]*[.!?]?[\s*_]*",
+    re.IGNORECASE,
+)
 
 
 def words_to_say(kind: TargetKind, body: str, *, after_colon: bool) -> str:
@@ -57,13 +63,16 @@ def words_to_say(kind: TargetKind, body: str, *, after_colon: bool) -> str:
 
 def _unquoted_words(body: str, *, after_colon: bool) -> str:
     words = without_emphasis(body)
-    opening = next((each for each in words if each.isalnum() or each in CLOSERS), "")
+    code = quotation(words, 0) if words.startswith("`") else None
+    if code and code.end == len(words):
+        return code.text
+    opening = next((each for each in words if each.isalnum() or each in CLOSERS or each == "{"), "")
     tells_how = opening.islower() and (not after_colon or bool(_HOW.match(words)))
     return "" if opening in CLOSERS or (tells_how and not words.endswith("?")) else words
 
 
 def sole_quotation(text: str) -> str | None:
-    """The one quotation of a sentence, where it ends the sentence."""
+    """The one quotation of a sentence, where nothing but a remark follows it."""
     for position, character in enumerate(text):
         if (
             character in CLOSERS
@@ -71,7 +80,7 @@ def sole_quotation(text: str) -> str | None:
             and not text[position - 1 : position].isalnum()
         ):
             quoted = quotation(text, position)
-            if quoted is None or text[quoted.end :].strip(" *_") not in ("", ".", "!", "?"):
+            if quoted is None or not _ENDING.fullmatch(text, quoted.end):
                 return None
             return quoted.text.strip()
     return None

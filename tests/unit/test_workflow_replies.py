@@ -23,6 +23,10 @@ WORDS = {
     "ask: which order?": "which order?",
     "ask ¿Qué pedido?": "¿Qué pedido?",
     "answer 我们开门。": "我们开门。",
+    'answer "Goodbye." and nothing else.': "Goodbye.",
+    'ask "Which city?" (one question only)': "Which city?",
+    "answer `We are open.`": "We are open.",
+    "answer {topic} is not sold here.": "{topic} is not sold here.",
 }
 HOW = (
     "ask for the order number.",
