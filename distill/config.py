@@ -220,7 +220,9 @@ class TeacherConfig(Section):
 class TrainConfig(Section):
     """[train]: the student and how it is tuned. None means: as is sensible for the student."""
 
-    student: str = Field("embedded", min_length=1, description="embedded, a hub id, or a folder")
+    student: str = Field(
+        "embedded", min_length=1, description="embedded, smollm2, a hub id, or a folder"
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of initialisation and order")
     epochs: float | None = Field(None, gt=0, description="passes over the training split")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate")

