@@ -122,6 +122,8 @@ def make_data(
     with locked(run.path, create=True), _watched(progress) as watcher:
         if note := teacher_note(run, settings):
             watcher.notice(note)
+        for remark in run.workflow.remarks[len(workflow.remarks) :]:
+            watcher.notice(str(remark))
         begun = RunFolder.create(run.path, run.workflow, run.config, anew=redo)
         pipeline.make_data(begun, watcher)
     return Run(begun)

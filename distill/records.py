@@ -344,7 +344,7 @@ class Case(Record):
     unscored: int = Field(exclude=True, default=0)
     """How many turns of its row come after the one that is scored."""
     reply: str = Field(exclude=True, default="")
-    """The words that its row expects, where it has them; they are not scored."""
+    """The words that its row expects, or that stand beside its calls; they are not scored."""
 
     @property
     def conversation(self) -> Conversation:

@@ -26,6 +26,8 @@ def verdict(report: Report) -> str:
         return f"Nothing can be said about what the student learned: {dataset} has no rows."
     known = {"gold": "gold prompts", "test": "held-out prompts of the teacher's own"}
     rows = known.get(dataset, f"prompts of {dataset}")
+    if dataset == "test" and report.own.get("test"):
+        rows = "held-out prompts"
     low, high = tuned.tool_interval
     result = (
         f"On {tuned.n} {rows} the tuned student finds the right tool in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,12 @@ def with_rows(workflow: Workflow, file: Path) -> Workflow:
         return _candidate(case, split, workflow)
 
     rows = read_rows(path, read)
-    note = unscored_note(cases)
+    remarks = (note._replace(place=str(path.with_name(note.place))) for note in _notes(cases))
     return workflow.model_copy(
         update={
             "rows": rows,
             "sources": (*workflow.sources, path),
-            "remarks": (*workflow.remarks, *([_trained_note(note, path)] if note else [])),
+            "remarks": (*workflow.remarks, *remarks),
         }
     )
 
@@ -72,12 +72,19 @@ def own_rows_line(workflow: Workflow) -> str:
     return f"{len(rows)} own rows ({said})"
 
 
-def _trained_note(note: Problem, path: Path) -> Problem:
-    return Problem(
-        str(path.with_name(note.place)),
-        note.cause.replace("scored", "trained on"),
-        note.hint.replace("scored", "trained on"),
-    )
+def _notes(cases: Sequence[Case]) -> Iterator[Problem]:
+    """What rows say and students are not trained on."""
+    if note := unscored_note(cases):
+        cause, hint = (text.replace("scored", "trained on") for text in (note.cause, note.hint))
+        yield Problem(note.place, cause, hint)
+    wordy = [case for case in cases if case.calls and case.reply.strip()]
+    if wordy:
+        rows = "1 row has" if len(wordy) == 1 else f"{len(wordy)} rows have"
+        yield Problem(
+            wordy[0].place,
+            f"{rows} words beside the call: the call is trained on, the words are not",
+            "leave the words out, or write them as a row of their own, without the call",
+        )
 
 
 def _split(row: Mapping[str, Any]) -> Split | None:

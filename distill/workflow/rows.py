@@ -223,7 +223,7 @@ def _expected_turn(
             )
         for call in turn.calls:
             require_valid(call, offered)
-        return _Expected("call", turn.calls)
+        return _Expected("call", turn.calls, turn.content)
     return _Expected(_reply_kind(kind or _implied_kind(known, rule)), reply=turn.content)
 
 

@@ -446,6 +446,10 @@ def test_of_a_whole_conversation_check_says_which_turn_is_trained_on() -> None:
     (note,) = workflow.remarks
     assert "is trained on, what follows it is not" in note.cause
     assert "scored" not in str(note)
+    wordy = [*turns[:1], {**turns[1], "content": "One moment."}]
+    (note,) = read([ask("fine"), {"messages": wordy}]).remarks
+    assert note.place.endswith("rows.jsonl:2")
+    assert "1 row has words beside the call" in note.cause
 
 
 def test_the_users_own_file_names_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
