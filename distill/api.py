@@ -227,14 +227,14 @@ class Run:
         self.folder = RunFolder.open(self.path)
         return {name: read_scores(self.path, name) for name in names}
 
-    def route(self, text: str) -> Routed:
-        """What the tuned student does with one request; it is loaded once, by the first call."""
+    def route(self, text: str, *, constrained: bool | None = None) -> Routed:
+        """What the student, loaded once, does with a request; `constrained`: as [evaluate] says."""
         from distill.evaluate.route import Router
 
         if self._router is None:
             pipeline.require_trained(self.folder)
-            self._router = Router(self.folder)
-        return self._router.route(text)
+            self._router = Router(self.folder, LogWatcher().notice)
+        return self._router.route(text, constrained=constrained)
 
     def report(self) -> Report:
         """Everything that report.json holds, from what the run has so far."""

@@ -276,6 +276,9 @@ class EvaluateConfig(Section):
     batch_size: int = operational(
         32, "prompts decoded together", "each is decoded as if it stood alone", ge=1
     )
+    constrained: Literal["on", "off"] = Field(
+        "off", description="whether an answer that is no valid call or reply is made one"
+    )
     backend: Literal["transformers", "vllm"] = operational(
         "transformers", "what the student runs on", "the same result, rounding aside"
     )

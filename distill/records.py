@@ -387,6 +387,8 @@ class Prediction(Record):
     grounding_f1: float | None
     detail: str = ""
     """Why the output is malformed, or what else has to be known of it."""
+    repaired: bool = False
+    """Whether the answer was no valid call or reply, and was decoded again under constraint."""
     confidence: float | None = None
     """The probability that the arm does what it did: opens a call of this tool, or of none."""
     label_nll: float | None = None

@@ -256,7 +256,7 @@ def _help(command: click.Command) -> str:
 
 
 def _words(option: click.Option) -> str:
-    return ", ".join(f"`{flag}`" for flag in option.opts)
+    return ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
 
 
 def _flags_as_code(said: str) -> str:

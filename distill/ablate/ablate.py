@@ -17,7 +17,7 @@ from itertools import islice
 from distill.ablate.advice import Predictions, contests, recommend
 from distill.ablate.model import MODES, Ablation, Declarations, ModeResult, PromptTokens
 from distill.errors import RunError, StaleRunError, StudentError, WriteError
-from distill.evaluate.arms import predict_student
+from distill.evaluate.arms import student_predictor
 from distill.evaluate.predict import render_prompts
 from distill.evaluate.score import cases_of, score
 from distill.evaluate.tables import scores_json
@@ -224,7 +224,8 @@ def _predict(context: Context, student: Student, datasets: Datasets) -> Json:
     watcher = context.watcher
     progress = adapt_threads(run.config.train.threads, watcher.progress, watcher.notice)
     all_cases = [case for cases in datasets.values() for case in cases]
-    remaining = iter(predict_student(run, student, ARM, all_cases, progress))
+    predict = student_predictor(run, student, all_cases, progress, watcher.notice)
+    remaining = iter(predict(ARM))
     accuracies: Json = {}
     for name, cases in datasets.items():
         rows = list(islice(remaining, len(cases)))

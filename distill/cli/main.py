@@ -87,11 +87,13 @@ def run_all(
     **flags: Any,
 ) -> None:
     """All of it: generate, train, evaluate, report."""
+    from distill.evaluate.constrained import require_constrainable
     from distill.stages.evaluate import scored
     from distill.stages.pipeline import STUDENT, run_stages
 
     workflow = shared.load_workflow(rules, tools, gold, no_python)
     made = shared.generate(workflow, out, config, redo, flags)
+    require_constrainable(made.folder.config)
     with locked(made.path), terminal.watching() as watcher:
         run_stages(made.folder, watcher, *STUDENT)
     shared.show_scores(made.path, scored(made.folder), as_json=False)

@@ -78,6 +78,13 @@ sharing_options = options(
     ),
     setting("train", "rows_at_once"),
 )
+constrained_option = click.option(
+    "--constrained/--no-constrained",
+    "evaluate__constrained",
+    default=None,
+    callback=lambda _context, _option, given: {True: "on", False: "off"}.get(given),
+    help="Decode an answer that is no valid call or reply again, so that it is one.",
+)
 vllm_options = options(
     setting("teacher", "vllm_command"), setting("teacher", "vllm_args", "--vllm-arg")
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from distill.cli import shared, terminal
 from distill.cli.options import (
     PATH,
     config_option,
+    constrained_option,
     json_option,
     options,
     redo_option,
@@ -82,7 +84,7 @@ def _join(run: Path) -> None:
 @run_argument
 @click.option("--data", type=PATH, help="Evaluate on this JSON Lines file instead.")
 @threads_option
-@options(setting("evaluate", "backend"), vllm_options)
+@options(constrained_option, setting("evaluate", "backend"), vllm_options)
 @json_option
 @config_option
 @redo_option
@@ -106,6 +108,7 @@ def evaluate(
 @run_argument
 @click.argument("text")
 @threads_option
+@constrained_option
 @json_option
 def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
     """Route one request with RUN's tuned student.
@@ -117,11 +120,12 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
 
     opened = api.reopened_run(run, None, shared.tables_of(flags))
     require_trained(opened)
-    answer = Router(opened).route(text)
+    answer = Router(opened, partial(terminal.err.print, markup=False)).route(text)
     sure = answer.probabilities
     if as_json:
         shown: Any = {"calls": [call.model_dump() for call in answer.calls], "reply": answer.reply}
-        shown |= {"malformed": answer.malformed, "detail": answer.detail, "raw": answer.raw}
+        shown |= {"malformed": answer.malformed, "repaired": answer.repaired}
+        shown |= {"detail": answer.detail, "raw": answer.raw}
         shown["confidence"] = answer.confidence
         shown["tools"] = sure.tools if sure else None
         terminal.print_json(shown)
@@ -132,6 +136,8 @@ def route(run: Path, text: str, as_json: bool, **flags: Any) -> None:
         terminal.out.print(answer.raw if answer.malformed else answer.reply, markup=False)
     if answer.malformed:
         terminal.err.print(f"malformed: {answer.detail}", style="red", markup=False)
+    if answer.repaired and not answer.malformed:
+        terminal.err.print(answer.detail, markup=False)
     if sure:
         # Beside the answer, for who reads it; programs read --json.
         terminal.err.print(

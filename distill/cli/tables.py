@@ -10,7 +10,7 @@ from rich.table import Table
 from distill.ablate.model import Ablation, ModeResult
 from distill.cli import terminal
 from distill.evaluate.score import Scores
-from distill.evaluate.tables import CellFormat, sorted_arms
+from distill.evaluate.tables import CellFormat, repaired_note, sorted_arms
 from distill.ledger.prices import format_usd
 from distill.run.folder import RunFolder
 from distill.stages.forecast import Forecast
@@ -43,6 +43,8 @@ def scores_table(arms: Mapping[str, Scores], title: str = "") -> Table:
     for arm in sorted_arms(arms):
         drawn.add_row(arm, *map(escape, CELLS.score_cells(arms[arm])))
     drawn.caption = "shares in percent, with 95% Wilson intervals; - where an arm has none"
+    if note := repaired_note(arms):
+        drawn.caption += f"\n{note}"
     return drawn
 
 

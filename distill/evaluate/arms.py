@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.evaluate.baselines import Majority, MiniLM, Tfidf
+from distill.evaluate.constrained import Constraint, require_constrainable
 from distill.evaluate.gate import teacher_arm
 from distill.evaluate.predict import Progress, predict
 from distill.evaluate.score import Scores, score
@@ -81,13 +82,14 @@ def _student_predictor(
 ) -> Iterator[Callable[[str], list[Prediction]]]:
     """A function from `base` or `tuned` to the student's predictions, on the configured backend."""
     settings, teacher = run.config.evaluate, run.config.teacher
+    require_constrainable(run.config)
     if settings.backend == "vllm":
         # Checked first: a wrong command fails before the student's tokenizer is loaded.
         run.require_confirmed("vllm_command", "vllm_args")
         command = vllm_command(teacher.vllm_command)
     student = load_tuned_student(run)
     if settings.backend == "transformers":
-        yield lambda arm: predict_student(run, student, arm, cases, progress)
+        yield student_predictor(run, student, cases, progress, notice)
         return
     renderer = student_renderer(student, run)
     with serve_student(
@@ -112,12 +114,19 @@ def _student_predictor(
         )
 
 
-def predict_student(
-    run: RunFolder, student: Student, arm: str, cases: Cases, progress: Progress
-) -> list[Prediction]:
-    """The predictions of the run's student, `base` or `tuned`, whose weights are loaded for it."""
-    model = student.load(run.path / layout.ADAPTER if arm == "tuned" else None)
-    return predict_cases(run, model, student_renderer(student, run), arm, cases, progress)
+def student_predictor(
+    run: RunFolder, student: Student, cases: Cases, progress: Progress, notice: Notice
+) -> Callable[[str], list[Prediction]]:
+    """A function from `base` or `tuned` to the predictions; each call loads the weights."""
+    renderer = student_renderer(student, run)
+    # Checked first: what cannot be constrained fails before anything is decoded.
+    constraint = Constraint(renderer, notice) if run.config.evaluate.constrained == "on" else None
+
+    def predict_arm(arm: str) -> list[Prediction]:
+        model = student.load(run.path / layout.ADAPTER if arm == "tuned" else None)
+        return predict_cases(run, model, renderer, arm, cases, progress, constraint)
+
+    return predict_arm
 
 
 def predict_cases(
@@ -127,8 +136,12 @@ def predict_cases(
     arm: str,
     cases: Cases,
     progress: Progress,
+    constraint: Constraint | None = None,
 ) -> list[Prediction]:
-    """The predictions of a loaded model, with the run's evaluation settings."""
+    """The predictions of a loaded model, with the run's evaluation settings.
+
+    constraint: see `predict`
+    """
     return predict(
         model,
         renderer,
@@ -137,5 +150,6 @@ def predict_cases(
         max_new_tokens=run.config.evaluate.max_new_tokens,
         batch_size=run.config.evaluate.batch_size,
         bidirectional_start_ids=bidirectional_start_ids(model),
+        constraint=constraint,
         progress=progress,
     )

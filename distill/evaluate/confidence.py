@@ -41,6 +41,8 @@ class CallPrefixes:
     """The call prefixes of each tool; none of them is a prefix of another."""
 
     def __init__(self, renderer: Renderer, tools: Sequence[Json]) -> None:
+        self.tools = tools
+        """Those that may be called, as OpenAI function schemas."""
         calls = dict(sample_calls(renderer, tool, tools) for tool in tools)
         self.by_tool = {name: _distinct_prefixes(name, calls) for name in calls}
         self.paths: list[TokenPath] = [path for paths in self.by_tool.values() for path in paths]

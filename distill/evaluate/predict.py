@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.evaluate.confidence import CallPrefixCache
+from distill.evaluate.confidence import CallPrefixCache, CallPrefixes
+from distill.evaluate.constrained import Constraint, Request
 from distill.evaluate.score import judge
 from distill.records import Case, Prediction, Target, ToolCall
 from distill.render import Parsed, Renderer, RenderError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from distill.sharing.decode import Completion
 
 Progress = Callable[[int, int, str], None]
 """Called with rows done, rows in all, and the arm."""
@@ -33,9 +36,12 @@ def predict(
     max_new_tokens: int,
     batch_size: int,
     bidirectional_start_ids: Sequence[int] = (),
+    constraint: Constraint | None = None,
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """The prediction for each case, in order.
+
+    constraint: decodes answers again that are no valid call or reply; None leaves them as they are
 
     A case that cannot be rendered, or is longer than the student's context, is a malformed
     prediction whose detail says so; so is an answer without a stop token in `max_new_tokens`.
@@ -46,37 +52,74 @@ def predict(
     limit = context_length(model) or math.inf
     prompts, predictions = render_prompts(renderer, cases, arm, limit)
     indices = list(prompts)
-    positions_left = [int(min(limit - len(prompts[at]), sys.maxsize)) for at in indices]
+    rooms = [int(min(limit - len(prompts[at]), sys.maxsize)) for at in indices]
+    limits = [min(max_new_tokens, room) for room in rooms]
     prefix_cache = CallPrefixCache(renderer)
     prefixes = [prefix_cache(cases[at].tools) for at in indices]
+    answers = _Answers(renderer, cases, arm, predictions, progress)
     model.eval()  # type: ignore[no-untyped-call]
     completions = greedy_completions(
         model,
         [prompts[at] for at in indices],
         # Untuned students ramble: a malformed answer is not decoded to its end.
         (*renderer.stop_ids, *renderer.invalid_marker_ids),
-        [min(max_new_tokens, left) for left in positions_left],
+        limits,
         drafts=[_expected_ids(renderer, cases[at], prompts[at], limit) for at in indices],
         paths=[
-            found.paths if found.longest <= left else ()
-            for found, left in zip(prefixes, positions_left, strict=True)
+            found.paths if found.longest <= room else ()
+            for found, room in zip(prefixes, rooms, strict=True)
         ],
         bidirectional_start_ids=bidirectional_start_ids,
         batch_size=batch_size,
     )
+    refused: dict[int, tuple[Request, Completion, str]] = {}
     for number, completion in completions:
-        index, confidence = indices[number], None
-        parsed, raw = renderer.parse(completion.ids), renderer.decode(completion.ids)
-        if completion.path_probabilities:
-            probabilities = prefixes[number].confidence(completion.path_probabilities)
-            confidence = probabilities.of(parsed)
-        prediction = judge_answer(renderer, cases[index], parsed, arm, raw)
-        predictions[index] = prediction.model_copy(
-            update={"confidence": confidence, "label_nll": completion.draft_nll}
-        )
-        if progress is not None:
-            progress(len(predictions), len(cases), arm)
+        at, found = indices[number], prefixes[number]
+        parsed = renderer.parse(completion.ids)
+        if constraint and (fault := constraint.fault(parsed, found.tools)):
+            scored = completion.path_probabilities
+            request = Request(at, prompts[at], found, scored, limits[number])
+            refused[at] = request, completion, fault
+        else:
+            answers.add(at, found, completion, parsed)
+    if constraint and refused:
+        for at, again in constraint.decode(
+            model,
+            [request for request, *_ in refused.values()],
+            bidirectional_start_ids=bidirectional_start_ids,
+            batch_size=batch_size,
+        ):
+            request, completion, fault = refused[at]
+            made = again._replace(draft_nll=completion.draft_nll)
+            answers.add(at, request.prefixes, made, renderer.parse(again.ids), fault)
     return [predictions[index] for index in range(len(cases))]
+
+
+class _Answers(NamedTuple):
+    """Where the answers of an arm are judged and kept, by the index of their cases."""
+
+    renderer: Renderer
+    cases: Sequence[Case]
+    arm: str
+    predictions: dict[int, Prediction]
+    progress: Progress | None
+
+    def add(
+        self, index: int, found: CallPrefixes, answer: Completion, parsed: Parsed, fault: str = ""
+    ) -> None:
+        """Judge an answer; `fault` says why it was decoded again."""
+        raw = self.renderer.decode(answer.ids)
+        made = judge_answer(self.renderer, self.cases[index], parsed, self.arm, raw)
+        sure = None
+        if answer.path_probabilities:
+            sure = found.confidence(answer.path_probabilities).of(parsed)
+        changes: dict[str, Any] = {"confidence": sure, "label_nll": answer.draft_nll}
+        if fault:
+            detail = "; ".join(filter(None, [made.detail, f"decoded again: {fault}"]))
+            changes |= {"repaired": True, "detail": detail}
+        self.predictions[index] = made.model_copy(update=changes)
+        if self.progress is not None:
+            self.progress(len(self.predictions), len(self.cases), self.arm)
 
 
 def render_prompts(

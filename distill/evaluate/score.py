@@ -68,6 +68,8 @@ class Scores(Record):
     """Rows by outcome, every outcome in the order of their definition."""
     by_rule: dict[str, Share]
     by_target: dict[str, Share]
+    repaired: int = 0
+    """Rows whose answer was decoded again under constraint."""
     label_loss: float | None = None
     """The mean over rows of the expected call's loss in nats per token, where it was computed."""
     calibration: Calibration | None = None
@@ -164,6 +166,7 @@ def score(predictions: Sequence[Prediction]) -> Scores:
         outcomes={outcome: outcomes[outcome] for outcome in Outcome},
         by_rule=_shares_by(lambda p: p.rule, predictions),
         by_target=_shares_by(lambda p: p.kind, predictions),
+        repaired=sum(p.repaired for p in predictions),
         label_loss=_mean(p.label_nll for p in predictions),
         calibration=_calibration(predictions),
     )

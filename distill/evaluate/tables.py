@@ -44,6 +44,13 @@ def scores_json(data: str, arms: Mapping[str, Scores]) -> Json:
     return {"data": data, "arms": shown}
 
 
+def repaired_note(arms: Mapping[str, Scores]) -> str:
+    """How many answers were decoded again under constraint, by arm; nothing where none was."""
+    counts = (f"{arm} {arms[arm].repaired}" for arm in sorted_arms(arms) if arms[arm].repaired)
+    listed = ", ".join(counts)
+    return f"decoded again, as they were no valid call or reply: {listed}" if listed else ""
+
+
 def sorted_arms(arms: Mapping[str, Scores]) -> list[str]:
     """The arms' names in display order."""
     return sorted(arms, key=lambda arm: (ARMS.index(arm) if arm in ARMS else len(ARMS), arm))

@@ -40,7 +40,7 @@ class Quoted(NamedTuple):
 class ControlTokens:
     """A tokenizer's added tokens, apart from blanks.
 
-    texts: them as text, the longest first.
+    texts: them as text, the longest first; ids: those that are no stand-in for the unknown.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -51,7 +51,7 @@ class ControlTokens:
         # No text at all where there is no added token: `(?!)` matches nowhere.
         self._pattern = re.compile("|".join(map(re.escape, self.texts)) or "(?!)")
         # What a tokenizer makes of a character that it does not know is no control.
-        self._ids = {*self._texts} - {tokenizer.unk_token_id}
+        self.ids = {*self._texts} - {tokenizer.unk_token_id}
         self._check = lru_cache(maxsize=4096)(self._require_plain)
 
     def quote(
@@ -79,10 +79,21 @@ class ControlTokens:
             cut,
         )
 
+    def split(self, text: str) -> Iterator[tuple[str, int | None]]:
+        """The pieces of a text in order, each with its id where it is a control token."""
+        by_text = {text: id for id, text in self._texts.items() if id in self.ids}
+        end = 0
+        for found in self._pattern.finditer(text):
+            if found[0] in by_text:
+                yield text[end : found.start()], None
+                yield found[0], by_text[found[0]]
+                end = found.end()
+        yield text[end:], None
+
     def found_in(self, value: JsonValue) -> str | None:
         """A control token as which the tokenizer reads a part of one of the value's strings."""
         ids = (id for text in _strings(value) for id in self.encode(text))
-        return next((self._texts[id] for id in ids if id in self._ids), None)
+        return next((self._texts[id] for id in ids if id in self.ids), None)
 
     def encode(self, text: str, cut: str = "") -> list[int]:
         """The ids of a text, its pieces tokenized apart; RenderError if it cannot be tokenized."""
@@ -110,7 +121,7 @@ class ControlTokens:
         """
         cut = next(cut for cut in _CUTS if cut not in text)
         quoted = self._cut(text, cut)
-        if found := next((id for id in self.encode(quoted, cut) if id in self._ids), None):
+        if found := next((id for id in self.encode(quoted, cut) if id in self.ids), None):
             raise RenderError(
                 f"the text holds {self._texts[found]}, which this student's tokenizer cannot quote"
             )

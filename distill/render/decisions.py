@@ -24,7 +24,8 @@ from distill.workflow.schema import ArgumentsSchema, schema_of
 if TYPE_CHECKING:
     from distill.sharing.reading import TokenPath
 
-_PROBE_REPLY = Target(kind="answer", reply="Zebra quartz.")
+PROBE_REPLY = Target(kind="answer", reply="Zebra quartz.")
+"""Words that no template writes."""
 
 
 class _Answers(NamedTuple):
@@ -85,7 +86,7 @@ class Decisions:
             offered = self._renderer.tools if tools is None else tools
             found = (sample_calls(self._renderer, tool, offered) for tool in offered)
             calls = {name: samples for name, samples in found if samples}
-            self._answers[key] = _Answers(calls, self._rendered(_PROBE_REPLY, tools))
+            self._answers[key] = _Answers(calls, self._rendered(PROBE_REPLY, tools))
         return self._answers[key]
 
     def _rendered(self, target: Target, tools: Sequence[Json] | None) -> list[TokenPath]:

@@ -10,7 +10,13 @@ from typing import Any
 from distill import strict_json
 from distill.records import ToolCall
 from distill.render import functiongemma
-from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnContent
+from distill.render.syntax import (
+    MAX_DEPTH,
+    ArgumentSyntax,
+    MalformedError,
+    RenderError,
+    TurnContent,
+)
 from distill.strict_json import JsonError
 
 
@@ -23,6 +29,10 @@ class Format:
     """The calls as text; raises RenderError for what the format cannot express."""
     read: Callable[[str], TurnContent]
     """Parses a complete turn without its stop token; raises MalformedError."""
+    syntax: ArgumentSyntax
+    """How `write` writes arguments."""
+    markers: tuple[str, ...]
+    """What neither a reply nor an argument may hold, as `read` would take it for something else."""
     stops: tuple[str, ...] = ()
     """Stop tokens after calls, in addition to the ordinary end of turn."""
     invalid_markers: tuple[str, ...] = ()
@@ -135,16 +145,40 @@ def _tool_call(value: Any) -> ToolCall:
     return ToolCall(name=value["name"], arguments=arguments)
 
 
+def _json_text(value: Any) -> str:
+    try:
+        return strict_json.encode(value)
+    except JsonError as error:
+        raise RenderError(f"a value is not JSON: {error}") from None
+
+
+_JSON_SYNTAX = ArgumentSyntax(
+    comma=", ",
+    colon=": ",
+    quote='"',
+    # What `strict_json.encode` escapes; it writes \u00XX for the other control characters.
+    character=r'(?:[^"\\\x00-\x1F]|\\["\\bfnrt])',
+    plain=r'[^"\\\x00-\x1F]',
+    key=_json_text,
+    value=_json_text,
+    key_quote='"',
+)
+_END_OF_THOUGHT = "</think>"
+
 FUNCTION_GEMMA = Format(
     "functiongemma",
     functiongemma.write,
     functiongemma.read,
+    functiongemma.SYNTAX,
+    functiongemma.MARKERS,
     functiongemma.STOPS,
     functiongemma.INVALID_MARKERS,
 )
-HERMES = Format("hermes", _write_hermes, _read_hermes)
-LLAMA = Format("llama", _write_llama, _read_json, ("<|eom_id|>",))
-JSON = Format("json", _write_json, _read_json)
+HERMES = Format(
+    "hermes", _write_hermes, _read_hermes, _JSON_SYNTAX, (_CALL_START, _CALL_END, _END_OF_THOUGHT)
+)
+LLAMA = Format("llama", _write_llama, _read_json, _JSON_SYNTAX, (_END_OF_THOUGHT,), ("<|eom_id|>",))
+JSON = Format("json", _write_json, _read_json, _JSON_SYNTAX, (_END_OF_THOUGHT,))
 
 FORMATS = (FUNCTION_GEMMA, HERMES, LLAMA, JSON)
 """In the order in which format detection tries them on a chat template's output."""

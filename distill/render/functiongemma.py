@@ -22,7 +22,13 @@ from pydantic import JsonValue
 
 from distill import strict_json
 from distill.records import Json, Message, ToolCall
-from distill.render.syntax import MAX_DEPTH, MalformedError, RenderError, TurnContent
+from distill.render.syntax import (
+    MAX_DEPTH,
+    ArgumentSyntax,
+    MalformedError,
+    RenderError,
+    TurnContent,
+)
 
 ESCAPE = "<escape>"
 CALL = ("<start_function_call>", "<end_function_call>")
@@ -151,11 +157,12 @@ def _string(text: str) -> str:
 
 
 def _object(fields: Mapping[str, JsonValue], depth: int = 0) -> str:
-    pairs = []
-    for name, value in sorted(fields.items()):
-        key = name if _PLAIN_KEY.fullmatch(name) else _string(name)
-        pairs.append(f"{key}:{_value(value, depth + 1)}")
+    pairs = (f"{_key(name)}:{_value(value, depth + 1)}" for name, value in sorted(fields.items()))
     return "{" + ",".join(pairs) + "}"
+
+
+def _key(name: str) -> str:
+    return name if _PLAIN_KEY.fullmatch(name) else _string(name)
 
 
 def _value(value: JsonValue, depth: int = 0) -> str:
@@ -173,6 +180,18 @@ def _value(value: JsonValue, depth: int = 0) -> str:
                 return strict_json.encode(value)
             except ValueError:
                 raise RenderError(f"the number {value} does not exist in JSON") from None
+
+
+SYNTAX = ArgumentSyntax(
+    comma=",",
+    colon=":",
+    quote=ESCAPE,
+    character=r"(?s:.)",
+    plain=r"(?s:.)",
+    key=_key,
+    value=_value,
+    sorts_names=True,
+)
 
 
 def _schema(value: Any) -> Any:

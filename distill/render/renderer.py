@@ -115,6 +115,11 @@ class Renderer:
         return self._writer.prompt(quoted.messages, quoted.tools)
 
     @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The texts of stop tokens, at which `parse` ends an answer that is text."""
+        return self._writer.stops
+
+    @property
     def chat_template(self) -> str:
         """The student's own chat template as it is used, its date pinned; empty without one."""
         return self._writer.source if isinstance(self._writer, TemplateWriter) else ""

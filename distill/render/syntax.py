@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from pydantic import JsonValue
 
 from distill.records import ToolCall
 
@@ -23,3 +27,24 @@ class TurnContent(NamedTuple):
 
     calls: tuple[ToolCall, ...] = ()
     reply: str = ""
+
+
+@dataclass(frozen=True)
+class ArgumentSyntax:
+    """How a format writes arguments, piece by piece; `distill.render.grammars` is made of it."""
+
+    comma: str
+    colon: str
+    quote: str
+    """Before and after a text."""
+    character: str
+    """A regular expression of one character of a text as it is written, escapes among them."""
+    plain: str
+    """The same of the characters that are written as themselves."""
+    key: Callable[[str], str]
+    """The name of an argument as it is written."""
+    value: Callable[[JsonValue], str]
+    """A value as it is written; raises RenderError for what the format cannot express."""
+    key_quote: str = ""
+    """Before and after a name of letters, digits and underscores."""
+    sorts_names: bool = False

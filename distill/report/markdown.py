@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pydantic import JsonValue
 
 from distill.evaluate.score import Scores
-from distill.evaluate.tables import CellFormat, sorted_arms
+from distill.evaluate.tables import CellFormat, repaired_note, sorted_arms
 from distill.records import canonical_json
 from distill.report.model import Report, Training, WorstCase
 from distill.report.verdict import verdict
@@ -59,6 +59,7 @@ def _evaluations(report: Report) -> Iterator[str]:
     for dataset, arms in report.evaluations.items():
         yield f"### {as_markdown(dataset)}: {_origin(dataset, report.own.get('test', 0))}"
         yield _scores(arms)
+        yield _repaired(arms)
         yield _calibration(arms)
         yield from _by_rule(arms)
         yield _outcomes(arms)
@@ -77,6 +78,11 @@ def _scores(arms: Mapping[str, Scores]) -> str:
     columns = ["arm", ">n", ">right tool", ">full call", ">malformed", ">argument F1"]
     rows = [[as_markdown(arm), *_FORMAT.score_cells(arms[arm])] for arm in sorted_arms(arms)]
     return table([*columns, ">grounding F1"], rows)
+
+
+def _repaired(arms: Mapping[str, Scores]) -> str:
+    found = repaired_note(arms)
+    return f"{as_markdown(found.capitalize())}." if found else ""
 
 
 def _calibration(arms: Mapping[str, Scores]) -> str:

@@ -9,7 +9,7 @@ takes the likeliest: decoding continues from there with the KV cache of that pas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -41,6 +41,10 @@ how many steps a batch takes: so rows of several prefills are decoded together.
 
 _COMPACTION_SHARE = 0.75
 """Share of unfinished rows at which finished ones are removed, which copies the others' cache."""
+
+
+TokenFilter = Callable[[Sequence[int]], Tensor]
+"""From the ids of a completion so far, which tokens may follow: bool, [vocabulary]."""
 
 
 class Completion(NamedTuple):
@@ -118,6 +122,7 @@ def greedy_completions(
     *,
     drafts: Sequence[Sequence[int]] | None = None,
     paths: Sequence[Sequence[TokenPath]] | None = None,
+    filters: Sequence[TokenFilter] = (),
     bidirectional_start_ids: Sequence[int] = (),
     batch_size: int,
 ) -> Iterator[tuple[int, Completion]]:
@@ -127,6 +132,8 @@ def greedy_completions(
     drafts: per prompt, a guess of the completion, empty where there is none. They change no
         completion, but right ones need not be generated. Prompt and draft must fit the context.
     paths: per prompt, ways in which an answer may begin, to be scored.
+    filters: none, or one per prompt, which then has no draft: the likeliest of the tokens that it
+        allows is chosen.
     bidirectional_start_ids: see `reading.prefill`.
 
     The model's generation config is ignored: no sampling, no penalties. Finished rows leave the
@@ -135,7 +142,7 @@ def greedy_completions(
     sharing, each prompt is read whole, and drafts and paths are ignored.
     """
     if not supports_prefix_sharing(model):
-        yield from _decode_unshared(model, prompts, stop_ids, max_new_tokens, batch_size)
+        yield from _decode_unshared(model, prompts, stop_ids, max_new_tokens, filters, batch_size)
         return
     scored = paths if supports_path_scoring(model) else None
     rows = list(_prompt_rows(model, prompts, drafts, scored, bidirectional_start_ids))
@@ -144,16 +151,16 @@ def greedy_completions(
         probabilities = (
             path_probabilities(model, prefilled) if scored else [None] * len(prefilled.rows)
         )
-        for state in _verify_drafts(prefilled, probabilities, stop_ids, max_new_tokens):
+        for state in _verify_drafts(prefilled, probabilities, stop_ids, max_new_tokens, filters):
             if isinstance(state, _Unfinished):
                 pending.append(state)
             else:
                 yield state
         if len(pending) >= batch_size and _kv_bytes(pending) > _MAX_PENDING_KV_BYTES:
-            yield from _finish(model, pending, stop_ids)
+            yield from _finish(model, pending, stop_ids, filters)
             pending = []
     if pending:
-        yield from _finish(model, pending, stop_ids)
+        yield from _finish(model, pending, stop_ids, filters)
 
 
 def _prompt_rows(
@@ -176,11 +183,15 @@ def _verify_drafts(
     probabilities: Sequence[list[float] | None],
     stop_ids: Collection[int],
     max_new_tokens: Sequence[int],
+    filters: Sequence[TokenFilter],
 ) -> Iterator[tuple[int, Completion] | _Unfinished]:
     """For each row, what of its completion the prefill has shown."""
     for at, row in enumerate(prefilled.rows):
         limit = max_new_tokens[row.prompt_index]
-        ids = _accepted_ids(prefilled.greedy_ids[at][:limit], row.draft, stop_ids)
+        greedy_ids = prefilled.greedy_ids[at][:limit]
+        if filters:
+            greedy_ids = [_likeliest(prefilled.logits[at][0], filters[row.prompt_index]([]))]
+        ids = _accepted_ids(greedy_ids, row.draft, stop_ids)
         completion = Completion(ids, prefilled.draft_nll[at], probabilities[at])
         if _is_finished(ids, limit, stop_ids):
             yield row.prompt_index, completion
@@ -203,7 +214,10 @@ def _accepted_ids(
 
 @torch.inference_mode()
 def _finish(
-    model: Any, rows: Sequence[_Unfinished], stop_ids: Collection[int]
+    model: Any,
+    rows: Sequence[_Unfinished],
+    stop_ids: Collection[int],
+    filters: Sequence[TokenFilter],
 ) -> list[tuple[int, Completion]]:
     """Decode all rows together to their end."""
     lengths = [row.cached_tokens for row in rows]
@@ -219,7 +233,8 @@ def _finish(
     slots = torch.arange(longest + 1, device=model.device)
     mask = (slots >= longest - last.new_tensor(lengths)[:, None]).long()
     limits = [row.max_new_tokens for row in rows]
-    _decode(model, cache, last, mask, completions, limits, stop_ids)
+    chosen = [filters[row.prompt_index] for row in rows] if filters else ()
+    _decode(model, cache, last, mask, completions, limits, stop_ids, chosen)
     return [(row.prompt_index, row.completion) for row in rows]
 
 
@@ -285,6 +300,7 @@ def _decode(
     completions: Sequence[list[int]],
     max_new_tokens: Sequence[int],
     stop_ids: Collection[int],
+    filters: Sequence[TokenFilter],
 ) -> None:
     """Append to `completions` until every row is finished.
 
@@ -295,7 +311,12 @@ def _decode(
     while rows:
         output = model(**_model_inputs(parameters, ids, mask, cache, limit))
         cache = output.past_key_values
-        tokens = output.logits[:, -1].argmax(-1)
+        logits = output.logits[:, -1]
+        tokens = logits.argmax(-1)
+        if filters:
+            for at, row in enumerate(rows):
+                if not _is_finished(completions[row], max_new_tokens[row], stop_ids):
+                    tokens[at] = _likeliest(logits[at], filters[row](completions[row]))
         for row, token in zip(rows, tokens.tolist(), strict=True):
             if not _is_finished(completions[row], max_new_tokens[row], stop_ids):
                 completions[row].append(token)
@@ -312,6 +333,12 @@ def _decode(
                 cache.batch_select_indices(kept)
         ids = tokens.unsqueeze(-1)
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+
+
+def _likeliest(logits: Tensor, allowed: Tensor) -> int:
+    """The likeliest token that is allowed, of one row of logits; `allowed` may be shorter."""
+    allowed = allowed[: len(logits)].to(logits.device)
+    return int(logits[: len(allowed)].masked_fill(~allowed, -torch.inf).argmax())
 
 
 def _is_finished(ids: Sequence[int], max_new_tokens: int, stop_ids: Collection[int]) -> bool:
@@ -338,6 +365,7 @@ def _decode_unshared(
     prompts: Sequence[Sequence[int]],
     stop_ids: Collection[int],
     max_new_tokens: Sequence[int],
+    filters: Sequence[TokenFilter],
     batch_size: int,
 ) -> Iterator[tuple[int, Completion]]:
     """The same for a model without prefix sharing: whole prompts, padded on the left."""
@@ -357,5 +385,6 @@ def _decode_unshared(
         limits = [max_new_tokens[index] for index in batch]
         with torch.inference_mode():
             ids, attended = (torch.tensor(part, device=model.device) for part in (padded, mask))
-            _decode(model, None, ids, attended, completions, limits, stop_ids)
+            chosen = [filters[index] for index in batch] if filters else ()
+            _decode(model, None, ids, attended, completions, limits, stop_ids, chosen)
         yield from ((i, Completion(found)) for i, found in zip(batch, completions, strict=True))

@@ -57,6 +57,23 @@ def path_probabilities(model: Any, prefilled: PrefillPass) -> list[list[float]]:
     ]
 
 
+@torch.inference_mode()
+def plain_path_probabilities(
+    model: Any, prompt: Sequence[int], paths: Sequence[TokenPath]
+) -> list[float]:
+    """The probability of each path after one prompt, for models that do not support path scoring.
+
+    Every path is read whole with its prompt, one at a time: no cache, no padding, no mask.
+    """
+    found = []
+    for path in paths:
+        ids = torch.tensor([[*prompt, *path]], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+        chosen = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])
+        found.append(exp(float(chosen.sum())))
+    return found
+
+
 def _prefilled_nodes(row: PromptRow, logits: Tensor) -> _LogProbs:
     """The nodes that the prefill has computed: the root, and the draft as far as a path goes."""
     nodes = {(), *row.inner_nodes}
