@@ -22,6 +22,7 @@ from distill.run.folder import RunFolder, locked
 from distill.stages.pipeline import make_data
 from distill.teachers.base import ChatReply
 from distill.workflow import load_workflow
+from distill.workflow.own_rows import with_rows
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -41,7 +42,9 @@ class Silent:
 def generate(rules: Path, path: Path, target: int = 12) -> None:
     with locked(path, create=True):
         config = Config.load(None, {"data": {"target": target}})
-        make_data(RunFolder.create(path, load_workflow(rules), config), Silent())
+        workflow, own = load_workflow(rules), rules.with_name("rows.jsonl")
+        workflow = with_rows(workflow, own) if own.exists() else workflow
+        make_data(RunFolder.create(path, workflow, config), Silent())
 
 
 def data_files(path: Path) -> dict[str, str]:
@@ -106,6 +109,10 @@ def _killed_at(rules: Path, path: Path, instant: int) -> None:
 
 def test_killed_at_any_write_it_ends_in_the_same_bytes(desk: Path, tmp_path: Path) -> None:
     rules = desk / "rules.md"
+    call = {"tool_name": "search_collection", "tool_arguments": {"query": "lions"}}
+    said = {"show me the zebras": None, "where do the marble lions stand": "test"}
+    rows = [{"user_content": text, **call, "split": split} for text, split in said.items()]
+    (desk / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     generate(rules, tmp_path / "whole")
     expected = data_files(tmp_path / "whole")
     fork = multiprocessing.get_context("fork")
