@@ -228,7 +228,7 @@ class Run:
         return {name: read_scores(self.path, name) for name in names}
 
     def route(self, text: str, *, constrained: bool | None = None) -> Routed:
-        """What the student, loaded once, does with a request; `constrained`: as [evaluate] says."""
+        """What the student, loaded once, does with a request; `constrained` beats the setting."""
         from distill.evaluate.route import Router
 
         if self._router is None:

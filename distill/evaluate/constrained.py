@@ -227,13 +227,15 @@ class Constraint:
         return self._grammars[()]
 
     def _grammar(self, text: str, frame: _Frame) -> _Grammar:
+        import torch
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._tokenizer, text, log_level=0)
         if matcher.is_error():
             raise UnsupportedSchemaError(_cause(matcher.get_error()))
         controls = {*self._renderer.control.ids} - {*self._renderer.stop_ids} - frame.ids
-        return _Grammar(matcher, [id for id in controls if id < self._tokenizer.vocab_size])
+        banned = [id for id in sorted(controls) if id < self._tokenizer.vocab_size]
+        return _Grammar(matcher, torch.tensor(banned, dtype=torch.long))
 
     def _frame(self, target: Target, tools: Sequence[Json], part: str) -> _Frame:
         """What stands before and after `part` in the target's turn, without its stop token."""
@@ -265,8 +267,8 @@ class _Frame(NamedTuple):
 class _Grammar(NamedTuple):
     matcher: Any
     """An LLMatcher at its start."""
-    banned: list[int]
-    """Control tokens that are no part of the turn."""
+    banned: torch.Tensor
+    """Ids of the control tokens that are no part of the turn."""
 
 
 class _Filter:

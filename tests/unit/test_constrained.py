@@ -14,8 +14,8 @@ from typing import Any
 import export_students as tiny
 import pytest
 import render_tokenizers as kit
+from argument_schemas import PARAMETERS
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from distill.config import Config
 from distill.errors import MissingExtraError, StudentError, UsageError
@@ -77,85 +77,9 @@ def called(
     return renderer.parse(answer.ids), renderer.decode(answer.ids)
 
 
-NAMES = st.one_of(
-    st.sampled_from(["a", "city", "a b", "größe", 'q"', "x<y", "$ref"]),
-    st.text("abc_", min_size=1, max_size=4),
-)
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-50, 50),
-    st.sampled_from([0.5, 1e-7, "", "red", 'a "b" \\ c', "line\nend", "é", "<escape", "1"]),
-)
-
-
-@st.composite
-def limits(draw: st.DrawFn, least: str, most: str, high: int) -> dict[str, int]:
-    low, size = draw(st.integers(0, high)), draw(st.integers(0, high))
-    found = {least: low, most: low + size}
-    return {key: found[key] for key in draw(st.sets(st.sampled_from(sorted(found))))}
-
-
-def leaf() -> st.SearchStrategy[Any]:
-    return st.one_of(
-        st.builds(lambda values: {"enum": values}, st.lists(SCALARS, min_size=1, max_size=3)),
-        st.builds(lambda value: {"const": value}, SCALARS),
-        st.builds(lambda more: {"type": "string", **more}, limits("minLength", "maxLength", 5)),
-        st.builds(lambda more: {"type": "integer", **more}, limits("minimum", "maximum", 300)),
-        st.builds(lambda more: {"type": "number", **more}, limits("minimum", "maximum", 3)),
-        st.sampled_from(
-            [
-                {"type": "boolean"},
-                {"type": "null"},
-                {"type": ["null", "integer"]},
-                {"type": "number", "exclusiveMinimum": 0, "multipleOf": 0.5},
-                {"type": "integer", "exclusiveMaximum": -7, "multipleOf": 7},
-                {"type": "string", "format": "email"},
-                {"type": "string", "format": "date-time"},
-                {"type": "string", "pattern": "a|^b+$"},
-                {"type": "string", "pattern": r"[\w/]\d{2}", "maxLength": 6},
-                {"type": "string", "nullable": True},
-                {"type": "object"},
-                {},
-            ]
-        ),
-    )
-
-
-def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    named = st.dictionaries(NAMES, inner, max_size=3)
-    return st.one_of(
-        st.builds(
-            lambda item, more: {"type": "array", "items": item, **more},
-            inner,
-            limits("minItems", "maxItems", 2),
-        ),
-        st.builds(objects, named, st.integers(0, 3)),
-        st.builds(lambda one, two: {"anyOf": [one, two]}, inner, inner),
-        st.builds(lambda one: {"allOf": [one], "description": "The same."}, inner),
-        st.builds(lambda one: {"type": "object", "additionalProperties": one}, inner),
-        st.builds(
-            lambda one, two: {"type": "array", "prefixItems": [one, two], "items": False},
-            inner,
-            inner,
-        ),
-    )
-
-
-def objects(properties: dict[str, Any], required: int) -> Any:
-    return {"type": "object", "properties": properties, "required": sorted(properties)[:required]}
-
-
-PARAMETERS = st.builds(
-    objects,
-    st.dictionaries(NAMES, st.recursive(leaf(), larger, max_leaves=4), max_size=3),
-    st.integers(0, 3),
-)
-
-
 @families
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 @given(parameters=PARAMETERS)
 def test_every_schema_gets_arguments_that_are_valid_by_it(family: str, parameters: Any) -> None:

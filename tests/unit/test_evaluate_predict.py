@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from render_tokenizers import QUERY, TOOLS, tokenizer
 
+from distill.evaluate.constrained import Constraint
 from distill.evaluate.predict import predict
-from distill.records import Case, ExpectedCall, Message, Outcome, Target, ToolCall
+from distill.records import Case, ExpectedCall, Message, Outcome, Prediction, Target, ToolCall
 from distill.render import Renderer
 from distill.workflow.model import Tool
+from distill.workflow.schema import schema_of
 
 CONTEXT = 96
 
@@ -151,6 +153,44 @@ def test_the_expected_calls_save_work_and_change_no_verdict(
         *(False, False, True, True, True, True, True, False, True)
     ]
     assert needed <= len(passes) - needed
+
+
+def test_under_constraint_valid_answers_are_the_same_and_others_are_made_valid(
+    renderer: Renderer, student: Any
+) -> None:
+    unlearned = ("weather in", "Lisbon", "book the limit", "meals", "is hello", "zebra?", "q")
+    cases = (*CASES, *map(case, unlearned))
+    constraint = Constraint(renderer, pytest.fail)
+    settings: Any = {"arm": "t", "batch_size": 4}
+    counts = []
+    for most in (48, 18, 17):
+        free = predict(student, renderer, cases, **settings, max_new_tokens=most)
+        made = predict(
+            student, renderer, cases, **settings, max_new_tokens=most, constraint=constraint
+        )
+        answered = [n for n, one in enumerate(free) if one.raw]
+        # What could not be asked is no answer.
+        assert [n for n, one in enumerate(made) if one.malformed] == [5, 6]
+        assert {5, 6}.isdisjoint(answered)
+        repaired = [n for n, one in enumerate(made) if one.repaired]
+        assert repaired == [n for n in answered if not is_valid(free[n])]
+        assert [one for one in made if not one.repaired] == [
+            one for n, one in enumerate(free) if n not in repaired
+        ]
+        assert all(is_valid(made[n]) for n in answered)
+        counts.append(len(repaired))
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] < len(answered)
+
+
+def is_valid(made: Prediction) -> bool:
+    tools = {tool.name: schema_of(tool) for tool in TOOLS}
+    known = all(call.name in tools for call in made.calls)
+    return (
+        not made.malformed
+        and known
+        and not any(tools[call.name].errors(call.arguments) for call in made.calls)
+    )
 
 
 def test_right_labels_are_likely_and_what_was_learned_is_said_surely(
