@@ -85,9 +85,8 @@ class Router:
         confidence: Confidence | None = None
         room = limit - len(prompts[0])
         has_room = CallPrefixes(renderer, renderer.tools).longest <= room
-        if answer.confidence is not None or (
-            answer.malformed and has_room and supports_path_scoring(model)
-        ):
+        scored = answer.confidence is not None or (answer.malformed and has_room)
+        if scored and supports_path_scoring(model):
             (confidence,) = tool_probabilities(
                 model,
                 renderer,
@@ -98,7 +97,7 @@ class Router:
         return Routed(
             *parsed,
             raw=answer.raw,
-            confidence=confidence.of(parsed) if confidence else None,
+            confidence=confidence.of(parsed) if confidence else answer.confidence,
             probabilities=confidence,
             repaired=answer.repaired,
         )

@@ -10,8 +10,10 @@ import pytest
 from export_run import adapt, make_run, student_folder
 
 import distill
+from distill.api import reopened_run
 from distill.cli.main import cli
 from distill.errors import StudentError, UsageError
+from distill.evaluate.route import Router
 from distill.evaluate.score import Scores
 from distill.files import read_records
 from distill.records import Prediction
@@ -75,6 +77,23 @@ def test_evaluations_count_what_was_decoded_again(
     assert "decoded again, as they were no valid call or reply: base 3, tuned 3" in said
     cli(["eval", str(run), *flags], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["arms"]["tuned"]["repaired"] == 3
+
+
+def test_a_student_whose_paths_are_read_whole_is_asked_as_well(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where flash attention is used, or a state that is no cache of keys and values."""
+    opened = reopened_run(run, None, {"evaluate": {"max_new_tokens": 64, "constrained": "on"}})
+    scored = Router(opened, pytest.fail).route(TEXT)
+    for place in ("sharing.decode", "evaluate.route"):
+        monkeypatch.setattr(f"distill.{place}.supports_path_scoring", lambda _: False)
+    whole = Router(opened, pytest.fail).route(TEXT)
+    assert scored.repaired
+    assert scored.probabilities
+    assert whole.probabilities is None
+    assert whole.confidence == pytest.approx(scored.confidence, abs=1e-6)
+    unsure = {"confidence": None, "probabilities": None}
+    assert whole._replace(**unsure) == scored._replace(**unsure)
 
 
 def test_what_was_made_without_is_stale_with_it(run: Path) -> None:
