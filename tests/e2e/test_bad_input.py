@@ -235,3 +235,15 @@ def test_a_damaged_run_is_no_empty_run(
 def test_numbers_that_are_none(desk: Path, distill: Run, line: str) -> None:
     (desk / "distill.toml").write_text(f"[data]\n{line}\n")
     refused(distill("gen", "--rules", desk / "rules.md"), f"data.{line.split()[0]}", code=2)
+
+
+def test_what_cannot_be_constrained_is_said_before_training(
+    desk: Path, distill: Run, tmp_path: Path
+) -> None:
+    (desk / "distill.toml").write_text('[evaluate]\nconstrained = "on"\n')
+    run = ("run", "--rules", desk / "rules.md", "--target", 12, "--out", "run")
+    refused(
+        distill(*run), "grammars cannot be written in this student's tokens", "--no-constrained"
+    )
+    assert (tmp_path / "run" / "6-split").is_dir()
+    assert not (tmp_path / "run" / "7-train").exists()
