@@ -7,7 +7,7 @@ import re
 # Words that change nothing about the value before them.
 _HARMLESS = re.compile(
     r"(?:always|too|as\s+well|also|here|now|please|instead|exactly|only|first|next|then|finally|"
-    r"afterwards|regardless|immediately|right\s+away|at\s+once|directly|no\s+matter\s+what|"
+    r"afterwards|regardless|immediately|right\s+away|at\s+once|directly|as\s+(?:soon|quickly|fast)\s+as\s+possible|no\s+matter\s+what|"
     r"without\s+(?:exception|delay)|each\s+time|every\s+time|at\s+all\s+times|in\s+(?:all|any|every)\s+cases?|"
     r"for\s+(?:it|them|him|her|this|that|these|those)(?!\s+\w))\b"
     r"\s*(?=[^\w\s]|\Z|\n|(?:and|then|with)\b|as\s+well)",

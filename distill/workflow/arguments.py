@@ -35,7 +35,7 @@ NOTHING = re.compile(
     re.IGNORECASE,
 )
 _GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:\.\d{3})+")
-PLACEHOLDER = re.compile(r"\.{2,}|…|\?+|<[^<>]*>|\$\w+|\$?\{\{.*\}\}|%\w+%")
+PLACEHOLDER = re.compile(r"\.{2,}|…|\?+|<[^<>]*>|\$[A-Za-z_]\w*|\$?\{\{.*\}\}|%\w+%")
 _CALL = re.compile(r"(?:call(?:s|ing)?:?\s+)?(?:the\s+)?(?:(?:tool|function)\s+)?", re.IGNORECASE)
 _USING = re.compile(r"\s*[,:]?\s*(?:with|using)\b\s*:?\s*(?:the\s+)?(?:arguments?\b\s*:?\s*)?")
 _UNKNOWN_CALL = re.compile(r"`?([A-Za-z_][\w.-]*)\((?:.*[=:{].*)?\)`?", re.DOTALL)

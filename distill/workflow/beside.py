@@ -18,7 +18,7 @@ from distill.workflow.schema import schema_of
 from distill.workflow.values import InvalidInputError
 
 _CASE = re.compile(
-    r"\b(?:if|when|whenever|unless|in\s+case|until|while|on\s+(?:\w+days?|weekends?|holidays?))\b",
+    r"\b(?:if|when|whenever|unless|in\s+case|on\s+(?:\w+days?|weekends?|holidays?))\b",
     re.IGNORECASE,
 )
 _REPLIES = re.compile(
@@ -44,7 +44,17 @@ _EDGES = re.compile(
 )
 _STEP = re.compile(
     r"\b(?:twice|thrice|\w+\s+times|(?:turn|switch)\b.*\b(?:on|off)|enable|disable|activate|"
-    r"deactivate|(?:always|exactly|at\s+(?:most|least)|up\s+to)\s+\d+)\b",
+    r"deactivate|(?:always|exactly|at\s+(?:most|least)|up\s+to)\s+\d+)\b|"
+    r"(?:\A|[.,;:(—\n]|\b(?:and|then|but|please|first|also|always|just))\s*(?:hand|create|inform|"
+    r"escalate|tell|offer|check|verify|transfer|forward|thank|greet|remind|say|log|"
+    r"send\s+(?:(?:the|an?)\s+)?(?:customer|user|client|caller|guest|them|him|her|e-?mail|message))\b",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"\A\W*(?:(?:not|only)\s+(?:for|on|in|at|with)\b|(?:after|before|until|at|from|since|on|in|during)"
+    r"\s+(?:\d|\w+days?\b|weekends?\b|holidays?\b|(?:spring|summer|autumn|winter)\b|(?:jan|febr)uary\b|"
+    r"march\b|april\b|may\b|june\b|july\b|august\b|(?:septem|octo|novem|decem)ber\b))"
+    r"|\w\W+only\W*\Z|\b(?:is|are)\s+(?:excluded|exempt)\b",
     re.IGNORECASE,
 )
 _ALWAYS = re.compile(r"\b(?:even|no\s+matter)\s*\Z", re.IGNORECASE)
@@ -76,14 +86,9 @@ def find_other_case(
     listed = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, others)) or '(?!)'})(?![\w-])")
     for sentence in SENTENCE.finditer(region):
         case = _CASE.search(sentence[0])
-        if case and (reply := _REPLIES.search(sentence[0])):
-            return InvalidInputError(
-                f'says "{shown(sentence[0])}" beside its calls, which is another case',
-                "a rule does one thing: write a rule of its own for the case, which asks, answers "
-                "or refuses",
-            ), sentence.start() + reply.start()
         value = listed.search(sentence[0])
-        if value and (case or (_USES.search(sentence[0]) and FIXED not in sentence[0])):
+        used = _USES.search(sentence[0]) and FIXED not in sentence[0]
+        if value and (case or used):
             name = others[value[0]]
             return InvalidInputError(
                 f'says "{shown(sentence[0])}", and "{name}" is fixed as '
@@ -107,11 +112,15 @@ def find_remarks(text: str, reads: Sequence[Read]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def demands_more(remark: str) -> bool:
-    """Whether a remark demands a step, a value or another case, rather than to explain."""
+def demands_more(remark: str, *, is_fixed: bool) -> bool:
+    """Whether a remark demands a step, a value or another case, rather than to explain.
+
+    is_fixed: the calls have a fixed value; else a case is one of what the teacher fills
+    """
     remark = WHERE_GIVEN.sub("", remark)
     cases = (not _ALWAYS.search(remark[: case.start()]) for case in _CASE.finditer(remark))
-    return bool(_REPLIES.search(remark) or _STEP.search(remark)) or any(cases)
+    step = _REPLIES.search(remark) or _STEP.search(remark) or _LIMIT.search(remark)
+    return bool(step) or (is_fixed and any(cases))
 
 
 def find_choice(text: str, tools: Mapping[str, Tool]) -> InvalidInputError | None:

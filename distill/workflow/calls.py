@@ -147,14 +147,15 @@ def _find(
         return reader.find(start, following.start if following else len(text))
     except MisreadError as error:
         name = re.compile(r"\W*([\w.-]+)").match(text, error.offset)
-        for call in calls:
-            theirs = schema_of(tools[call.tool]).properties
-            if name and name[1] in theirs and name[1] not in schema_of(tool).properties:
+        own = schema_of(tool).properties
+        known = {call.tool for call in calls} | set(re.findall(r"`([^`\n]+)`", text))
+        for other in tools.values() if name and name[1] not in own else ():
+            if other.name in known and name and name[1] in schema_of(other).properties:
                 raise MisreadError(
                     InvalidInputError(
-                        f'gives {tool.name} the argument "{name[1]}" of {call.tool}',
-                        f"write each call with its own arguments, as: call `{call.tool}` with "
-                        f"`{name[1]}` = … and then `{tool.name}` with …",
+                        f'gives {tool.name} the argument "{name[1]}" of {other.name}',
+                        "write each call with its own arguments, joined by then, as: call "
+                        f"`tool` with `name` = 1 and then `{other.name}` with `{name[1]}` = 2",
                     ),
                     error.offset,
                 ) from None
@@ -167,7 +168,7 @@ def _read(start: int, end: int, values: Json) -> Read:
 
 def _first(text: str, start: int, tools: Mapping[str, Tool]) -> _Next:
     found = _TOOL.match(text, start)
-    name = (found[1] or found[2] or "") if found else ""
+    name = (found[1] or found[2] or "").strip() if found else ""
     if found is None or (found[2] and name not in tools):
         raise InvalidInputError(
             "calls no tool in its Then",
@@ -191,7 +192,7 @@ def _next(text: str, start: int, tools: Mapping[str, Tool], *, listed: bool) -> 
     listed: the calls are items of a list, where a new line is enough
     """
     for found in _NEXT.finditer(text, start):
-        name = found[2] or found[3] or ""
+        name = (found[2] or found[3] or "").strip()
         joint = found[1].casefold()
         adjacent = found.start() == start
         announced = adjacent or bool(re.search("call|then|after|followed", joint))
@@ -337,9 +338,17 @@ def _write_pairs(lines: list[str], start: int, end: int, known: set[str]) -> Non
     header = _cells(lines[start])
     body = [_cells(line) for line in lines[start + 2 : end]]
     lines[start : start + 2] = ["", ""]
-    across = len(body) == 1 and {cell.strip("`*").casefold() for cell in header} <= known
+    across = {cell.strip("`*").casefold() for cell in header} <= known
+    if across and len(body) > 1:
+        raise InvalidInputError(
+            f"has a table with {len(body)} rows of values",
+            "a rule fixes one value for each argument: write a rule for each row",
+        )
     for row, cells in enumerate(body, start=start + 2):
-        pairs = list(zip(header, cells, strict=False)) if across else [cells]
+        is_told = len(cells) > 2 and cells[0].strip("`*").casefold() in known  # with a comment
+        pairs = (
+            list(zip(header, cells, strict=False)) if across else [cells[:2] if is_told else cells]
+        )
         if all(len(pair) == 2 for pair in pairs):
             lines[row] = ", ".join(f"{name}: {value}" for name, value in pairs)
 

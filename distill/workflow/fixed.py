@@ -46,7 +46,7 @@ _BARE_END = r"(?<!\s)\s*(?:,|\n|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)
 _OTHER_VALUE = re.compile(r"\s*(?:,\s*)?(?:\bor\b|\||/)\s*(?=\S)", re.IGNORECASE)
 _CASE = re.compile(
     r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|"
-    r"[^.;\n]*(?<!thing )\b(?:else|otherwise)\b[^.;\n]*",
+    r"[^.;\n]*(?<!thing )(?<!what )(?<!who )\b(?:else|otherwise)\b[^.;\n]*",
     re.IGNORECASE,
 )
 _AS = r"\s+(?:as|for|into|in)\s+(?:the\s+|its\s+)?"

@@ -42,7 +42,10 @@ _FOREIGN = {
     "system_prompt": 'name it "system"',
     "tool": 'name it "tool_name"',
     "arguments": 'name it "tool_arguments"',
-    "tool_args": 'name it "tool_arguments"',
+    **dict.fromkeys(
+        ("tool_args", "args", "parameters", "params", "kwargs", "tool_input", "tool_parameters"),
+        'name it "tool_arguments"',
+    ),
 }
 # ShareGPT's names of roles, as its many writers have them.
 _SHARE_GPT = {

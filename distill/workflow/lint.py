@@ -24,6 +24,10 @@ ENOUGH = {"things": 30, "actions": 15, "examples": 10}
 """What the grammar teacher needs per tool to route well; measured on the embedded student."""
 
 
+_QUOTED = re.compile(r"[\"“”„«»'‘’「『`>]")
+_BLANK_TO_FILL = re.compile(r"<[A-Za-z][\w ]*>|\[[A-Za-z][\w ]*\]|\bX{3,}\b|%[sd]\b")
+
+
 def lint(workflow: Workflow) -> tuple[Problem, ...]:
     """Advice, not errors: the workflow can be used as it is. In the order of CHECKS."""
     return tuple(problem for check in CHECKS for problem in check(workflow))
@@ -112,8 +116,10 @@ def _open_arguments(workflow: Workflow) -> Iterator[Problem]:
 def _remarks_in_then(workflow: Workflow) -> Iterator[Problem]:
     """What a Then demands besides its calls: only models read it, and nothing is held to it."""
     for rule in workflow.rules:
+        values = [value for call in rule.then.calls for value in call.arguments.values()]
+        is_fixed = any(not any(slots_in(value)) for value in values)
         for remark in rule.then.remarks:
-            if demands_more(remark):
+            if demands_more(remark, is_fixed=is_fixed):
                 yield Problem(
                     _place(workflow, rule.line),
                     f'rule "{rule.id}" says "{excerpt(remark)}" in its Then; no row is held to it',
@@ -126,13 +132,26 @@ def _remarks_in_then(workflow: Workflow) -> Iterator[Problem]:
 def _unworded_replies(workflow: Workflow) -> Iterator[Problem]:
     for rule in workflow.rules:
         then = rule.then
+        words = f'as: **Then** {then.kind}: "…"'
         if then.kind != "call" and not then.reply:
             yield Problem(
                 _place(workflow, rule.line),
                 f'rule "{rule.id}" tells how to {then.kind}: a model finds the words, the grammar '
                 "teacher cannot",
-                f"if these are the very words, put them between quotes, as: **Then** {then.kind}: "
-                '"…"',
+                f"if these are the very words, put them between quotes, all of them, {words}",
+            )
+        elif then.reply and not _QUOTED.search(then.text):
+            yield Problem(
+                _place(workflow, rule.line),
+                f'rule "{rule.id}" says "{excerpt(then.reply)}" to whoever asks',
+                f"if these are the very words, put them between quotes, {words}; if they tell what "
+                f"to say, leave out the colon behind {then.kind}",
+            )
+        elif stand_in := _BLANK_TO_FILL.search(then.reply):
+            yield Problem(
+                _place(workflow, rule.line),
+                f'rule "{rule.id}" says "{excerpt(stand_in[0])}" to whoever asks',
+                "write {topic} or a slot for what differs, or how to reply, without quotes",
             )
 
 

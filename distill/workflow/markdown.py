@@ -30,6 +30,9 @@ _BOLD_LABEL = re.compile(rf"(?is)\s*(?:\*\*|__)\s*({_NAMES})\s*:?\s*(?:\*\*|__)\
 _PLAIN_LABEL = re.compile(rf"(?is)(?-i:(?=[A-Z]))({_NAMES}):[ \t]*(.*)")
 # Marks that are not seen, and would hide the sign after them that makes a heading or a list.
 _INVISIBLE = "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069"
+# Bullets of word processors, and their blanks behind the sign of a heading or a list.
+_BULLET = re.compile(r"^(\s*)[•▪◦‣●○·]\s+")
+_SIGN = re.compile(r"^[\s>]*(?:#{1,6}|[-*+]|\d{1,9}[.)])[\u00a0\u2007\u202f]+")
 MAX_BYTES = 4_000_000
 """Bytes of a page."""
 _TABLE_RULE = re.compile(r"[\s|:-]*\|[\s|:-]*")
@@ -93,13 +96,18 @@ class Part(NamedTuple):
 
 def read_page(path: Path) -> Page:
     """Raises InputFileError for an unreadable file, WorkflowError for bad front matter."""
-    lines = [line.lstrip(_INVISIBLE) for line in _sized_text(path).split("\n")]
+    lines = [_plain_marks(line) for line in _sized_text(path).split("\n")]
     front = read_front_matter(path, lines)
     lines[: front.size] = [""] * front.size
     shown = _without_comments(path, "\n".join(lines))
     root = SyntaxTreeNode(_MARKDOWN.parse(shown))
     lines = shown.split("\n")
     return Page(path, front.settings, lines, list(_blocks(root, lines)))
+
+
+def _plain_marks(line: str) -> str:
+    line = _BULLET.sub(r"\1- ", line.lstrip(_INVISIBLE))
+    return _SIGN.sub(lambda found: re.sub(r"[\u00a0\u2007\u202f]", " ", found[0]), line)
 
 
 def _without_comments(path: Path, text: str) -> str:

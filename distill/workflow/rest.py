@@ -46,7 +46,7 @@ _CONDITION = (
     r"(?:apart|aside)\s+from|other\s+than|never\s+(?:on|for|in|at|if|when|during)|"
     r"(?:though|however|although)\s+(?:not|only|never)|maybe|perhaps|possibly|probably|consider|"
     r"optionally|as\s+a\s+rule|"
-    r"as\s+soon\s+as|once\s+(?:the|a|it|they)|should\s+(?:the|a|an|it|they|he|she)|"
+    r"as\s+soon\s+as(?!\s+(?:possible|you\s+can))|once\s+(?:the|a|it|they)|should\s+(?:the|a|an|it|they|he|she)|"
     r"where\s+(?:possible|needed|applicable)|in\s+(?:the\s+)?(?:most|some|many|few|case|event)|"
     r"while\s+(?!\w+ing\b)|at\s+(?:night|weekends?|noon)|on\s+(?:\w+days?|weekends?|holidays?))\b)"
 )
@@ -207,6 +207,8 @@ def _about(clause: _Clause, number: int, *, is_call: bool, is_fixed: bool, has_f
         return "another case"
     is_given = WHERE_GIVEN.fullmatch(clause.words.strip())
     if is_given and (clause.joined or not (clause.is_first or clause.adjacent)):
+        return ""
+    if re.fullmatch(r"only\W*", clause.words, re.IGNORECASE):
         return ""
     if clause.closes and re.fullmatch(r"(?:in|for|at)\s*", clause.words, re.IGNORECASE):
         return ""

@@ -31,7 +31,7 @@ _EMPTY = re.compile(
 )
 _LEFT_OUT = re.compile(
     r"\b(?:not|no|never|without|disable\w*|omit\w*|skip\w*|drop\w*|ignore\w*|exclud\w*|except|but|"
-    r"unless|(?:leave|leaving|left)\b.*\b(?:out|off|away|empty)|empty|blank|unset|null)\b|n['’]t\b",
+    r"unless|off|(?:leave|leaving|left)\b.*\b(?:out|off|away|empty)|empty|blank|unset|null)\b|n['’]t\b",
     re.IGNORECASE,
 )
 _BOUND = re.compile(
@@ -41,7 +41,7 @@ _BOUND = re.compile(
 )
 _FILLED_BEFORE = re.compile(
     r"(?:\A|[,(:]|\b(?:with|and|the|their|its|fills?(?:\s+in)?|for|using|plus|also|arguments?|gives?|"
-    r"takes?|sets?|provides?|includes?|adds?|as\s+well\s+as|needs?|optionally))\s*\Z",
+    r"takes?|sets?|provides?|into|in|includes?|adds?|as\s+well\s+as|needs?|optionally))\s*\Z",
     re.IGNORECASE,
 )
 _DESCRIBED_AS = re.compile(

@@ -23,7 +23,7 @@ USAGE = (
 _TOOL = re.compile(r"`([^`\n(]+)[^`\n]*`|(?<![\w.-])([A-Za-z_][\w.-]*)\(")
 _OTHER_CASE = re.compile(r"\n\W*((?:else|otherwise|unless|except|if\s+not)\b[^\n]*)", re.IGNORECASE)
 _VERB = re.compile(
-    r"[\s:*_]*(?:(?:first|always|please|immediately|just|now)[\s:*_,]+(?=\w))?"
+    r"[^\w`\"'“„«‘(\[{<]*(?:(?:first|always|please|immediately|just|now)[\s:*_,]+(?=\w))?"
     r"([^\W\d_]+)\**_*\s*[:,]?\s*",
     re.IGNORECASE,
 )

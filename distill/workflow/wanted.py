@@ -16,7 +16,7 @@ MAX_SHOWN = 200
 """Characters of a schema that a message shows."""
 _YES = re.compile(r"(?:yes|y|on|enabled|checked|true)", re.IGNORECASE)
 _NO = re.compile(r"(?:no|n|off|disabled|unchecked|false)", re.IGNORECASE)
-_GROUPED = re.compile(r"(-?\d{1,3}(?:[.,  '’]\d{3})+)(?:[.,]\d{1,2})?\D*")
+_GROUPED = re.compile(r"(-?\d{1,3}(?:[.,  '’]\d{3})+)(?:[.,](\d{1,2}))?\D*")
 _DAY = re.compile(r"date \d{4}-\d\d-\d\d|date-time \d{4}-\d\d-\d\d[Tt ]\d.*")
 _BOUNDS = (
     ("minimum", "from {}"),
@@ -86,7 +86,8 @@ def _rewritten(text: str, schema: Any) -> str:
     if types == "boolean":
         return "true" if _YES.fullmatch(text) else "false" if _NO.fullmatch(text) else ""
     if types in ("integer", "number") and (grouped := _GROUPED.fullmatch(text)):
-        return re.sub(r"[^\d-]", "", grouped[1])
+        cents = f".{grouped[2]}" if grouped[2] else ""
+        return re.sub(r"[^\d-]", "", grouped[1]) + cents
     if types == "array":
         parts = [part.strip() for part in re.split(r",|\band\b|;", text) if part.strip()]
         return strict_json.encode(parts) if parts else ""

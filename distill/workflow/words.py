@@ -75,10 +75,23 @@ class WordLists(NamedTuple):
         )
 
 
+_MORE = re.compile(r"[….]+|(?:and so on|etc|usw|tbd)\b\W*|todo\b.*", re.IGNORECASE)
+
+
 def read_list(name: str, blocks: Iterable[Block], into: WordLists, problems: Problems) -> None:
     """Take the blocks under one of LISTS' headings in."""
+    blocks = list(blocks)
+    has_bullets = any(block.kind == "item" for block in blocks)
     for block in blocks:
         if not block.text.strip():
+            continue
+        is_prose = block.kind == "paragraph" and (has_bullets or "\n" in block.text.strip())
+        if is_prose or _is_table(block.text):
+            problems.add(
+                block.line,
+                f'"{excerpt(block.text)}" is no bullet of {name.title()}',
+                "write one entry a bullet, and what is no entry as a comment: <!-- … -->",
+            )
             continue
         bold = block.kind == "paragraph" and re.fullmatch(r"\s*(\*\*|__).*\1\s*:?", block.text)
         if block.kind == "other" or bold:
@@ -92,6 +105,7 @@ def read_list(name: str, blocks: Iterable[Block], into: WordLists, problems: Pro
         else:
             entries = getattr(into, name)
             for item in _entries(block, problems.path, ";"):
+                _check_entry(item, problems)
                 _check_marks(item, problems, is_phrase=name == "phrases")
                 _check_arrow(item, problems)
                 if name != "phrases":
@@ -207,6 +221,7 @@ def _read_slot(block: Block, into: WordLists, problems: Problems) -> None:
         _check_numbers(found[1], join_lines(found[2]), block.line, problems)
     for item in values:
         _check_arrow(item, problems)
+        _check_entry(item, problems, r"(?:and|or)\s+.*|[\[|].*|.*[\]|]|.*\s\|\s.*")
     into.slots.setdefault(found[1], []).extend(values)
 
 
@@ -239,6 +254,21 @@ def _check_numbers(name: str, text: str, line: int, problems: Problems) -> None:
             f'the slot "{name}" has "{excerpt(found[0])}", which may be one number or several',
             'write ", " between entries, or "; " where they have commas',
         )
+
+
+def _is_table(text: str) -> bool:
+    return any({"|", "-"} <= set(line) <= set("|-: \t") for line in text.split("\n"))
+
+
+def _check_entry(item: Item, problems: Problems, code: str = r"(?!)") -> None:
+    """What ends a list in prose, or holds the place of an entry, is none; nor is what `code` is."""
+    if re.fullmatch(code, item.text):
+        cause, hint = "is part of a list in prose or code", "write: name: first, second, third"
+    elif _MORE.fullmatch(item.text):
+        cause, hint = "is no entry", "take it out, or write the entries"
+    else:
+        return
+    problems.add(item.line, f'"{excerpt(item.text)}" {cause}', hint)
 
 
 def _check_arrow(item: Item, problems: Problems) -> None:

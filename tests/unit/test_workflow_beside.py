@@ -45,9 +45,6 @@ OTHER_CASES = (
     f"{BOOK}. If full, use double.",
     f"{BOOK}. Use double when it is full.",
     f"{BOOK}. Take a double where that is cheaper.",
-    f"{BOOK}. Refuse when the guest is drunk.",
-    f"{BOOK}. If the name is missing, ask for it.",
-    f"{BOOK}. Ask for the name if it is missing.",
     f"{BOOK}.\n**Else** ask “Which room?”",
     f"{BOOK} rather than `note` = late.",
     f"{BOOK}, e.g. `note` = late.",
@@ -93,6 +90,13 @@ def test_a_plain_call_says_nothing_besides(then):
 
 
 DEMANDS = (
+    "Refuse when the guest is drunk",
+    "If the name is missing, ask for it",
+    "Create a ticket in Jira",
+    "send the customer an e-mail",
+    "(business customers only)",
+    "Not for letters",
+    "after 6 pm",
     "answer “Yes”",
     "Before that, ask for it",
     "twice",
@@ -110,7 +114,9 @@ EXPLAINS = (
 
 
 def test_a_remark_that_demands_a_step_is_told_from_one_that_explains():
-    assert [remark for remark in DEMANDS + EXPLAINS if demands_more(remark)] == list(DEMANDS)
+    assert [remark for remark in DEMANDS + EXPLAINS if demands_more(remark, is_fixed=True)] == list(
+        DEMANDS
+    )
 
 
 HONEST = (
@@ -120,14 +126,28 @@ HONEST = (
     "Please call `search_faq` (internal tool) with `query` = “{topic}”. Never guess the answer.",
     f"{BOOK}. Dates are written as 2026-12-31.",
     f"{BOOK}, even if the guest is alone.",
+    f"{BOOK} only.",
+    f"{BOOK} as soon as possible.",
+    f"{BOOK} and put what else the guest says into `note`.",
+    "→ Call `book_room ` with the room. The guest can cancel free of charge until 6 pm.",
 )
+
+
+def test_a_table_with_several_rows_of_values_is_several_rules():
+    table = "call `book_room`\n| room_type | note |\n|---|---|\n| suite | a |\n| double | b |"
+    with pytest.raises(InvalidInputError, match="2 rows of values"):
+        read_then(table, TOOLS)
+    told = (
+        "call `book_room`\n| Argument | Value | Why |\n|---|---|---|\n| room_type | suite | best |"
+    )
+    assert [(c.tool, c.arguments) for c in read_then(told, TOOLS).calls] == [SUITE]
 
 
 @pytest.mark.parametrize("then", HONEST)
 def test_what_explains_a_call_is_no_fault(then):
     read = read_then(then, TOOLS)
     assert read.calls
-    assert not any(map(demands_more, read.remarks))
+    assert not any(demands_more(remark, is_fixed=True) for remark in read.remarks)
 
 
 @pytest.mark.parametrize("then", OTHER_CASES)
@@ -146,4 +166,4 @@ def test_an_argument_of_another_call_is_told_with_how_to_write_the_two():
     then = "call `book_room` and `handover`, with `room_type` = suite and `team` = claims."
     with pytest.raises(InvalidInputError, match="of book_room") as caught:
         read_then(then, TOOLS)
-    assert "and then `handover` with" in caught.value.hint
+    assert "and then `book_room` with `room_type`" in caught.value.hint

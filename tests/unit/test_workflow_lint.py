@@ -100,7 +100,7 @@ SPOILT = {
         ("rules.md", 'ask: "Which order is it? The number has two letters and four digits."',
          "ask for the number of the order.", "tells how to ask"),
         ("rules.md", 'ask: "Which order is it? The number has two letters and four digits."',
-         "ask Which order is it?", None),
+         "ask: Which order is it?", "to whoever asks"),
     ],
     "_stand_ins": [
         ("rules.md", "## order-status", f"{NEW_RULE.format('<query>')}\n## order-status",

@@ -184,13 +184,13 @@ def test_words_of_both_files_are_joined_and_own_slots_win(tmp_path):
     [
         "**When** a.\n\n**Then** ask: B",
         "**When** a.\n**Then** ask: B",
-        "**When:** a.\n\n**Then:** ask B",
+        '**When:** a.\n\n**Then:** ask "B"',
         "**When**: a.\n\n__Then__: ask: B",
-        "When: a.\n\nThen: ask B",
-        "When: a.\nThen: Asks B",
+        'When: a.\n\nThen: ask "B"',
+        'When: a.\nThen: Asks "B"',
         "- **When** a.\n- **Then** ask: B",
-        "* When: a.\n* Then: **ask** B",
-        "### When\na.\n\n### Then\nask B",
+        '* When: a.\n* Then: **ask** "B"',
+        '### When\na.\n\n### Then\nask "B"',
         "**When**\n\na.\n\n**Then**\n\nASK: B",
     ],
 )

@@ -15,20 +15,27 @@ WORDS = {
     'refuse politely with "We cannot."': "We cannot.",
     "answer: > We are open.": "We are open.",
     "answer: fine": "fine",
-    "answer We are open from 9 to 5.": "We are open from 9 to 5.",
     "answer: We answer when asked, unless it is Sunday.": (
         "We answer when asked, unless it is Sunday."
     ),
-    "ask which order?": "which order?",
     "ask: which order?": "which order?",
-    "ask ¿Qué pedido?": "¿Qué pedido?",
-    "answer 我们开门。": "我们开门。",
+    "answer: 我们开门。": "我们开门。",
+    "answer: {topic} is not sold here.": "{topic} is not sold here.",
+    'answer "We are open\\! Tom &amp; Ann"': "We are open! Tom & Ann",
     'answer "Goodbye." and nothing else.': "Goodbye.",
-    'ask "Which city?" (one question only)': "Which city?",
     "answer `We are open.`": "We are open.",
-    "answer {topic} is not sold here.": "{topic} is not sold here.",
 }
 HOW = (
+    "answer We are open from 9 to 5.",
+    "ask which order?",
+    "ask HR.",
+    "ask IT for help.",
+    "answer Politely.",
+    "refuse. We give no legal advice.",
+    'ask for "order number".',
+    "ask the question: Which one?",
+    'answer: "We are closed." (in German: "Wir haben zu.")',
+    "answer 我们开门。",
     "ask for the order number.",
     "ask whether it is urgent",
     "refuse politely.",
@@ -79,6 +86,28 @@ def test_a_reply_in_the_words_of_a_model_is_advised_with_its_line(page):
     (advice,) = [each for each in lint(load_workflow(page)) if "tells how" in each.cause]
     assert advice.place == f"{page}:1"
     assert '"…"' in advice.hint
+
+
+@pytest.mark.parametrize("said", ['"TBD"', '"..."', ": TODO", '"<text>"', ": n/a"])
+def test_a_placeholder_is_no_reply(said):
+    with pytest.raises(InvalidInputError, match="placeholder"):
+        read_then(f"answer{said if said[0] == ':' else ' ' + said}", {})
+
+
+@pytest.mark.parametrize(
+    ("then", "advice"),
+    [
+        ("answer: Explain that we are closed.", "leave out the colon"),
+        ("answer: We are open. (internal: ask Tom)", "leave out the colon"),
+        ('answer "Hello <name>."', "a slot for what differs"),
+        ('answer "Hello [name]."', "a slot for what differs"),
+        ('answer "Hello."', None),
+    ],
+)
+def test_words_that_may_not_be_meant_so_are_advised_on(page, then, advice):
+    page.write_text(f"## r: R\n\n**When** x.\n\n**Then** {then}\n")
+    hints = [each.hint for each in lint(load_workflow(page)) if "to whoever asks" in each.cause]
+    assert [advice in hint for hint in hints] == ([True] if advice else [])
 
 
 def test_comments_are_for_the_author_alone(page):

@@ -150,3 +150,31 @@ def test_words_separated_by_commas_are_said_to_be_one_entry(tmp_path, part, writ
     assert advice.place == f"{tmp_path / 'words.md'}:5"
     assert "is read as one entry" in advice.cause
     assert "semicolons" in advice.hint
+
+
+NO_ENTRIES = {
+    "### Things\nThese are ours:\n\n- the bill\n": "These are ours:",
+    "### Things\nthe bill\nthe menu\n": "no bullet",
+    "### Things\n- the bill\n\nLast edited by Tom\n": "Last edited by Tom",
+    "### Things\n| Thing | Note |\n|---|---|\n| the bill | often |\n": "no bullet",
+    "### Things\n- the bill\n- etc.\n": "no entry",
+    "### Things\n- …\n": "no entry",
+    "### Things\n- TODO more\n": "no entry",
+    "### Slots\n- item: tents, boots, etc.\n": "no entry",
+    "### Slots\n- day: Monday, or Tuesday\n": "in prose or code",
+    '### Slots\n- item: ["tents", "boots"]\n': "in prose or code",
+    "### Slots\n- item: tents | boots\n": "in prose or code",
+}
+
+
+@pytest.mark.parametrize("text", NO_ENTRIES)
+def test_what_is_no_entry_of_a_list_is_told(tmp_path, text):
+    with pytest.raises(WorkflowError) as caught:
+        load(tmp_path, f"## stay\n\n{text}")
+    assert NO_ENTRIES[text] in str(caught.value)
+
+
+@pytest.mark.parametrize("bullet", ["•", "▪", "-\u00a0", "◦"])
+def test_bullets_of_word_processors_are_bullets(tmp_path, bullet):
+    words, _ = load(tmp_path, f"## stay\n\n### Things\n{bullet} the bill\n{bullet} the menu\n")
+    assert words.things == ("the bill", "the menu")
