@@ -278,7 +278,7 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
         return None
     require_plain_number(text, value)
     if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
-        raise placeholder(name, value)
+        raise placeholder(tool, name, value)
     if (
         code
         and isinstance(value, str)
@@ -294,7 +294,9 @@ def _bare(tool: Tool, name: str, text: str, *, code: bool) -> Any:
 
 def _as_spoken(tool: Tool, name: str, text: str) -> Any:
     """`Suite` as the listed value suite, `200 euros` as 200; other text as it is."""
-    listed = {value for value in _stated(tool, name) if isinstance(value, str)}
+    schema = schema_of(tool)
+    stated_here = schema.stated_values(schema.properties.get(name, {}))
+    listed = {value for value in stated_here if isinstance(value, str)}
     same = [value for value in listed if value.casefold() == text.casefold()]
     if len(same) == 1 and is_valid_argument(tool, name, same[0]):
         return same[0]
@@ -307,12 +309,15 @@ def _as_spoken(tool: Tool, name: str, text: str) -> Any:
     return text
 
 
-def placeholder(name: str, text: str) -> InvalidInputError:
-    return InvalidInputError(
-        f'gives "{name}" the placeholder {text}',
-        "leave the argument out where the teacher fills it, write {topic} for what the request is "
-        "about, or put a text that is meant so into quotes",
-    )
+def placeholder(tool: Tool, name: str, text: str) -> InvalidInputError:
+    ways = ["leave the argument out where the teacher fills it"]
+    if is_valid_argument(tool, name, None):
+        ways.append("write null for no value")
+    if is_valid_argument(tool, name, "text"):
+        ways.append("write {topic} for what the request is about")
+        if "<" not in text:
+            ways.append("put a text that is meant so into quotes")
+    return InvalidInputError(f'gives "{name}" the placeholder {text}', ", or ".join(ways))
 
 
 def require_plain_number(text: str, value: object) -> None:
@@ -328,12 +333,8 @@ def require_plain_number(text: str, value: object) -> None:
 
 def stated(tool: Tool, name: str, value: object) -> bool:
     """Whether the argument's schema lists the value."""
-    return value in _stated(tool, name)
-
-
-def _stated(tool: Tool, name: str) -> list[Any]:
     schema = schema_of(tool)
-    return [*schema.stated_values(schema.properties.get(name, {}))]
+    return value in schema.stated_values(schema.properties.get(name, {}))
 
 
 def _json_value(text: str, start: int) -> ParsedValue:

@@ -22,6 +22,7 @@ from distill.workflow.quotes import unquoted
 from distill.workflow.rest import WHERE_GIVEN, find_unread
 from distill.workflow.schema import schema_of
 from distill.workflow.spoken import find_quoted_name
+from distill.workflow.stand_ins import require_no_mark
 from distill.workflow.values import InvalidInputError, slots_in
 
 _MENTION = r"(?:the\s+)?(?:tools?\s+|functions?\s+)?(?:`([^`\n]*)`|([A-Za-z_][\w.-]*)(?=\())"
@@ -224,9 +225,15 @@ def _brackets(text: str, start: int, tool: Tool) -> tuple[Json, int]:
         spaced = opening.end() > start + 1
         if spaced:
             _reject_nameless(inner, tool)
+        if spaced and re.fullmatch(
+            rf"(?:(?:,|and|\s|[`\"'])*(?i:{name_pattern(tool)})\b[`\"']?)+", inner
+        ):
+            return {}, start  # names of what the teacher fills
         if spaced and not re.match(rf"\s*(?:{{|[`\"']?(?i:{name_pattern(tool)})\b)", inner):
             return {}, start
-        return read_brackets(inner, tool, code=True), end
+        arguments = read_brackets(inner, tool, code=True)
+        require_no_mark(tool, arguments)
+        return arguments, end
     except InvalidInputError as error:
         raise MisreadError(error, start) from None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from distill.workflow.after_value import REWRITTEN, unread_behind
 from distill.workflow.arguments import (
-    NOTHING,
     ParsedValue,
     name_pattern,
     named_argument,
@@ -16,13 +16,13 @@ from distill.workflow.arguments import (
     read_object,
     require_plain_number,
     scan_value,
-    stated,
     typed_value,
 )
 from distill.workflow.model import Tool
 from distill.workflow.problems import closest_match, excerpt
 from distill.workflow.quotes import CLOSERS, quotation
 from distill.workflow.schema import schema_of
+from distill.workflow.stand_ins import is_stand_in, require_no_mark
 from distill.workflow.values import (
     InvalidInputError,
     argument_errors,
@@ -161,7 +161,10 @@ class FixedArguments:
         if inner := _PART.match(self._text, event.end()):
             raise InvalidInputError(
                 f'gives a part of "{name}", {excerpt(event[0] + inner[0])}, which is not read',
-                f'write the whole value as JSON, as: `{name}` = {{"{inner[1]}": …}}',
+                "write the whole value as JSON, as: "
+                + (
+                    f'`{name}` = ["…"]' if inner[1].isdigit() else f'`{name}` = {{"{inner[1]}": …}}'
+                ),
             )
         if sign := _SIGN.match(self._text, event.end()):
             start = sign.end()
@@ -186,12 +189,6 @@ class FixedArguments:
         if not written:
             raise InvalidInputError(f'gives "{name}" no value', "write it behind the sign")
         is_text = isinstance(value.value, str) and written[:1] not in CLOSERS
-        if (
-            is_text
-            and NOTHING.fullmatch(written.strip("`"))
-            and not stated(self._tool, name, value.value)
-        ):
-            raise placeholder(name, written)
         joined = re.search(rf"\s+(?:{_PLUS})(?:\s+(?:{_THE}))*\s+{self._name}|\s+and\Z", written)
         if joined and _SLOT.fullmatch(written[: joined.start()]):
             value, joined = ParsedValue(written[: joined.start()], start + joined.start()), None
@@ -205,6 +202,8 @@ class FixedArguments:
                 f'put a fixed value into quotes, as: `{name}` = "{excerpt(written)}"; for what '
                 "the teacher fills write {topic}, a slot, or a sentence without the sign",
             )
+        if is_text and is_stand_in(self._tool, name, value.value):
+            raise placeholder(self._tool, name, written)
         return Fixed({name: value.value}, event.start(), value.end)
 
     def _scan(self, name: str, start: int) -> ParsedValue:
@@ -218,7 +217,9 @@ class FixedArguments:
             value = (
                 self._plain_value(name, start) if self._text[start : start + 1].isalnum() else None
             )
-            if value and not re.compile(r"[\w%-]|[./:]\w").match(self._text, value.end):
+            is_item = value and isinstance(value.value, str) and self._takes_list(name)
+            ends = value and not re.compile(r"[\w%-]|[./:]\w").match(self._text, value.end)
+            if value and ends and not is_item:
                 return value
         return scan_value(self._text, start, self._tool, name, self._stop)
 
@@ -269,7 +270,7 @@ class FixedArguments:
                 same = text[start:end].casefold() == written.casefold()
                 if same and not text[end : end + 1].isalnum():
                     return ParsedValue(value, end)
-        number = re.compile(r"(?:-?\d+(?:\.\d+)?|true|false)\b", re.IGNORECASE).match(text, start)
+        number = re.compile(r"(?:-?\d+(?:\.\d+)*|true|false)\b", re.IGNORECASE).match(text, start)
         if number and not isinstance(typed_argument(self._tool, name, number[0]), str):
             require_plain_number(number[0], typed_argument(self._tool, name, number[0]))
             return ParsedValue(typed_argument(self._tool, name, number[0]), number.end())
@@ -289,6 +290,7 @@ class FixedArguments:
                     f'gives "{name}" a value with braces around no slot\'s name: {excerpt(value)}',
                     "write a slot as one word in single braces, as: {topic}",
                 )
+            require_no_mark(self._tool, {name: value})
             is_fixed = not any(slots_in(value))
             if is_fixed and (case := _CASE.match(self._text, found.end)):
                 raise InvalidInputError(
@@ -317,9 +319,15 @@ class FixedArguments:
         if rest is not None:
             raise InvalidInputError(
                 f'goes on with "{excerpt(rest)}" behind the value of "{name}", which is not read',
-                "a fixed value is fixed in every row: end the sentence behind it, put a text with "
-                "commas in quotes, write a number as 1234.5, and a rule for each case",
+                f'write a list as JSON, as: `{name}` = ["…", "…"]'
+                if self._takes_list(name) and isinstance(value, str)
+                else "a fixed value is fixed in every row: end the sentence behind it, put a text "
+                "with commas in quotes, write a number as 1234.5, and a rule for each case",
             )
+
+    def _takes_list(self, name: str) -> bool:
+        schema = schema_of(self._tool).properties.get(name)
+        return isinstance(schema, Mapping) and schema.get("type") == "array"
 
     def _has_other(self, name: str, end: int) -> bool:
         other = _OTHER_VALUE.match(self._text, end)

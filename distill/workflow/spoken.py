@@ -13,7 +13,7 @@ from distill.workflow.arguments import name_pattern, named_argument
 from distill.workflow.masks import DOT, FIXED, SENTENCE, shown
 from distill.workflow.model import Tool
 from distill.workflow.schema import schema_of
-from distill.workflow.values import InvalidInputError, is_valid_argument
+from distill.workflow.values import InvalidInputError, as_argument, is_valid_argument
 
 _Found = tuple[InvalidInputError, int]
 _NEGATION = re.compile(
@@ -40,8 +40,8 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _FILLED_BEFORE = re.compile(
-    r"(?:\A|[,(:]|\b(?:with|and|the|their|its|fills?(?:\s+in)?|for|using|plus|also|arguments?|gives?|"
-    r"takes?|sets?|provides?|into|in|includes?|adds?|as\s+well\s+as|needs?|optionally))\s*\Z",
+    r"(?:\A|[,(:]|\b(?:with|and|the|an?|their|its|fills?(?:\s+in)?|for|using|plus|also|arguments?|"
+    r"gives?|takes?|sets?|provides?|into|in|includes?|adds?|as\s+well\s+as|needs?|optionally))\s*\Z",
     re.IGNORECASE,
 )
 _DESCRIBED_AS = re.compile(
@@ -176,7 +176,10 @@ def _way_out(name: str, said: str, kind: str) -> str:
             f"what is never sent belongs out of the tool's schema, a fixed value is written as: "
             f"`{name}` = …"
         )
-    value = "3" if kind == "number" else "…"
+    said_number = (
+        re.search(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])", said) if kind == "number" else None
+    )
+    value = said_number[0] if said_number else "…"
     return (
         f"write a fixed value as: `{name}` = {value}; say what the teacher fills as: with the "
         f"{name}, as the request says"
@@ -213,7 +216,8 @@ def find_values(region: str, given: set[str], tool: Tool) -> Iterator[_Found]:
                 InvalidInputError(
                     f'says "{shown(own[0])}", and "{found[0][0]}" is a value of "{name}", which '
                     "is not read",
-                    f"write a fixed value as: `{name}` = {found[0][0]}; else say it in other words",
+                    f"write a fixed value as: `{name}` = {as_argument(tool, name, found[0][0])}; "
+                    "else say it in other words",
                 ),
                 found[0].start(),
             )

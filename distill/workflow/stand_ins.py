@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-from distill.workflow.arguments import NOTHING, PLACEHOLDER, stated
+from distill.records import Json
+from distill.workflow.arguments import NOTHING, PLACEHOLDER, placeholder, stated
 from distill.workflow.model import Tool
 from distill.workflow.problems import excerpt
+from distill.workflow.schema import leaves
 from distill.workflow.values import InvalidInputError
 
 _STAND_IN = re.compile(
@@ -14,9 +16,11 @@ _STAND_IN = re.compile(
     r"|not (?:set|given|known|specified)"
     r"|(?:your|insert)[ _-].+"
     r"|(?:as|see) (?:given|above|below|said|stated|requested|before|asked|in the request|needed)"
-    r"|same(?: as above)?|whatever.*",
+    r"|same(?: as above)?|whatever.*"
+    r"|(?:taken )?from (?:the|their) (?:request|message|customer|user)",
     re.IGNORECASE,
 )
+_MARK = re.compile(r"<[A-Za-z][\w .-]*>")
 _OWNER = r"(?:the|a|an|this|that|his|her|its|their|your|my|some|any|(?:the )?\w+[’']s)"
 _NOUNS = (
     r"name|id|number|no|code|key|date|time|day|topic|subject|title|text|words?|question|query|request"
@@ -32,6 +36,15 @@ def is_stand_in(tool: Tool, name: str, value: object) -> bool:
     own = r"[\s_-]+".join(map(re.escape, re.split(r"[_\W]+", name)))
     described = rf"{_OWNER} (?:[\w-]+ ){{0,3}}(?:{_NOUNS}|{re.escape(last)})|{own} (?:{_NOUNS})"
     return bool(_STAND_IN.fullmatch(value) or re.fullmatch(described, value, re.IGNORECASE))
+
+
+def require_no_mark(tool: Tool, arguments: Json) -> None:
+    """Raise InvalidInputError for `<topic>`, which is no value in quotes either."""
+    for leaf in leaves(arguments):
+        if isinstance(leaf.value, str) and _MARK.fullmatch(leaf.value):
+            name = str(leaf.path[0])
+            if not stated(tool, name, leaf.value):
+                raise placeholder(tool, name, leaf.value)
 
 
 def require_meant(tool: Tool, name: str, value: object, request: str) -> None:

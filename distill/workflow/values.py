@@ -89,8 +89,20 @@ def argument_errors(
 
 
 def unknown_argument(tool: Tool, name: str) -> InvalidInputError:
-    hint = did_you_mean(name, schema_of(tool).properties, f"arguments of {tool.name}")
+    properties = schema_of(tool).properties
+    hint = did_you_mean(name, properties, f"arguments of {tool.name}")
+    for whole, schema in properties.items():
+        inner = schema.get("properties") if isinstance(schema, Mapping) else None
+        if isinstance(inner, Mapping) and name in inner:
+            hint = f'it is a part of "{whole}": write `{whole}` = {{"{name}": …}}'
     return InvalidInputError(f'gives {tool.name} the unknown argument "{name}"', hint)
+
+
+def as_argument(tool: Tool, name: str, value: str) -> str:
+    """How a value that the schema of the argument lists, at whatever depth, is written for it."""
+    if is_valid_argument(tool, name, value):
+        return value
+    return strict_json.encode([value]) if is_valid_argument(tool, name, [value]) else "…"
 
 
 def _input_errors(tool: Tool, error: ValidationError) -> Iterator[InvalidInputError]:

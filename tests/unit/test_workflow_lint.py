@@ -103,8 +103,8 @@ SPOILT = {
          "ask: Which order is it?", "to whoever asks"),
     ],
     "_stand_ins": [
-        ("rules.md", "## order-status", f"{NEW_RULE.format('<query>')}\n## order-status",
-         'as the text "<query>"'),
+        ("rules.md", "## order-status", f"{NEW_RULE.format('the query')}\n## order-status",
+         'as the text "the query"'),
         ("rules.md", "## order-status", f"{NEW_RULE.format('the search words')}\n## order-status",
          "in every row"),
         ("rules.md", "## order-status", f"{NEW_RULE.format('rain')}\n## order-status", None),

@@ -20,6 +20,8 @@ TOOL = Tool(
             "since": {"type": "string", "format": "date"},
             "cities": {"type": "array", "items": {"type": "string"}},
             "contact": {"type": "object", "properties": {"channel": {"enum": ["phone"]}}},
+            "tags": {"type": "array", "items": {"enum": ["glass", "water"]}},
+            "price": {"type": ["number", "null"]},
         },
         "required": ["policy"],
     },
@@ -41,6 +43,20 @@ REFUSED = {
     "`contact.channel` = phone": ('a part of "contact"', '`contact` = {"channel": …}'),
     "`contact[channel]` = phone": ('a part of "contact"', '`contact` = {"channel": …}'),
     "`contact` -> `channel` = phone": ('a part of "contact"', '`contact` = {"channel": …}'),
+    "`contact`'s channel = phone": ("unknown argument", '`contact` = {"channel": …}'),
+    "`channel` = phone": ("unknown argument", '`contact` = {"channel": …}'),
+    "`tags[0]` = glass": ('a part of "tags"', '`tags` = ["…"]'),
+    "`tags` = glass and water": ("not of type 'array'", 'write ["glass", "water"]'),
+    "`tags` = glass, water": (", water", '`tags` = ["…", "…"]'),
+    "`policy` = “{topic}” on glass": ('a value of "tags"', '`tags` = ["glass"]'),
+    "`amount` = 12.345.678": ("not of type 'number'", "write 12345678"),
+    "`price` = none": ("placeholder none", "write null"),
+    "`policy` = policy number": ("placeholder policy number", "write {topic}"),
+    "`policy` = an id": ("placeholder an id", "into quotes"),
+    "`policy` = from the request": ("placeholder from the request", "leave the argument out"),
+    '`policy` = "<policy>"': ("placeholder <policy>", "write {topic}"),
+    '{"policy": "<policy>"}': ("placeholder <policy>", "write {topic}"),
+    '{"policy": "a", "contact": {"channel": "<way>"}}': ("placeholder <way>", "leave"),
     "`policy` = null": ("placeholder null", "leave the argument out"),
     "`policy` = none": ("placeholder none", "leave the argument out"),
     "`policy` = TBD": ("placeholder TBD", "leave the argument out"),
@@ -48,7 +64,7 @@ REFUSED = {
     '`policy` = "{topic}" in capitals': ("in capitals", "end the sentence"),
     "`policy` = {topic} in capitals": ("in capitals", "put a fixed value into quotes"),
     "`policy` = {topic}, translated into German": ("translated", "end the sentence"),
-    "`policy` = “{topic}” and 5 as `limit`": ("5 as `limit`", "`limit` = "),
+    "`policy` = “{topic}” and 5 as `limit`": ("5 as `limit`", "`limit` = 5"),
     "`policy` = “{topic}” and not urgent": ("not urgent", "`urgent` = false"),
     "`policy` = “{topic}”. Glass is never urgent": ("never urgent", "`urgent` = false"),
     "`policy` = “{topic}”. Never send an amount above 500": ("above 500", "into the schema"),
@@ -58,6 +74,7 @@ REFUSED = {
     "`policy` = “{topic}” and `kind` other than car": ("other than car", "`kind` = "),
 }
 LEFT_TO_FILL = (
+    "a `policy` and a `kind`",
     "`policy` and `kind`",
     "`policy`, `kind` and `urgent`",
     "`policy` and `kind` as the request says",
@@ -82,6 +99,24 @@ def test_names_in_backticks_may_be_what_the_teacher_fills(said):
     then = read_then(f"call `claim` with {said}.", TOOLS)
     assert [call.arguments for call in then.calls] == [{}]
     assert then.remarks
+
+
+def test_names_in_brackets_are_what_the_teacher_fills():
+    then = read_then("call `claim` (`policy`, kind and `urgent`).", TOOLS)
+    assert [call.arguments for call in then.calls] == [{}]
+    assert then.remarks
+
+
+def test_a_mark_in_the_brackets_of_a_call_is_no_value():
+    with pytest.raises(InvalidInputError) as caught:
+        read_then('call claim(policy="<policy>").', TOOLS)
+    assert "placeholder <policy>" in caught.value.cause
+
+
+@pytest.mark.parametrize("said", ["the policy number", "none", "a < b > c"])
+def test_a_text_in_quotes_may_be_meant_so(said):
+    then = read_then(f'call `claim` with `policy` = "{said}".', TOOLS)
+    assert then.calls[0].arguments == {"policy": said}
 
 
 def test_text_of_a_number_is_none_where_it_stands_in_json():
