@@ -6,7 +6,6 @@ Run as a program it is one of several processes: `python -m kit.sharing OUT`.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from kit.rows import decision, mixed_rows, tiny, with_lora
+from kit.together import meeting
 
 STEPS = 20
 _TIMES = ("runtime", "per_second")
@@ -137,25 +137,22 @@ def jobs(out: Path) -> dict[str, Any]:
 def processes(count: int, out: Path, timeout: float = 240) -> dict[str, Any]:
     """What so many processes find that do the jobs together."""
     out.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
     tests = str(Path(__file__).parents[1])
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "kit.sharing", str(out)],
-            env={**os.environ, **meeting, "PYTHONPATH": tests, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in map(str, range(count))
-    ]
-    try:
-        errors = [process.communicate(timeout=timeout)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
+    with meeting(count) as environment:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "kit.sharing", str(out)],
+                env={**os.environ, **environment, "PYTHONPATH": tests, "RANK": r, "LOCAL_RANK": r},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for r in map(str, range(count))
+        ]
+        try:
+            errors = [process.communicate(timeout=timeout)[1] for process in started]
+        finally:
+            for process in started:
+                process.kill()
     assert not any(process.returncode for process in started), "\n".join(errors)
     found: dict[str, Any] = torch.load(out / "found.pt")
     return found

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,8 +39,16 @@ def launch(
 
 def torchrun(processes: int) -> list[object]:
     """Arguments of Python that start so many processes of what follows them."""
-    meeting = ("--master-addr", "127.0.0.1", "--master-port", free_port())
-    return ["-m", "torch.distributed.run", "--nproc-per-node", processes, *meeting]
+    # torchrun binds the port itself: a free one that is found before can be taken until then.
+    place = (
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "127.0.0.1:0",
+        "--local-addr",
+        "127.0.0.1",
+    )
+    return ["-m", "torch.distributed.run", "--nproc-per-node", processes, *place]
 
 
 def run_python(
@@ -59,10 +67,20 @@ def run_python(
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@contextmanager
+def meeting(count: int) -> Iterator[dict[str, str]]:
+    """The environment in which so many processes meet, at a store that holds its port already."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    yield {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(count),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    # Its server ends with the last reference.
+    del store
 
 
 def main(out: Path, run: Path) -> int:
@@ -72,22 +90,22 @@ def main(out: Path, run: Path) -> int:
 
     import kit.training  # noqa: F401
 
-    port = free_port()
-    children = [_fork(rank, port, out, lambda: _train(out, run)) for rank in range(2)]
-    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+    with meeting(2) as environment:
+        os.environ.update(environment, LOCAL_WORLD_SIZE="2")
+        children = [_fork(rank, out, lambda: _train(out, run)) for rank in range(2)]
+        return sum(os.waitpid(child, 0)[1] != 0 for child in children)
 
 
-def _fork(rank: int, port: int, out: Path, work: Callable[[], object]) -> int:
+def _fork(rank: int, out: Path, work: Callable[[], object]) -> int:
     child = os.fork()
     if not child:
-        _be(rank, port, out)
+        _be(rank, out)
         _leave(work)
     return child
 
 
-def _be(rank: int, port: int, out: Path) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2")
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2")
+def _be(rank: int, out: Path) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     said = os.open(out / f"said.{rank}", os.O_CREAT | os.O_WRONLY)
     os.dup2(said, 1)
     os.dup2(said, 2)
