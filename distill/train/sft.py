@@ -24,6 +24,7 @@ from distill.students.public import remove_local_path
 from distill.students.quiet import disable_telemetry, ignore_peft_warnings, silence_transformers
 from distill.students.torch_errors import translate_torch_errors
 from distill.train import processes
+from distill.train.board import board_callback, quiet_board
 from distill.train.recipe import Recipe as Recipe
 from distill.train.recipe import require_valid_world_size, sft_config
 from distill.train.rows import Row, Rows, render_rows
@@ -151,6 +152,7 @@ def _run(job: TrainJob) -> StepTrainer:
 
     with (
         translate_torch_errors(job.folder, LESS_MEMORY),
+        quiet_board(),
         _without_diverged_checkpoints(job.folder / "checkpoints"),
         processes.translate_connection_errors(),
     ):
@@ -260,13 +262,7 @@ def _callbacks(job: TrainJob) -> list[Any]:
     divergence = DivergenceCallback(job.folder, job.recipe)
     if not processes.is_main_process():
         return [divergence]
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    # Untyped.
-    writer: Any = SummaryWriter
-    callback: Any = TensorBoardCallback
-    board = callback(writer(str(job.folder / "tensorboard")))
+    board = board_callback(job.folder / "tensorboard")
     return [divergence, MetricsCallback(job.progress, job.folder / "metrics.jsonl"), board]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,27 @@ def test_nothing_to_train_on_has_a_way_out(rows: list[Example], says: str, tmp_p
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StudentError, match="has 64 positions"):
         run(tmp_path, TrainConfig(max_length=65))
+
+
+def test_a_disk_that_is_full_from_the_start_on_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    threads: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", threads.append)
+
+    def full(*_: object) -> None:
+        # Python ignores SIGXFSZ, so that a write fails as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+
+    try:
+        with pytest.raises(WriteError, match="free some space"):
+            run(tmp_path / "7-train", progress=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # The thread of the board's writer shows no traceback.
+    assert not threads
+    assert run(tmp_path / "7-train").steps == 9
 
 
 def test_a_disk_that_refuses_is_a_write_error(tmp_path: Path) -> None:
