@@ -123,9 +123,7 @@ def check_gold(data: bytes) -> None:
         assert len({case.id for case in cases}) == len(cases)
         (folder / "again.jsonl").write_bytes(encoded("".join(map(_row, cases))))
         again = read_cases(folder / "again.jsonl", tools=known)
-        assert [case.model_copy(update={"place": "", "unscored": 0}) for case in cases] == [
-            case.model_copy(update={"place": "", "unscored": 0}) for case in again
-        ]
+        assert [*map(_as_written, cases)] == [*map(_as_written, again)]
         _check_scored(cases)
 
 
@@ -217,6 +215,14 @@ def _check_arguments(tool: Tool, arguments: dict[str, object]) -> None:
             assert not argument_errors(tool, value, partial=True)  # type: ignore[arg-type]
 
 
+def _reply(case: Case) -> str:
+    return "" if case.calls else case.reply or "Yes."
+
+
+def _as_written(case: Case) -> Case:
+    return case.model_copy(update={"place": "", "unscored": 0, "reply": _reply(case)})
+
+
 def _row(case: Case) -> str:
     """A case as a row in the form of chat APIs."""
     turns: list[dict[str, object]] = []
@@ -227,7 +233,7 @@ def _row(case: Case) -> str:
         if message.name is not None:
             turn["name"] = message.name
         turns.append(turn)
-    last: dict[str, object] = {"role": "assistant", "content": "" if case.calls else "Yes."}
+    last: dict[str, object] = {"role": "assistant", "content": _reply(case)}
     if case.calls:
         last["tool_calls"] = [{"function": call.model_dump()} for call in case.calls]
     row: dict[str, object] = {"messages": [*turns, last], "target": case.kind}
