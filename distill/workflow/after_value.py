@@ -23,6 +23,13 @@ _REASON = re.compile(
 _AS_WRITTEN = re.compile(
     r"(?:as|without|exactly|unchanged|verbatim|which|word\s+for\s+word)\b", re.IGNORECASE
 )
+# What takes a value back, or half of it.
+_DOUBT = re.compile(
+    r"\W*(?:where\s+(?:appropriate|possible|needed)|case\s+by\s+case|as\s+(?:needed|appropriate|of\b)|"
+    r"with\s+(?:some\s+)?exceptions?|temporar\w+|for\s+now|at\s+the\s+moment|to\s+be\s+confirmed|"
+    r"t\.?b\.?[cd]|alternatively|cc)\b|\s*\([^()]*(?:\d|:)[^()]*\)",
+    re.IGNORECASE,
+)
 # What changes a slot's text, which is trained as it stands.
 REWRITTEN = re.compile(
     r"(?:in|into)\s+(?:capitals?|caps|(?:lower|upper|title|small|capital)\b|quotes|brackets|"
@@ -72,7 +79,9 @@ def unread_behind(
     if is_number and (unit := UNIT.match(rest)):
         rest = rest[unit.end() :]
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0]
-    if re.match(r"[-–/:.,]\d", sentence):
+    if re.match(r"[-–/:.,'’*]\d|\s*[*×x^]\s*\d|\s*\+\s*[\"“{]|\s+and\s+[\"“]", sentence):
+        return sentence.strip()
+    if is_fixed and _DOUBT.match(sentence):
         return sentence.strip()
     concerned = re.compile(
         rf"(?:for|on|of)\s+(?:(?:this|that|all|every|each|any)\s+\w+|(?:the|their|its|his|her)\s+(?:{_PERSON}|{name}))"

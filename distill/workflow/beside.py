@@ -27,7 +27,9 @@ _REPLIES = re.compile(
     re.IGNORECASE,
 )
 _USES = re.compile(
-    r"\b(?:use|take|give|send|set|choose|pick|pass|make\s+it|prefer|switch|change)\b", re.IGNORECASE
+    r"\b(?:use|take|give|send|set|choose|pick|pass|make\s+it|prefer|switch|change|gets?|receives?|"
+    r"goes?\s+to|alternatively|instead)\b|:",
+    re.IGNORECASE,
 )
 _JOINTS = (
     r"(?:and|then|with|calls?|also|where|plus|please|always|next|finally|afterwards|after\s+that|"

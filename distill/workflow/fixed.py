@@ -44,6 +44,17 @@ _WORDS = re.compile(
 # Bare words end at a comma, at a full stop that ends a sentence, or where the next call begins.
 _BARE_END = r"(?<!\s)\s*(?:,|\n|\.(?=\s|\Z)|\s(?:and|then)\s+(?:then\s+|call\s+)*`|\Z)"
 _OTHER_VALUE = re.compile(r"\s*(?:,\s*)?(?:\bor\b|\||/)\s*(?=\S)", re.IGNORECASE)
+_MORE = re.compile(r"\s*(?:,\s*)?(?:\band\b|[&+>;])\s*|[^\n.;]*\n[\s*-]*", re.IGNORECASE)
+# In a text without quotes: what may be said of the value instead of being it.
+_LOOSE = re.compile(
+    r"\b(?:and|or|for|in|from|by|with|only|to|the|of|e\.?g|as|any|if|when|is|are|then|tell|ask)\b|;|"
+    r"\A(?:required|optional|mandatory|unknown|given|dynamic|variable|free\s+text|user\s+input|"
+    r"keywords?|\d+\s+digits?|digits?)\Z",
+    re.IGNORECASE,
+)
+_ADDED = re.compile(
+    r"\}\s+(?:and\s+(?:the|an?|their|its|his|her)|or|plus|but|without|\+)\s(?!\{)", re.IGNORECASE
+)
 _CASE = re.compile(
     r"\s*,?\s*(?:(?:only\s+)?if|unless|depending)\b[^.;\n]*|"
     r"[^.;\n]*(?<!thing )(?<!what )(?<!who )\b(?:else|otherwise)\b[^.;\n]*",
@@ -194,7 +205,10 @@ class FixedArguments:
             value, joined = ParsedValue(written[: joined.start()], start + joined.start()), None
         told = joined or _DESCRIBING.match(written)
         case = _IN_A_CASE.search(written)
-        is_note = (loose or listed or told) and " " in written and not _SLOT.search(written)
+        has_slot = _SLOT.search(written)
+        is_note = (loose or listed or told) and " " in written and not has_slot
+        text = str(value.value)
+        is_note = is_note or bool((_ADDED if _SLOT.search(text) else _LOOSE).search(text))
         may_be_note = is_text and (is_note or case)
         if may_be_note and is_valid_argument(self._tool, name, value.value):
             raise InvalidInputError(
@@ -330,8 +344,12 @@ class FixedArguments:
         return isinstance(schema, Mapping) and schema.get("type") == "array"
 
     def _has_other(self, name: str, end: int) -> bool:
-        other = _OTHER_VALUE.match(self._text, end)
-        return other is not None and self._plain_value(name, other.end()) is not None
+        other, more = _OTHER_VALUE.match(self._text, end), _MORE.match(self._text, end)
+        if other is not None and self._plain_value(name, other.end()) is not None:
+            return True
+        listed = "|".join(map(re.escape, self._listed(name))) or r"(?!)"
+        value = re.compile(rf"(?:{listed})(?![\w-])(?!\s*[=:])", re.IGNORECASE)
+        return more is not None and value.match(self._text, more.end()) is not None
 
     def _check_near(self, name: str, start: int) -> None:
         word = re.compile(r"[\w-]{3,60}").match(self._text, start)

@@ -116,6 +116,17 @@ _SAYS_MORE = re.compile(
 )
 
 
+_NEUTRAL = re.compile(
+    r"(?:always|every|each|all|any|cases?|requests?|calls?|times?|sets?|use|using|give|pass|send|fill|put|write|"
+    r"make|keep|the|an?|its|their|this|that|these|which|is|are|be|being|must|should|shall|will|has|have|to|as|of|on|"
+    r"with|and|then|also|at|in|for|it|they|them|here|there|too|please|note|remember|important|fixed|fix|values?|"
+    r"arguments?|parameters?|params|args|fields?|inputs?|settings?|options?|flags?|following|follows|so|now|both|same|exactly|"
+    r"equals?|regardless|json|body|again|we|you|want|wants|need|needs|needed|tool|function|plus|namely|"
+    r"because|since|even|not|only|but|where|what|how|by|json|like|below|above|further|more|my|our|your|\d+)",
+    re.IGNORECASE,
+)
+
+
 class Unread(NamedTuple):
     """What is not understood, and its offset."""
 
@@ -193,7 +204,25 @@ def _condition(
         if about:
             return clause.words, about, clause.start
     if has_fixed and not is_call:
-        return _subject(sentence, clauses, tool)
+        return _subject(sentence, clauses, tool) or _frame(sentence, tool)
+    return None
+
+
+def _frame(sentence: str, tool: Tool) -> tuple[str, str, int] | None:
+    """A word in front of a value that says of whom or how often it holds, as: Give VIPs limit 3.
+
+    In a sentence beside the call's only words that say nothing of the kind may lead to a value.
+    """
+    prefix = re.sub(rf"[{FIXED}{FILLED}]+", ",", sentence[: sentence.index(FIXED)])
+    names = rf"(?<![\w-])(?:{name_pattern(tool)})(?![\w-])"
+    named = re.sub(names, " ", prefix, flags=re.IGNORECASE)
+    *before, last = re.split(r"[,;:]|\band\b", named)
+    words = re.findall(r"[^\W\d_\x02\x03][\w'’-]*", last)
+    if not words and before and len(before[-1].split()) < 3:  # Couples, guests = 2
+        words = before[-1].split()
+    if any(not _NEUTRAL.fullmatch(word) for word in words):
+        start = len(prefix) - len(prefix.lstrip())
+        return sentence.strip(), "a fixed value", start
     return None
 
 

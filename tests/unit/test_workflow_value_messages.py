@@ -53,7 +53,7 @@ REFUSED = {
     "`price` = none": ("placeholder none", "write null"),
     "`policy` = policy number": ("placeholder policy number", "write {topic}"),
     "`policy` = an id": ("placeholder an id", "into quotes"),
-    "`policy` = from the request": ("placeholder from the request", "leave the argument out"),
+    "`policy` = from the request": ("from the request", "for what the teacher fills"),
     '`policy` = "<policy>"': ("placeholder <policy>", "write {topic}"),
     '{"policy": "<policy>"}': ("placeholder <policy>", "write {topic}"),
     '{"policy": "a", "contact": {"channel": "<way>"}}': ("placeholder <way>", "leave"),
