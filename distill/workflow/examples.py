@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distill.records import Json
 from distill.workflow.arguments import (
@@ -110,6 +110,12 @@ def read_example(text: str, then: Then, tools: Mapping[str, Tool]) -> Example:
     return Example(bare.text, arguments, taken, left_out)
 
 
+def _without_stop(value: Any, request: str) -> Any:
+    """A text without the full stop that ends its bullet, where the request says it without."""
+    is_text = isinstance(value, str) and value.endswith(".") and value not in request
+    return value[:-1] if is_text and value[:-1] in request else value
+
+
 def is_quoted(item: str) -> bool:
     """Whether the request of an item stands in quotes, and so is meant as it is written."""
     quoted = quotation(item, 0)
@@ -133,6 +139,7 @@ def _arguments(
     from_example = called[1] if called else read_arguments(written, tool)
     if not called and list(from_example.values()) == [written]:
         _check_words(request, written)
+    from_example = {name: _without_stop(each, request) for name, each in from_example.items()}
     from_example = {
         name: None if _is_null(tool, name, value, written) else value
         for name, value in from_example.items()

@@ -9,7 +9,8 @@ from distill.workflow.problems import excerpt
 from distill.workflow.quotes import quotation
 from distill.workflow.values import InvalidInputError, slots_in
 
-_CHECKBOX = re.compile(r"\[[ xX]?\]\s+")
+_CHECKBOX = re.compile(r"\[[ xX]?\]\s+|(?:[✅✔☑👍]\ufe0f?|(?:Good|Right)\s*:)\s*(?=\S)")
+_WRONG = re.compile(r"(?:[❌✗✘🚫⛔👎]\ufe0f?|(?:Bad|Wrong|Don['’]t)\s*:)\s*(?=\S)")
 _SPEAKERS = "User|Customer|Client|Caller|Human|Guest|Visitor|Q"
 _SPEAKER = re.compile(rf"(\*\*|__)?(?:{_SPEAKERS})(?:\s*:\s*(?(1)\1)|(?(1)\1\s*:\s*))\s*(?=\S)")
 _REPLY = re.compile(
@@ -38,10 +39,18 @@ class Bare(NamedTuple):
     taken: tuple[str, ...] = ()
 
 
-def without_prefix(item: str) -> Bare:
-    """A list item without its checkbox and the name of who speaks. Raises InvalidInputError."""
+def without_prefix(item: str, *, in_not: bool = False) -> Bare:
+    """A list item without its checkbox and the name of who speaks. Raises InvalidInputError.
+
+    in_not: the item stands under Not, where a mark of what is wrong says nothing more
+    """
     text, taken = item.strip(), []
-    for mark in (_CHECKBOX, _SPEAKER):
+    if (wrong := _WRONG.match(text)) and not in_not:
+        raise InvalidInputError(
+            f'is marked as wrong by "{wrong[0].strip()}"',
+            "a request that another rule serves stands under Not, with that rule's id behind →",
+        )
+    for mark in (_CHECKBOX, _WRONG, _SPEAKER):
         if found := mark.match(text):
             taken.append(found[0].strip())
             text = text[found.end() :]

@@ -114,7 +114,7 @@ def read_counter_examples(
 
 def _counter_example(item: str) -> tuple[str, str | None, tuple[str, ...]]:
     """The request, the rule that wins, and the page markup that was taken off."""
-    start = without_prefix(item)
+    start = without_prefix(item, in_not=True)
     text, winner = split_arrow(start.text, last=True)
     bare = Bare(text) if is_quoted(start.text) else without_marks(text)
     return bare.text, winner, (*start.taken, *bare.taken)

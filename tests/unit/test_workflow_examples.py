@@ -137,6 +137,7 @@ MARKED = {
     "where is <b>it</b>": "where is it",
     "[ ] where is it": "where is it",
     "[x] where is it": "where is it",
+    "✅ where is it": "where is it",
     "User: where is it": "where is it",
     "**Customer:** where is it": "where is it",
     "where is it<br>please": "where is it please",
@@ -155,6 +156,20 @@ def test_what_a_page_puts_around_a_request_is_taken_off(tmp_path, item, part):
     rule = load(tmp_path, "find", [item if part == "Examples" else f"{item} → two"], part)
     (example,) = rule.examples or rule.counter_examples
     assert example.text == MARKED[item]
+
+
+@pytest.mark.parametrize("mark", ["❌", "🚫", "Bad:", "Wrong:"])
+def test_what_is_marked_as_wrong_is_no_example(tmp_path, mark):
+    with pytest.raises(WorkflowError, match="marked as wrong"):
+        load(tmp_path, "find", [f"{mark} where is it"])
+    (other,) = load(tmp_path, "find", [f"{mark} where is it → two"], "Not").counter_examples
+    assert other.text == "where is it"
+
+
+def test_the_full_stop_of_a_bullet_is_no_part_of_a_value():
+    tools = {"room": ROOM}
+    then = read_then("call `room`", tools)
+    assert read_example("a big room → note: big.", then, tools).arguments == {"note": "big"}
 
 
 TAILS = {
