@@ -89,7 +89,16 @@ def test_a_file_of_rows_is_scored(
     routed = distill("route", "run", "where are the coins?", "--json")
     assert routed.returncode == 0, routed.stderr
     said = json.loads(routed.stdout)
-    assert said.keys() == {"calls", "reply", "malformed", "detail", "raw", "confidence", "tools"}
+    assert said.keys() == {
+        "calls",
+        "reply",
+        "malformed",
+        "repaired",
+        "detail",
+        "raw",
+        "confidence",
+        "tools",
+    }
     if said["confidence"] is not None:
         assert 0 <= sum(said["tools"].values()) <= 1.0001
 
