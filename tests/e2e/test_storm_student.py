@@ -114,4 +114,4 @@ def test_killed_at_any_instant_the_same_command_ends_in_the_same_bytes(
     print(f"\n  {name}: killed {killed} of {count} times by {by}, {taken:.0f} s; wrong: {wrong}")
     assert not wrong
     # The machine may be faster than it was when the command was measured.
-    assert killed >= (count if by == "operations" else count // 2)
+    assert killed >= (count if by == "operations" else count // 4)
