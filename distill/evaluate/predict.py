@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.evaluate.confidence import CallPrefixCache, CallPrefixes
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from distill.sharing.decode import Completion
+    from distill.sharing.reading import TokenPath
 
 Progress = Callable[[int, int, str], None]
 """Called with rows done, rows in all, and the arm."""
@@ -65,34 +66,40 @@ def predict(
         (*renderer.stop_ids, *renderer.invalid_marker_ids),
         limits,
         drafts=[_expected_ids(renderer, cases[at], prompts[at], limit) for at in indices],
-        paths=[
-            found.paths if found.longest <= room else ()
-            for found, room in zip(prefixes, rooms, strict=True)
-        ],
+        paths=list(map(_fitting_paths, prefixes, rooms)),
         bidirectional_start_ids=bidirectional_start_ids,
         batch_size=batch_size,
     )
-    refused: dict[int, tuple[Request, Completion, str]] = {}
+    refused: dict[int, _Refused] = {}
     for number, completion in completions:
         at, found = indices[number], prefixes[number]
         parsed = renderer.parse(completion.ids)
         if constraint and (fault := constraint.fault(parsed, found.tools)):
-            scored = completion.path_probabilities
-            request = Request(at, prompts[at], found, scored, limits[number])
-            refused[at] = request, completion, fault
+            request = Request(at, prompts[at], found, completion.path_probabilities, limits[number])
+            refused[at] = _Refused(request, completion, fault)
         else:
             answers.add(at, found, completion, parsed)
     if constraint and refused:
-        for at, again in constraint.decode(
+        again = constraint.decode(
             model,
             [request for request, *_ in refused.values()],
             bidirectional_start_ids=bidirectional_start_ids,
             batch_size=batch_size,
-        ):
-            request, completion, fault = refused[at]
-            made = again._replace(draft_nll=completion.draft_nll)
-            answers.add(at, request.prefixes, made, renderer.parse(again.ids), fault)
+        )
+        answers.add_repaired(again, refused)
     return [predictions[index] for index in range(len(cases))]
+
+
+def _fitting_paths(prefixes: CallPrefixes, room: int) -> Sequence[TokenPath]:
+    return prefixes.paths if prefixes.longest <= room else ()
+
+
+class _Refused(NamedTuple):
+    """An answer that is no valid call or reply, and what to decode instead."""
+
+    request: Request
+    answer: Completion
+    fault: str
 
 
 class _Answers(NamedTuple):
@@ -120,6 +127,14 @@ class _Answers(NamedTuple):
         self.predictions[index] = made.model_copy(update=changes)
         if self.progress is not None:
             self.progress(len(self.predictions), len(self.cases), self.arm)
+
+    def add_repaired(
+        self, answers: Iterable[tuple[int, Completion]], refused: Mapping[int, _Refused]
+    ) -> None:
+        for at, again in answers:
+            request, answer, fault = refused[at]
+            made = again._replace(draft_nll=answer.draft_nll)
+            self.add(at, request.prefixes, made, self.renderer.parse(again.ids), fault)
 
 
 def render_prompts(
